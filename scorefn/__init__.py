@@ -1,0 +1,22 @@
+"""Differentiable-estimator primitives for JAX: gradients through an expectation."""
+
+from ._baselines import Baseline as Baseline
+from ._baselines import ConstantBaseline as ConstantBaseline
+from ._baselines import LearnedBaseline as LearnedBaseline
+from ._baselines import LeaveOneOut as LeaveOneOut
+from ._baselines import MovingAverage as MovingAverage
+from ._baselines import OptimalBaseline as OptimalBaseline
+from ._checks import check_score as check_score
+from ._checks import check_unbiased as check_unbiased
+from ._distribution import Distribution as Distribution
+from ._expectation import differentiable as differentiable
+from ._expectation import expectation as expectation
+from ._moments import moments as moments
+from ._score import attach_score as attach_score
+from ._score import leave_one_out as leave_one_out
+from .estimators import Enumerate as Enumerate
+from .estimators import Estimator as Estimator
+from .estimators import Pathwise as Pathwise
+from .estimators import ScoreFunction as ScoreFunction
+
+__version__ = "0.1.0"

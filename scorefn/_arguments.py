@@ -1,0 +1,78 @@
+"""Checks of arguments, made while tracing: they cost nothing at run time."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+
+def is_number(x: Any) -> bool:
+    """Whether jax.numpy takes it for a number or an array of numbers, traced ones included."""
+    return isinstance(x, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
+
+
+def is_float(x: Any) -> bool:
+    """Whether it is a real floating-point number or an array of such."""
+    return is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
+
+
+def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
+    """A static Python int of at least so much."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        kind = "a traced value" if isinstance(value, jax.core.Tracer) else repr(value)
+        raise TypeError(
+            f"{name} must be a static Python int, got {kind}; it fixes the shapes of the program, "
+            f"so give it as a constant (under jit: static_argnames)."
+        )
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value}.")
+    return value
+
+
+def check_key(key: Any) -> jax.Array:
+    """One random key, typed or raw."""
+    hint = "pass jax.random.key(seed), or one key out of jax.random.split(key, n)"
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and (dtype != jnp.uint32 or not shape):
+        got = repr(key) if dtype is None else f"an array of {dtype} and shape {shape}"
+        raise TypeError(f"key must be a random key, got {got}; {hint}.")
+    if shape != (() if typed else jax.eval_shape(jax.random.PRNGKey, 0).shape):
+        raise TypeError(
+            f"key must be ONE random key, got an array of {dtype} and shape {shape}; {hint}, or "
+            f"vmap over the keys."
+        )
+    return key
+
+
+def check_sharding(sharding: Any, num_samples: int) -> NamedSharding | None:
+    """A NamedSharding that splits the sample axis evenly."""
+    if sharding is None:
+        return None
+    if not isinstance(sharding, NamedSharding) or len(sharding.spec) != 1:
+        raise TypeError(
+            f"sharding must be a NamedSharding of one axis, the samples, as in "
+            f"NamedSharding(mesh, PartitionSpec('devices')); got {sharding!r}."
+        )
+    try:
+        sharding.shard_shape((num_samples,))
+    except ValueError as error:
+        raise ValueError(
+            f"sharding splits the samples by {sharding.spec} over the mesh "
+            f"{dict(sharding.mesh.shape)}, which does not divide num_samples={num_samples}."
+        ) from error
+    return sharding
+
+
+def check_chunk(chunk_size: Any, num_samples: int) -> int | None:
+    """None, or a chunk of at most all samples."""
+    if chunk_size is None:
+        return None
+    if check_count("chunk_size", chunk_size) > num_samples:
+        raise ValueError(
+            f"chunk_size must be at most num_samples={num_samples}, got {chunk_size}; "
+            f"chunk_size=None takes all samples at once."
+        )
+    return chunk_size

@@ -1,0 +1,157 @@
+"""Refuses, while tracing, the derivative that a draw or a log-density would silently lose.
+
+A sampler may use a parameter through an operation that has no derivative: a comparison, an argmax,
+a cast to integers. `jax.grad` then returns 0 for it without a word. Two facts expose this before
+anything is computed. By *value*: does the output use the parameter at all? The jaxpr says so. By
+*derivative*: does a tangent along that parameter alone reach the output? JAX hands the rule of a
+`custom_jvp` a symbolic zero where none does. A parameter with the first and without the second is
+severed. It is replaced by a copy that raises once somebody differentiates with respect to it, so
+that parameters which are merely held fixed never raise.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How one closed-over array reaches the leaves of an output."""
+
+    array: Any
+    by_value: tuple[bool, ...]
+    by_derivative: tuple[bool, ...]
+
+
+def hoist(fn: Callable[[jax.Array], Any], key: jax.Array) -> tuple[Callable[..., Any], list[Reach]]:
+    """`fn` with every array it closes over that may be differentiated made an argument of its own.
+
+    Returns:
+        ``(hoisted, reaches)`` such that ``hoisted(key, *[r.array for r in reaches])`` is
+        ``fn(key)``, and one `Reach` for each such array.
+    """
+    hoisted, arrays = jax.closure_convert(lambda key: fn(key), key)
+    if not arrays:
+        return hoisted, []
+    by_value = _by_value(hoisted, key, arrays)
+    by_derivative = [_by_derivative(hoisted, key, arrays, i) for i in range(len(arrays))]
+    return hoisted, [Reach(*row) for row in zip(arrays, by_value, by_derivative, strict=True)]
+
+
+def guard(
+    fn: Callable[[jax.Array], Any],
+    key: jax.Array,
+    *,
+    severed: Callable[[Reach], bool],
+    message: Callable[[str], str],
+    root: Any,
+) -> Callable[[jax.Array], Any]:
+    """`fn`, which raises once it is differentiated with respect to an array that is severed.
+
+    Args:
+        fn: a function of one key.
+        key: an example of its argument; nothing is computed with it.
+        severed: which of the arrays that `fn` closes over lose their derivative.
+        message: from the name of the array to the text of the ``TypeError``.
+        root: the object in which the names of arrays are looked up.
+    """
+    hoisted, reaches = hoist(fn, key)
+    if not any(map(severed, reaches)):
+        return fn
+    arrays = [
+        poisoned(reach.array, message(describe(reach.array, root)))
+        if severed(reach)
+        else reach.array
+        for reach in reaches
+    ]
+    return lambda key: hoisted(key, *arrays)
+
+
+def poisoned(array: jax.Array, message: str) -> jax.Array:
+    """The array itself; differentiating with respect to it raises ``TypeError(message)``."""
+
+    @jax.custom_jvp
+    def identity(x: jax.Array) -> jax.Array:
+        return x
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        if not isinstance(tangents[0], SymbolicZero):
+            raise TypeError(message)
+        return primals[0], jnp.zeros_like(primals[0])
+
+    identity.defjvp(rule, symbolic_zeros=True)
+    return identity(array)
+
+
+def describe(array: jax.Array, root: Any) -> str:
+    """Where an array sits inside an object, for people: ``components.loc (float32[3])``."""
+    path = next(_paths(root, array, depth=6), "an array that it closes over")
+    return f"{path} ({array.dtype}{list(array.shape)})"
+
+
+def _by_value(fn: Callable[..., Any], key: jax.Array, arrays: list[Any]) -> list[tuple[bool, ...]]:
+    jaxpr = jax.make_jaxpr(fn)(key, *arrays).jaxpr
+    sources = {var: {i} for i, var in enumerate(jaxpr.invars[-len(arrays) :])}
+
+    def used(atoms: Any) -> set[int]:
+        return set().union(*(sources.get(a, set()) for a in atoms if not hasattr(a, "val")))
+
+    for equation in jaxpr.eqns:
+        inputs = used(equation.invars)
+        sources.update(dict.fromkeys(equation.outvars, inputs))
+    return [tuple(i in used([out]) for out in jaxpr.outvars) for i in range(len(arrays))]
+
+
+def _by_derivative(
+    fn: Callable[..., Any], key: jax.Array, arrays: list[Any], i: int
+) -> tuple[bool, ...]:
+    reached: list[bool] = []
+
+    @jax.custom_jvp
+    def probe(outputs: list[jax.Array], array: jax.Array) -> jax.Array:
+        # The array is an argument so that the rule runs even when no output has a tangent.
+        del outputs
+        return array
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        reached.extend(
+            not isinstance(t, SymbolicZero) and t.dtype != jax.dtypes.float0 for t in tangents[0]
+        )
+        return primals[1], tangents[1]
+
+    probe.defjvp(rule, symbolic_zeros=True)
+
+    def along(array: jax.Array) -> jax.Array:
+        outputs = fn(key, *arrays[:i], array, *arrays[i + 1 :])
+        return probe(jax.tree.leaves(outputs), array)
+
+    jax.eval_shape(lambda a: jax.jvp(along, (a,), (jnp.ones_like(a),)), arrays[i])
+    return tuple(reached)
+
+
+def _paths(node: Any, target: Any, depth: int) -> Iterator[str]:
+    if node is target:
+        yield ""
+        return
+    if depth == 0 or isinstance(node, jax.Array | str | type):
+        return
+    for name, child in _children(node):
+        for rest in _paths(child, target, depth - 1):
+            yield f"{name.lstrip('_')}{'.' if rest and not rest.startswith('[') else ''}{rest}"
+
+
+def _children(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        yield from ((f"[{key!r}]", child) for key, child in node.items())
+    elif isinstance(node, list | tuple):
+        names = getattr(node, "_fields", None) or [f"[{i}]" for i in range(len(node))]
+        yield from zip(names, node, strict=True)
+    elif callable(node) and getattr(node, "__closure__", None):
+        cells = zip(node.__code__.co_freevars, node.__closure__, strict=True)
+        yield from ((name, cell.cell_contents) for name, cell in cells)
+    else:
+        yield from getattr(node, "__dict__", {}).items()

@@ -1,0 +1,99 @@
+"""The contract that every estimator fulfils."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from .._arguments import is_number
+from .._distribution import Distribution, as_distribution
+
+PyTree = Any
+Cost = Callable[[Any], tuple[PyTree, PyTree]]
+Vmap = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
+
+
+class Estimator(ABC):
+    """How the derivative of an expectation is estimated: an immutable value called like a function.
+
+    ``estimator(f, distribution, keys)`` returns one term for each key. The mean of the terms is an
+    estimate of ``E[f(x)]`` whose derivatives, taken by any of JAX's transformations, estimate the
+    derivatives of ``E[f(x)]``. Because the keys are an argument, handing in every possible draw of
+    a finite distribution proves an estimator unbiased exactly.
+
+    A new estimator is a frozen dataclass, registered as a pytree, with the one method `terms` and
+    the facts below, from which the table in the documentation is made.
+
+    Attributes:
+        unbiased: whether value and derivatives are right in expectation.
+        order: the highest order of derivative that is right; a higher one raises.
+        evaluations: evaluations of f for one term.
+        needs: what the distribution and f must supply.
+        differentiates_f: whether f must be differentiable in the draw.
+    """
+
+    unbiased: ClassVar[bool] = True
+    order: ClassVar[float] = math.inf
+    evaluations: ClassVar[str] = "1"
+    needs: ClassVar[str]
+    differentiates_f: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        f: Callable[[Any], PyTree],
+        distribution: Any,
+        keys: jax.Array,
+        *,
+        has_aux: bool = False,
+        vmap: Vmap = jax.vmap,
+    ) -> PyTree:
+        """One term for each key.
+
+        Args:
+            f: a function of one draw, to a real scalar or a pytree of real arrays; with `has_aux`,
+                to a pair of that and any pytree.
+            distribution: a `scorefn.Distribution`, or an object of distrax, TFP, numpyro, flowjax.
+            keys: random keys, [n], typed or raw. All are consumed.
+            has_aux: whether f returns a pair ``(cost, aux)``.
+            vmap: how a function of one sample is applied to many: ``jax.vmap``, or a form of it
+                that uses less memory.
+
+        Returns:
+            The terms, [n, ...] for each leaf that f returns; with `has_aux`, a pair of that and aux
+            stacked likewise.
+        """
+
+        def cost_and_aux(x: Any) -> tuple[PyTree, PyTree]:
+            cost, aux = f(x) if has_aux else (f(x), None)
+            return jax.tree.map(self._checked, cost), aux
+
+        terms, aux = self.terms(cost_and_aux, as_distribution(distribution), keys, vmap)
+        return (terms, aux) if has_aux else terms
+
+    @abstractmethod
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        """The terms and the aux, [n, ...] for each leaf; f returns ``(cost, aux)``."""
+
+    def _checked(self, cost: Any) -> jax.Array:
+        name = type(self).__name__
+        if not is_number(cost):
+            raise TypeError(f"f must return real numbers, got {type(cost).__name__}: {cost!r}.")
+        cost = jnp.asarray(cost)
+        if jnp.issubdtype(cost.dtype, jnp.floating):
+            return cost
+        if not (jnp.issubdtype(cost.dtype, jnp.integer) or cost.dtype == jnp.bool_):
+            raise TypeError(
+                f"f must return real numbers, got {cost.dtype}; the gradient of a complex "
+                f"expectation is that of its real and its imaginary part, taken apart."
+            )
+        if self.differentiates_f:
+            raise TypeError(
+                f"{name} differentiates f, but f returned {cost.dtype}, which has no derivative: "
+                f"the gradient would silently be 0. Use ScoreFunction, or return a float."
+            )
+        return cost.astype(jnp.result_type(float))

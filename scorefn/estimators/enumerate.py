@@ -1,0 +1,125 @@
+"""The exact expectation over a finite support."""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._distribution import Distribution
+from ._estimator import Cost, Estimator, PyTree, Vmap
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["support"], meta_fields=["max_size"])
+@dataclass(frozen=True)
+class Enumerate(Estimator):
+    r"""The exact sum over a finite support: no variance, and the oracle for everything else.
+
+    .. code-block:: text
+
+        each term  sum_x exp(log_prob(x)) f(x)
+
+    Exact at every order. Costs one evaluation of f for each element of the support, in one batch,
+    whatever the number of samples: every term is the same, the keys are not used. Aux is stacked
+    over the support, in its order, not over samples.
+
+    Attributes:
+        support: every value a draw can take, once: an array [S, ...] or a pytree of such. May be
+            left out for objects named Bernoulli, Categorical or OneHotCategorical, plain or inside
+            Independent, with any batch shape, and for those with numpyro's ``enumerate_support``;
+            independent factors are enumerated jointly. If the probabilities of a given support do
+            not add up to 1 (to 0.001), the result is nan: part of the expectation is missing.
+        max_size: the largest support that is read off a distribution: 2^12 by default, 12 bits.
+
+    Raises:
+        ValueError: the support cannot be read off, or has more than `max_size` elements.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> def loss(logits, key):
+        ...     coins = distrax.Bernoulli(logits=logits)
+        ...     return sf.expectation(lambda b: b.sum() ** 2, coins, key, sf.Enumerate())
+        >>> print(jax.grad(loss)(jax.numpy.zeros(2), jax.random.key(0)))
+        [0.5 0.5]
+    """
+
+    support: PyTree = None
+    max_size: int = field(default=4096, kw_only=True)
+
+    evaluations: ClassVar[str] = "size of the support, once for all terms"
+    needs: ClassVar[str] = "a finite support; any f"
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        support = self.support
+        if support is None:
+            support = _support(distribution, keys[0], self.max_size)
+
+        def one(x: Any) -> tuple[jax.Array, PyTree, PyTree]:
+            return distribution.log_density(x), *f(x)
+
+        log_prob, costs, aux = vmap(one)(support)
+        log_prob = log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
+        # Impossible values: exp keeps a finite derivative, and 0 * inf is left out of the sum.
+        possible = ~jnp.isneginf(log_prob)
+        prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
+        complete = True if self.support is None else jnp.abs(jnp.sum(prob) - 1) < 1e-3
+
+        def expected(cost: jax.Array) -> jax.Array:
+            weight = prob.reshape(prob.shape + (1,) * (cost.ndim - 1))
+            cost = cost.astype(jnp.promote_types(cost.dtype, prob.dtype))
+            total = jnp.sum(weight.astype(cost.dtype) * jnp.where(weight > 0, cost, 0), axis=0)
+            return jnp.where(complete, total, jnp.nan)
+
+        return jax.tree.map(
+            lambda cost: jnp.broadcast_to(
+                expected(cost).astype(cost.dtype), (len(keys), *cost.shape[1:])
+            ),
+            costs,
+        ), aux
+
+
+def _support(distribution: Distribution, key: jax.Array, max_size: int) -> jax.Array:
+    draw = jax.eval_shape(distribution.draw, key)
+    values = _one_factor(distribution.params)
+    if values is None or not hasattr(draw, "shape"):
+        raise ValueError(
+            f"Enumerate cannot read the support off {type(distribution.params).__name__}; give "
+            f"every value that a draw can take, Enumerate(support=values) with values of shape "
+            f"[S, ...] or a pytree of such. Use ScoreFunction where the support is infinite."
+        )
+    batch = draw.shape[: len(draw.shape) - (values.ndim - 1)]
+    factors = math.prod(batch)
+    size = len(values) ** factors
+    if size > max_size:
+        raise ValueError(
+            f"Enumerate would sum over {len(values)}^{factors} = {size} values, more than "
+            f"max_size={max_size}. Raise max_size, or use ScoreFunction."
+        )
+    rows = np.array(list(itertools.product(range(len(values)), repeat=factors)))
+    return jnp.asarray(values[rows].reshape(size, *draw.shape), draw.dtype)
+
+
+def _one_factor(distribution: Any) -> np.ndarray | None:
+    """The values that one independent factor can take, [k, *event], or None."""
+    names = {cls.__name__ for cls in type(distribution).__mro__}
+    if names & {"Independent", "ExpandedDistribution"}:
+        inner = getattr(distribution, "distribution", getattr(distribution, "base_dist", None))
+        return _one_factor(inner)
+    if any(name.startswith("Bernoulli") for name in names):
+        return np.arange(2)
+    if any(name.startswith(("Categorical", "OneHotCategorical")) for name in names):
+        parameter = getattr(distribution, "logits", None)
+        parameter = distribution.probs if parameter is None else parameter
+        categories = jnp.shape(parameter)[-1]
+        one_hot = any(name.startswith("OneHot") for name in names)
+        return np.eye(categories) if one_hot else np.arange(categories)
+    if getattr(distribution, "has_enumerate_support", False):
+        values = np.asarray(distribution.enumerate_support(expand=False))
+        return values.reshape(len(values), *distribution.event_shape)
+    return None

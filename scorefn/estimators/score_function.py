@@ -1,0 +1,104 @@
+"""The log-derivative trick: the derivative of the probability, weighed by the cost."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+
+from .._baselines import Baseline, LeaveOneOut
+from .._distribution import Distribution, stop
+from .._guard import guard
+from .._score import attach_score
+from ._estimator import Cost, Estimator, PyTree, Vmap
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["baseline"], meta_fields=[])
+@dataclass(frozen=True)
+class ScoreFunction(Estimator):
+    r"""The score-function estimator, also called REINFORCE or the likelihood-ratio method.
+
+    .. code-block:: text
+
+        term        attach_score(f(x), log_prob(x), baseline),  x = stop_gradient(sample(key))
+        derivative  df/dparams + (f(x) - baseline) * dlog_prob(x)/dparams
+
+    Unbiased at every order, for every distribution with a differentiable log-density whose support
+    does not move with its parameters: discrete or continuous, and for any f, which is never
+    differentiated in x. One evaluation of f for each term. Its variance stands and falls with the
+    baseline.
+
+    Attributes:
+        baseline: what is subtracted from the cost: `LeaveOneOut` (the default, for 2 samples and
+            more), `MovingAverage`, `ConstantBaseline`, `LearnedBaseline`, `OptimalBaseline`.
+
+    Raises:
+        ValueError: log_prob is not a scalar for one draw; fewer samples than the baseline needs.
+        TypeError: somebody differentiates with respect to a parameter that the sampler uses and
+            the log-density ignores.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> def loss(logit, key):
+        ...     coin, f = distrax.Bernoulli(logits=logit), lambda b: (b - 0.45) ** 2
+        ...     return sf.expectation(f, coin, key, sf.ScoreFunction(), num_samples=64)
+        >>> gradient = jax.jit(jax.grad(loss))(0.0, jax.random.key(0))
+
+    References:
+        Glynn, Likelihood ratio gradient estimation for stochastic systems (1990);
+        Williams, Simple statistical gradient-following algorithms for connectionist reinforcement
+        learning (1992), equation 4; Mohamed et al., Monte Carlo Gradient Estimation in Machine
+        Learning (2020), equation 13.
+    """
+
+    baseline: Baseline = field(default_factory=LeaveOneOut)
+
+    needs: ClassVar[str] = "a differentiable log_prob; any f"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.baseline, type):
+            raise TypeError(
+                f"baseline must be an instance, got the class {self.baseline.__name__}; "
+                f"write {self.baseline.__name__}(...)."
+            )
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        self.baseline.check_samples(len(keys))
+
+        def draw_and_log_prob(key: jax.Array) -> tuple[Any, jax.Array]:
+            x = distribution.stopped_draw(key)
+            return x, distribution.log_density(x)
+
+        draw = guard(
+            draw_and_log_prob,
+            keys[0],
+            severed=lambda reach: any(reach.by_value[:-1]) and not reach.by_derivative[-1],
+            message=_message,
+            root=distribution.params,
+        )
+
+        def one(key: jax.Array) -> Any:
+            x, log_prob = draw(key)
+            weight = self.baseline.weight(x, distribution)
+            cost, aux = f(x)
+            return cost, log_prob, weight, aux
+
+        costs, log_probs, weights, aux = vmap(one)(keys)
+        stopped = stop(costs)
+        terms = jax.tree.map(
+            lambda cost, baseline: attach_score(cost, log_probs, baseline),
+            costs,
+            self.baseline(stopped, stop(weights)),
+        )
+        return self.baseline.train(terms, stopped), aux
+
+
+def _message(leaf: str) -> str:
+    return (
+        f"ScoreFunction cannot differentiate with respect to {leaf}: the sampler depends on it and "
+        f"log_prob does not, so that its gradient would silently be 0. Let log_prob be the density "
+        f"of what the sampler draws; if the parameter is not meant to be learned, wrap it in "
+        f"jax.lax.stop_gradient."
+    )
