@@ -46,7 +46,7 @@ def guard(
     fn: Callable[[jax.Array], Any],
     key: jax.Array,
     *,
-    severed: Callable[[Reach], bool],
+    severed: Callable[[list[Reach]], list[bool]],
     message: Callable[[str], str],
     root: Any,
 ) -> Callable[[jax.Array], Any]:
@@ -55,18 +55,17 @@ def guard(
     Args:
         fn: a function of one key.
         key: an example of its argument; nothing is computed with it.
-        severed: which of the arrays that `fn` closes over lose their derivative.
+        severed: from the arrays that `fn` closes over to which of them lose their derivative.
         message: from the name of the array to the text of the ``TypeError``.
         root: the object in which the names of arrays are looked up.
     """
     hoisted, reaches = hoist(fn, key)
-    if not any(map(severed, reaches)):
+    refused = severed(reaches)
+    if not any(refused):
         return fn
     arrays = [
-        poisoned(reach.array, message(describe(reach.array, root)))
-        if severed(reach)
-        else reach.array
-        for reach in reaches
+        poisoned(reach.array, message(describe(reach.array, root))) if refuse else reach.array
+        for reach, refuse in zip(reaches, refused, strict=True)
     ]
     return lambda key: hoisted(key, *arrays)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 
 from .._distribution import Distribution
-from .._guard import guard
+from .._guard import Reach, guard
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
@@ -53,14 +53,19 @@ class Pathwise(Estimator):
         draw = guard(
             distribution.draw,
             keys[0],
-            severed=lambda reach: any(
-                value and not derivative
-                for value, derivative in zip(reach.by_value, reach.by_derivative, strict=True)
-            ),
+            severed=_severed,
             message=_message,
             root=distribution.params,
         )
         return vmap(lambda key: f(draw(key)))(keys)
+
+
+def _severed(reaches: list[Reach]) -> list[bool]:
+    # Leaf by leaf of the draw: in a joint one leaf may carry the derivative that another one loses.
+    return [
+        any(v and not d for v, d in zip(reach.by_value, reach.by_derivative, strict=True))
+        for reach in reaches
+    ]
 
 
 def _message(leaf: str) -> str:

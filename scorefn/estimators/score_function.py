@@ -8,7 +8,7 @@ import jax
 
 from .._baselines import Baseline, LeaveOneOut
 from .._distribution import Distribution, stop
-from .._guard import guard
+from .._guard import Reach, guard
 from .._score import attach_score
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
@@ -34,8 +34,8 @@ class ScoreFunction(Estimator):
 
     Raises:
         ValueError: log_prob is not a scalar for one draw; fewer samples than the baseline needs.
-        TypeError: somebody differentiates with respect to a parameter that the sampler uses and
-            the log-density ignores.
+        TypeError: somebody differentiates with respect to a parameter that the sampler uses, and
+            the log-density has no derivative in any parameter.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -74,7 +74,7 @@ class ScoreFunction(Estimator):
         draw = guard(
             draw_and_log_prob,
             keys[0],
-            severed=lambda reach: any(reach.by_value[:-1]) and not reach.by_derivative[-1],
+            severed=_severed,
             message=_message,
             root=distribution.params,
         )
@@ -93,6 +93,13 @@ class ScoreFunction(Estimator):
             self.baseline(stopped, stop(weights)),
         )
         return self.baseline.train(terms, stopped), aux
+
+
+def _severed(reaches: list[Reach]) -> list[bool]:
+    # Only if nothing at all reaches the log-density: a distribution may keep a second copy of a
+    # parameter for it (distrax's mixtures do), so that array by array there would be false alarms.
+    blind = not any(reach.by_derivative[-1] for reach in reaches)
+    return [blind and any(reach.by_value[:-1]) for reach in reaches]
 
 
 def _message(leaf: str) -> str:
