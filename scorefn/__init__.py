@@ -11,6 +11,9 @@ from ._checks import check_unbiased as check_unbiased
 from ._distribution import Distribution as Distribution
 from ._expectation import differentiable as differentiable
 from ._expectation import expectation as expectation
+from ._factors import Bernoulli as Bernoulli
+from ._factors import Categorical as Categorical
+from ._factors import OneHotCategorical as OneHotCategorical
 from ._moments import moments as moments
 from ._score import attach_score as attach_score
 from ._score import leave_one_out as leave_one_out

@@ -90,13 +90,9 @@ def expectation(
     if sharding is not None:
         indices = _placed(indices, sharding)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    terms, aux = estimator(
-        f if has_aux else lambda x: (f(x), None),
-        distribution,
-        keys,
-        has_aux=True,
-        vmap=jax.vmap if chunk_size is None else partial(_chunked_vmap, chunk_size=chunk_size),
-    )
+    vmap = jax.vmap if chunk_size is None else partial(_chunked_vmap, chunk_size=chunk_size)
+    result = estimator(f, distribution, keys, has_aux=has_aux, vmap=vmap)
+    terms, aux = result if has_aux else (result, None)
     mean = jax.tree.map(partial(jnp.mean, axis=0), terms)
     return (mean, aux) if has_aux else mean
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._distribution import Distribution
+from .._factors import Bernoulli, read_factors
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
@@ -85,41 +86,32 @@ class Enumerate(Estimator):
 
 
 def _support(distribution: Distribution, key: jax.Array, max_size: int) -> jax.Array:
-    draw = jax.eval_shape(distribution.draw, key)
-    values = _one_factor(distribution.params)
-    if values is None or not hasattr(draw, "shape"):
-        raise ValueError(
-            f"Enumerate cannot read the support off {type(distribution.params).__name__}; give "
-            f"every value that a draw can take, Enumerate(support=values) with values of shape "
-            f"[S, ...] or a pytree of such. Use ScoreFunction where the support is infinite."
+    factors = read_factors(distribution, key)
+    if factors is not None:
+        *batch, size = (
+            (*factors.logits.shape, 2) if isinstance(factors, Bernoulli) else factors.logits.shape
         )
-    batch = draw.shape[: len(draw.shape) - (values.ndim - 1)]
+        return factors.cast(_product(size, tuple(batch), max_size))
+    if getattr(distribution.params, "has_enumerate_support", False):
+        # numpyro: the values of one factor, [k, 1 ..., *event].
+        values = distribution.params.enumerate_support(expand=False)
+        batch = distribution.params.batch_shape
+        rows = _product(len(values), batch, max_size)
+        return values.reshape(len(values), *distribution.params.event_shape)[rows]
+    raise ValueError(
+        f"Enumerate cannot read the support off {type(distribution.params).__name__}; give "
+        f"every value that a draw can take, Enumerate(support=values) with values of shape "
+        f"[S, ...] or a pytree of such. Use ScoreFunction where the support is infinite."
+    )
+
+
+def _product(size: int, batch: tuple[int, ...], max_size: int) -> jax.Array:
+    """Every assignment of 0 .. size-1 to each factor of the batch, [size^factors, *batch]."""
     factors = math.prod(batch)
-    size = len(values) ** factors
-    if size > max_size:
+    if size**factors > max_size:
         raise ValueError(
-            f"Enumerate would sum over {len(values)}^{factors} = {size} values, more than "
+            f"Enumerate would sum over {size}^{factors} = {size**factors} values, more than "
             f"max_size={max_size}. Raise max_size, or use ScoreFunction."
         )
-    rows = np.array(list(itertools.product(range(len(values)), repeat=factors)))
-    return jnp.asarray(values[rows].reshape(size, *draw.shape), draw.dtype)
-
-
-def _one_factor(distribution: Any) -> np.ndarray | None:
-    """The values that one independent factor can take, [k, *event], or None."""
-    names = {cls.__name__ for cls in type(distribution).__mro__}
-    if names & {"Independent", "ExpandedDistribution"}:
-        inner = getattr(distribution, "distribution", getattr(distribution, "base_dist", None))
-        return _one_factor(inner)
-    if any(name.startswith("Bernoulli") for name in names):
-        return np.arange(2)
-    if any(name.startswith(("Categorical", "OneHotCategorical")) for name in names):
-        parameter = getattr(distribution, "logits", None)
-        parameter = distribution.probs if parameter is None else parameter
-        categories = jnp.shape(parameter)[-1]
-        one_hot = any(name.startswith("OneHot") for name in names)
-        return np.eye(categories) if one_hot else np.arange(categories)
-    if getattr(distribution, "has_enumerate_support", False):
-        values = np.asarray(distribution.enumerate_support(expand=False))
-        return values.reshape(len(values), *distribution.event_shape)
-    return None
+    rows = np.array(list(itertools.product(range(size), repeat=factors)), int)
+    return jnp.asarray(rows.reshape(size**factors, *batch))

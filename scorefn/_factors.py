@@ -1,0 +1,154 @@
+"""Independent discrete factors: three small records, and how they are read off any library."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from ._distribution import Distribution
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["logits"], meta_fields=["dtype"])
+@dataclass(frozen=True)
+class Bernoulli:
+    """Independent bits, given by plain logits.
+
+    Attributes:
+        logits: [...], log-odds of 1 in nats; a draw has the same shape.
+        dtype: of the draws; None is the dtype of the logits.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> bits = Bernoulli(jnp.zeros(3))
+        >>> print(bits.sample(jax.random.key(0)).shape, bits.log_prob(jnp.ones(3)))
+        (3,) -2.0794415
+    """
+
+    logits: jax.Array
+    dtype: DTypeLike | None = None
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """The log-probability of one draw: a scalar, summed over the bits."""
+        logits = jnp.asarray(self.logits)
+        # -softplus without its generality: log(1 + exp(-|l|)) is all that is needed.
+        log_normaliser = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+        return jnp.sum(jnp.asarray(x, logits.dtype) * logits - log_normaliser)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One draw, shaped like the logits. The key is consumed."""
+        return self.draw_at(self.noise(key))
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """Standard logistic noise for one draw, symmetric about 0. The key is consumed."""
+        dtype = jnp.promote_types(jnp.asarray(self.logits).dtype, jnp.float32)
+        return jax.random.logistic(key, jnp.shape(self.logits), dtype)
+
+    def draw_at(self, noise: jax.Array) -> jax.Array:
+        """The draw at given logistic noise: 1 where the noise lies below the logit."""
+        # With u = sigmoid(noise) this is u < sigmoid(logit), right for logits of any size.
+        return self.cast(noise < self.logits)
+
+    def cast(self, bits: jax.Array) -> jax.Array:
+        """Bits of any dtype, as draws."""
+        return bits.astype(jnp.asarray(self.logits).dtype if self.dtype is None else self.dtype)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["logits"], meta_fields=["dtype"])
+@dataclass(frozen=True)
+class Categorical:
+    """Independent categories, given by plain logits.
+
+    Attributes:
+        logits: [..., C], normalised or not, in nats; a draw has shape [...] and values 0 .. C-1.
+        dtype: of the draws.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> print(Categorical(jnp.zeros((3, 4))).sample(jax.random.key(0)).shape)
+        (3,)
+    """
+
+    logits: jax.Array
+    dtype: DTypeLike = jnp.int32
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """The log-probability of one draw: a scalar, summed over the factors."""
+        index = jnp.asarray(x, jnp.int32)[..., None]
+        return jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(self.logits), index, axis=-1))
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One draw, [...]. The key is consumed."""
+        return self.cast(jax.random.categorical(key, self.logits))
+
+    def cast(self, index: jax.Array) -> jax.Array:
+        """Indices of categories, [...], as draws."""
+        return index.astype(self.dtype)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["logits"], meta_fields=["dtype"])
+@dataclass(frozen=True)
+class OneHotCategorical:
+    """Independent categories whose draws are one-hot vectors, given by plain logits.
+
+    Attributes:
+        logits: [..., C], normalised or not, in nats; a draw has the same shape.
+        dtype: of the draws; None is the dtype of the logits.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> print(OneHotCategorical(jnp.zeros((3, 4))).sample(jax.random.key(0)).sum(-1))
+        [1. 1. 1.]
+    """
+
+    logits: jax.Array
+    dtype: DTypeLike | None = None
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """The log-probability of one draw: a scalar, summed over the factors."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        return jnp.sum(jnp.where(jnp.asarray(x, bool), log_probs, 0))
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One draw, [..., C]. The key is consumed."""
+        return self.cast(jax.random.categorical(key, self.logits))
+
+    def cast(self, index: jax.Array) -> jax.Array:
+        """Indices of categories, [...], as draws."""
+        dtype = jnp.asarray(self.logits).dtype if self.dtype is None else self.dtype
+        return jax.nn.one_hot(index, jnp.shape(self.logits)[-1], dtype=dtype)
+
+
+Factors = Bernoulli | Categorical | OneHotCategorical
+
+
+def read_factors(distribution: Distribution, key: jax.Array) -> Factors | None:
+    """The distribution as one of our records, with the shape and dtype of its own draws, or None.
+
+    Objects are recognised by the names of their classes and by `logits` or `probs`; Independent
+    and expanded ones are unwrapped, since the factors of one draw are independent anyhow. The key
+    is only an example: nothing is drawn with it.
+    """
+    inner = distribution.params
+    while _names(inner) & {"Independent", "ExpandedDistribution"}:
+        inner = getattr(inner, "distribution", None) or inner.base_dist
+    names = _names(inner)
+    # One-hot first: in distrax it is a subclass of Categorical.
+    kinds = {"OneHot": OneHotCategorical, "Categorical": Categorical, "Bernoulli": Bernoulli}
+    kind: Any = next((kinds[k] for k in kinds if any(n.startswith(k) for n in names)), None)
+    if kind is None:
+        return None
+    logits, probs = (getattr(inner, name, None) for name in ("logits", "probs"))
+    if logits is None:
+        if probs is None:
+            return None
+        logits = jnp.log(probs) - (jnp.log1p(-probs) if kind is Bernoulli else 0)
+    draw = jax.eval_shape(distribution.draw, key)
+    shape = (*draw.shape, jnp.shape(logits)[-1]) if kind is Categorical else draw.shape
+    return kind(jnp.broadcast_to(logits, shape), draw.dtype)
+
+
+def _names(distribution: Any) -> set[str]:
+    return {cls.__name__ for cls in type(distribution).__mro__}
