@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from ._poison import poisoned
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -68,22 +70,6 @@ def guard(
         for reach, refuse in zip(reaches, refused, strict=True)
     ]
     return lambda key: hoisted(key, *arrays)
-
-
-def poisoned(array: jax.Array, message: str) -> jax.Array:
-    """The array itself; differentiating with respect to it raises ``TypeError(message)``."""
-
-    @jax.custom_jvp
-    def identity(x: jax.Array) -> jax.Array:
-        return x
-
-    def rule(primals: Any, tangents: Any) -> Any:
-        if not isinstance(tangents[0], SymbolicZero):
-            raise TypeError(message)
-        return primals[0], jnp.zeros_like(primals[0])
-
-    identity.defjvp(rule, symbolic_zeros=True)
-    return identity(array)
 
 
 def describe(array: jax.Array, root: Any) -> str:
