@@ -17,6 +17,10 @@ from ._factors import OneHotCategorical as OneHotCategorical
 from ._moments import moments as moments
 from ._score import attach_score as attach_score
 from ._score import leave_one_out as leave_one_out
+from .estimators import ARM as ARM
+from .estimators import ARMS as ARMS
+from .estimators import BitFlip as BitFlip
+from .estimators import DisARM as DisARM
 from .estimators import Enumerate as Enumerate
 from .estimators import Estimator as Estimator
 from .estimators import Pathwise as Pathwise

@@ -110,12 +110,13 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
     if weight is None:
         return plain
     weight = jnp.broadcast_to(_leading(jnp.asarray(weight, x.dtype), x, "weight"), x.shape)
-    others = _sum_of_others(weight, axis)
-    shifted = _sum_of_others(weight * (x - mean), axis)
+    others = sum_of_others(weight, axis)
+    shifted = sum_of_others(weight * (x - mean), axis)
     return jnp.where(others > 0, mean + shifted / jnp.where(others > 0, others, 1), plain)
 
 
-def _sum_of_others(x: jax.Array, axis: int) -> jax.Array:
+def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:
+    """The sum of the other elements along an axis, for each element, without cancellation."""
     # Two running sums instead of total - x: nothing of x_i itself remains through rounding.
     front = jax.lax.slice_in_dim(jnp.cumsum(x, axis), 0, x.shape[axis] - 1, axis=axis)
     back = jnp.flip(jnp.cumsum(jnp.flip(x, axis), axis), axis)

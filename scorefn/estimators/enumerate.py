@@ -64,7 +64,7 @@ class Enumerate(Estimator):
         def one(x: Any) -> tuple[jax.Array, PyTree, PyTree]:
             return distribution.log_density(x), *f(x)
 
-        log_prob, costs, aux = vmap(one)(support)
+        log_prob, costs, aux = vmap(one)(jax.tree.map(jnp.asarray, support))
         log_prob = log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
         # Impossible values: exp keeps a finite derivative, and 0 * inf is left out of the sum.
         possible = ~jnp.isneginf(log_prob)
