@@ -101,9 +101,12 @@ def as_distribution(distribution: Any) -> Distribution:
 
 def stop(tree: Any) -> Any:
     """The pytree with no derivative passing through; leaves that are no arrays stay as they are."""
-    return jax.tree.map(
-        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree
-    )
+
+    def stopped(leaf: Any) -> Any:
+        # asarray, since under an eager grad of a Python float the primal is a float to jax 0.10.
+        return jnp.asarray(jax.lax.stop_gradient(leaf)) if isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(stopped, tree)
 
 
 def _seeded_sample(distribution: Any, key: jax.Array) -> Any:
