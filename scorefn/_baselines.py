@@ -121,7 +121,8 @@ class OptimalBaseline(Baseline):
                 f"holds no float arrays, got {distribution.params!r}. Give the distribution as "
                 f"Distribution(log_prob, sample, params), or use LeaveOneOut."
             )
-        return reduce(jnp.add, [jnp.sum(jnp.square(s.astype(jnp.result_type(float)))) for s in score])
+        wide = jnp.result_type(float)
+        return reduce(jnp.add, [jnp.sum(jnp.square(s.astype(wide))) for s in score])
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=[])

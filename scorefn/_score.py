@@ -125,6 +125,11 @@ def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:
     return jnp.concatenate([edge, front], axis) + jnp.concatenate([back, edge], axis)
 
 
+def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """A scalar 0, whose derivative along x is the weight: it carries an estimate into a cost."""
+    return jnp.sum(weight * (x - jax.lax.stop_gradient(x)))
+
+
 def _leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
     """Appends axes of length 1 so that x lines up with the leading axes of `like`."""
     if x.shape != like.shape[: x.ndim]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, read_factors
 from .._poison import first_order
-from .._score import leave_one_out, sum_of_others
+from .._score import leave_one_out, sum_of_others, zero_along
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
@@ -166,7 +166,7 @@ class ARMS(Estimator):
         def evaluate(one: jax.Array) -> tuple[PyTree, jax.Array, PyTree]:
             cost, aux = f(bits.cast(one))
             weight = (one.astype(logits.dtype) - jax.nn.sigmoid(logits)) * debias
-            return cost, _along(bits.logits, weight), aux
+            return cost, zero_along(bits.logits, weight), aux
 
         costs, zeros, aux = vmap(evaluate)(one)
 
@@ -228,7 +228,7 @@ class BitFlip(Estimator):
             other, _ = f(bits.cast(drawn != chosen))
             # f(b_i = 1) - f(b_i = 0) is f(b) - f(flipped) where b_i = 1 was drawn.
             sign = jnp.where(drawn, 1, -1).astype(logits.dtype)
-            zero = _along(bits.logits, jnp.where(chosen, sign * slope, 0))
+            zero = zero_along(bits.logits, jnp.where(chosen, sign * slope, 0))
             return jax.tree.map(lambda a, b: a + (a - b) * zero.astype(a.dtype), cost, other), aux
 
         return vmap(one)(keys)
@@ -247,17 +247,12 @@ def _bits(estimator: Estimator, distribution: Distribution, key: jax.Array) -> B
     return replace(bits, logits=first_order(bits.logits, name))
 
 
-def _along(logits: jax.Array, weight: jax.Array) -> jax.Array:
-    """A scalar 0, whose derivative along the logits is the weight."""
-    return jnp.sum(weight * (logits - stop(logits)))
-
-
 def _antithetic(
     f: Cost, bits: Bernoulli, noise: jax.Array, weight: jax.Array
 ) -> tuple[PyTree, PyTree]:
     """The mean cost of the draws at -noise and noise; their difference weighs the derivative."""
     costs, aux = jax.vmap(f)(bits.draw_at(jnp.stack([-noise, noise])))
-    zero = _along(bits.logits, weight)
+    zero = zero_along(bits.logits, weight)
 
     def attach(cost: jax.Array) -> jax.Array:
         return (cost[0] + cost[1]) / 2 + (cost[0] - cost[1]) * zero.astype(cost.dtype)
