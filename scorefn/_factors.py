@@ -33,8 +33,11 @@ class Bernoulli:
     def log_prob(self, x: jax.Array) -> jax.Array:
         """The log-probability of one draw: a scalar, summed over the bits."""
         logits = jnp.asarray(self.logits)
-        # -softplus without its generality: log(1 + exp(-|l|)) is all that is needed.
-        log_normaliser = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+        # max(l, 0) + log1p(exp(-|l|)) by one branch or the other: max and abs have derivatives of
+        # their own at 0, which do not add up to 1/2.
+        positive = logits >= 0
+        size = jnp.where(positive, logits, -logits)
+        log_normaliser = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
         return jnp.sum(jnp.asarray(x, logits.dtype) * logits - log_normaliser)
 
     def sample(self, key: jax.Array) -> jax.Array:
