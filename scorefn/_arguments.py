@@ -31,6 +31,16 @@ def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
     return value
 
 
+def check_number(name: str, value: Any, *, above: float = -np.inf, least: float = -np.inf) -> None:
+    """A hyperparameter in its range; one that is traced, or no number at all, is let through."""
+    # Pytrees are rebuilt around tracers and placeholders, which have no value yet.
+    if not is_number(value) or isinstance(value, jax.core.Tracer):
+        return
+    if not np.all((np.asarray(value) > above) & (np.asarray(value) >= least)):
+        bound = f"above {above:g}" if least == -np.inf else f"at least {least:g}"
+        raise ValueError(f"{name} must be {bound}, got {value}.")
+
+
 def check_key(key: Any) -> jax.Array:
     """One random key, typed or raw."""
     hint = "pass jax.random.key(seed), or one key out of jax.random.split(key, n)"

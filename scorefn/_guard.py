@@ -72,6 +72,16 @@ def guard(
     return lambda key: hoisted(key, *arrays)
 
 
+def reach(fn: Callable[[Any], Any], x: Any, key: jax.Array) -> Reach:
+    """How the argument `x`, an array or its shape and dtype, reaches the leaves of ``fn(x)``."""
+
+    def keyed(key: jax.Array, x: Any) -> Any:
+        del key
+        return fn(x)
+
+    return Reach(x, _by_value(keyed, key, [x])[0], _by_derivative(keyed, key, [x], 0))
+
+
 def describe(array: jax.Array, root: Any) -> str:
     """Where an array sits inside an object, for people: ``components.loc (float32[3])``."""
     path = next(_paths(root, array, depth=6), "an array that it closes over")
