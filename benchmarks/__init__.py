@@ -1,0 +1,17 @@
+"""Measurements of scorefn's estimators: variance, time and bias, beside exact values.
+
+``python -m benchmarks`` runs the suites listed in `benchmarks._registry`, resumes what was
+interrupted, and writes json, csv and PNG to ``benchmarks/results``. Columns of every suite:
+
+- ``estimator``, ``evaluations``: its name, and evaluations of f for one gradient.
+- ``variance``: of one gradient, summed over the components of the parameter, in the square of the
+  gradient's units; ``variance_se`` is its standard error, from the fourth central moment of the
+  same gradients: sqrt(Var(|g - E g|^2) / repeats).
+- ``exact_variance``: from a formula or quadrature, empty where none is known; ``variance_z`` is
+  (variance - exact_variance) / variance_se. For heavy-tailed gradients the sample's own fourth
+  moment is too small when the variance is, which skews this z to the negative side.
+- ``bias_z``: (mean - exact gradient) / standard error of the mean; of several components the one
+  of largest absolute value.
+- ``time_us``: microseconds for one gradient inside a jitted scan, the median of rounds in which all
+  estimators take turns in random order; ``variance_x_time`` is ``variance * time_us``.
+"""

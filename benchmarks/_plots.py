@@ -1,0 +1,91 @@
+"""The look that all figures share."""
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
+
+# Okabe and Ito (2008): told apart by readers of any colour vision. Yellow is left out: too pale
+# for lines on white.
+PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+MARKERS = "osD^vPX<>"
+LINES = ("-", "--", ":", "-.")
+CAPTION = "lines: exact; points: measured, ± 3 standard errors; in brackets: evaluations of f"
+STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.5,
+    "savefig.dpi": 150,
+}
+
+
+def panels(rows: int, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of axes, [rows, columns]; it belongs to no window."""
+    figure = Figure(figsize=(3.1 * columns + 0.6, 2.5 * rows + 0.9), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one estimator is drawn: never told apart by colour alone."""
+
+    color: str
+    marker: str
+    linestyle: str
+
+    def curve(self, axis: Axes, x: ArrayLike, y: ArrayLike) -> None:
+        """A line of exact values, or of a training run."""
+        axis.plot(x, y, color=self.color, linestyle=self.linestyle)
+
+    def points(self, axis: Axes, x: ArrayLike, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The measured variances of the rows, with bars of 3 standard errors."""
+        variances = [row["variance"] for row in rows]
+        errors = [3 * row["variance_se"] for row in rows]
+        axis.errorbar(x, variances, errors, linestyle="none", color=self.color, marker=self.marker)
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each name, by its place."""
+    return {
+        name: Look(PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)], LINES[i // len(PALETTE)])
+        for i, name in enumerate(names)
+    }
+
+
+def legend_below(figure: Figure, drawn: Mapping[str, Look], title: str, *, columns: int) -> None:
+    """One legend for all panels, under them, where it covers no data."""
+    handles = [Line2D([], [], **asdict(look)) for look in drawn.values()]
+    figure.legend(
+        handles,
+        list(drawn),
+        loc="outside lower center",
+        ncols=columns,
+        title=title,
+        handlelength=3,
+    )
+
+
+def png_files(draw: Callable[[], Mapping[str, Figure]]) -> dict[str, bytes]:
+    """The figures that are drawn, in our style, as the contents of PNG files by name."""
+    files = {}
+    with mpl.rc_context(STYLE):
+        for name, figure in draw().items():
+            with io.BytesIO() as file:
+                figure.savefig(file, format="png")
+                files[f"{name}.png"] = file.getvalue()
+    return files

@@ -1,0 +1,7 @@
+"""The suites of the default run, in order: one file each."""
+
+from . import bernoulli, gaussian, logistic_regression
+
+SUITES = {
+    suite.name: suite for suite in (bernoulli.SUITE, gaussian.SUITE, logistic_regression.SUITE)
+}

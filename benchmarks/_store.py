@@ -1,0 +1,101 @@
+"""Files that are always whole: atomic writes, and the partial results that a rerun resumes from."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes a file at once: readers, and a killed run, see the old content or the new one."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(directory: Path) -> None:
+    """Raises ``OSError`` if no file can be written there; makes the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    probe = directory / f".probe.{os.getpid()}.tmp"
+    probe.touch()
+    probe.unlink()
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """As json, one line for each entry and each row; numbers that are not finite become null."""
+    entries = [f"{json.dumps(name)}: {_lines(entry)}" for name, entry in _finite(value).items()]
+    return "{\n " + ",\n ".join(entries) + "\n}\n"
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """As csv, the columns of the first row; None is an empty field."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_finite(rows))
+    return file.getvalue()
+
+
+def read(path: Path) -> Any:
+    """What `to_json` wrote."""
+    return json.loads(path.read_text())
+
+
+class Partial:
+    """The steps that an unfinished run has completed, kept in a file after each one.
+
+    Attributes:
+        done: what each completed step returned, by its name.
+        note: what was found at the start, for the user; empty if nothing was.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.settings = json.loads(to_json(settings))
+        self.done: dict[str, Any] = {}
+        self.note = ""
+        if path.exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        try:
+            found = read(self.path)
+            settings, done = found["settings"], dict(found["done"])
+        except (ValueError, TypeError, KeyError) as error:
+            self.note = f"{self.path.name} is damaged ({error}); starting again"
+            return
+        if settings != self.settings:
+            self.note = f"{self.path.name} is of a run with other settings; starting again"
+            return
+        self.done = done
+        self.note = f"resuming from {self.path.name}: {len(done)} steps are done already"
+
+    def add(self, name: str, payload: Any) -> Any:
+        """Keeps one more completed step."""
+        self.done[name] = json.loads(to_json(payload))
+        write(self.path, to_json({"settings": self.settings, "done": self.done}))
+
+
+def _lines(value: Any) -> str:
+    if not (isinstance(value, list) and value):
+        return json.dumps(value, allow_nan=False)
+    return "[\n  " + ",\n  ".join(json.dumps(item, allow_nan=False) for item in value) + "\n ]"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,93 @@
+"""Tables: on the terminal, and in markdown made from the committed json."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from ._suite import Results, Row, Suite
+
+ONLY_IN_FILES = ("over", "exact_gradient", "mean", "variance_se", "variance_z")
+FORMATS = {"bias_z": ".1f"}
+HEADERS = {
+    "parameter": "param",
+    "evaluations": "evals",
+    "exact_variance": "exact",
+    "bias_z": "bias z",
+    "time_us": "µs",
+    "variance_x_time": "var × µs",
+}
+
+
+def terminal(suite: Suite, results: Results) -> Table:
+    """The rows that the suite shows; the caption speaks of all of them."""
+    shown = [row for row in results["rows"] if suite.shown(row)]
+    varied = [name for name in shown[0] if len({row[name] for row in shown}) > 1]
+    fixed = [
+        f"{name} = {value}" for name, value in shown[0].items() if _setting(name, varied, value)
+    ]
+    caption = f"{len(shown)} of {len(results['rows'])} rows; of all: {_worst(results['rows'])}"
+    title = ", ".join([suite.name, *fixed])
+    # Narrow enough for 80 columns.
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    columns = [name for name in varied if name not in ONLY_IN_FILES]
+    for name in columns:
+        text = any(isinstance(row[name], str) for row in shown)
+        table.add_column(HEADERS.get(name, name), justify="left" if text else "right", no_wrap=True)
+    for row in shown:
+        table.add_row(*(_short(row[name], FORMATS.get(name, ".3g")) for name in columns))
+    return table
+
+
+def _setting(name: str, varied: Sequence[str], value: Any) -> bool:
+    return not (name in varied or name in ONLY_IN_FILES or value is None)
+
+
+def _worst(rows: Sequence[Row]) -> str:
+    names = ("bias_z", "variance_z")
+    known = {name: [abs(row[name]) for row in rows if row[name] is not None] for name in names}
+    return ", ".join(f"largest |{name}| {max(found):.2f}" for name, found in known.items() if found)
+
+
+def logistic_regression(results: Results) -> str:
+    """The variances at each stage as a markdown table, one estimator a line."""
+    stages = results["settings"]["stages"]
+    last = stages[-1]
+    header = [
+        "estimator",
+        "evaluations of f",
+        *(f"variance at step {stage}, nats²" for stage in stages),
+        "time, µs",
+        f"variance × time at step {last}",
+        f"ELBO at step {results['settings']['num_steps']}, nats",
+    ]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for name, curve in results["curves"].items():
+        found = {row["step"]: row for row in results["rows"] if row["estimator"] == name}
+        cells = [name, str(found[last]["evaluations"])]
+        cells += [_short(found[stage]["variance"]) for stage in stages]
+        cells += [_short(found[last]["time_us"]), _short(found[last]["variance_x_time"])]
+        lines.append([*cells, f"{curve['elbo'][-1]:.1f}"])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+MARKDOWN: Mapping[str, Any] = {"logistic_regression": logistic_regression}
+
+
+def between_markers(text: str, name: str) -> str:
+    """The table of that name in a document: what stands between its two marker lines.
+
+    Raises:
+        ValueError: the document has no such markers.
+    """
+    start, end = f"<!-- table:{name} -->\n", "<!-- /table -->"
+    if start not in text or end not in text.split(start, 1)[1]:
+        raise ValueError(f"there is no table between {start.strip()!r} and {end!r}")
+    return text.split(start, 1)[1].split(end, 1)[0].strip() + "\n"
+
+
+def _short(value: Any, form: str = ".3g") -> str:
+    if value is None:
+        return ""
+    return format(value, form) if isinstance(value, float) else str(value)

@@ -1,0 +1,196 @@
+"""One Bernoulli variable, cost (b - t)^2: every estimator beside its exact variance.
+
+The toy of Tucker et al. (2017) with t = 0.45, 0.49, 0.499, over the whole range of theta; gradients
+with respect to the logit. Because f hardly changes between 0 and 1, an estimator is good here if it
+removes the large constant part of f.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+import scorefn as sf
+
+from . import _bernoulli_exact as exact
+from ._bernoulli_exact import Coin
+from ._measure import measure
+from ._plots import CAPTION, legend_below, looks, panels
+from ._suite import Results, Row, Sizes, Step, Suite, step_key
+from ._timing import microseconds
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An estimator and what is known of it.
+
+    Attributes:
+        estimator: may depend on the coin, as an optimal constant does.
+        num_samples: the terms of one gradient.
+        evaluations: of f, for one gradient.
+        variance: of one gradient, exactly.
+    """
+
+    estimator: Callable[[Coin], sf.Estimator]
+    num_samples: int
+    evaluations: int
+    variance: Callable[[Coin], float]
+
+
+def _constant(baseline: Callable[[Coin], float]) -> Entry:
+    return Entry(
+        lambda coin: sf.ScoreFunction(sf.ConstantBaseline(baseline(coin))),
+        num_samples=2,
+        evaluations=2,
+        variance=lambda coin: exact.constant_baseline(coin, baseline(coin), 2),
+    )
+
+
+def _leave_one_out(n: int) -> Entry:
+    return Entry(lambda _: sf.ScoreFunction(), n, n, lambda coin: exact.leave_one_out(coin, n))
+
+
+def _optimal_baseline(n: int) -> Entry:
+    return Entry(
+        lambda _: sf.ScoreFunction(sf.OptimalBaseline()),
+        num_samples=n,
+        evaluations=n,
+        variance=lambda coin: exact.enumerated(coin, n, exact.weighted_leave_one_out),
+    )
+
+
+# In brackets: evaluations of f for one gradient.
+ENTRIES: Mapping[str, Entry] = {
+    "REINFORCE (2)": _constant(lambda _: 0.0),
+    "constant E f (2)": _constant(lambda coin: coin.mean),
+    "best constant (2)": _constant(lambda coin: coin.optimal_constant),
+    "LeaveOneOut (2)": _leave_one_out(2),
+    "LeaveOneOut (4)": _leave_one_out(4),
+    "LeaveOneOut (8)": _leave_one_out(8),
+    "OptimalBaseline (4)": _optimal_baseline(4),
+    "ARM (2)": Entry(lambda _: sf.ARM(), 1, 2, exact.arm),
+    "DisARM (2)": Entry(lambda _: sf.DisARM(), 1, 2, exact.disarm),
+    "ARMS (4)": Entry(lambda _: sf.ARMS(), 4, 4, lambda coin: exact.arms(coin, 4)),
+    "BitFlip (2)": Entry(lambda _: sf.BitFlip(), 1, 2, lambda _: 0.0),
+}
+ALWAYS_ZERO = ("best constant (2)", "BitFlip (2)")
+TARGETS = (0.45, 0.49, 0.499)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["estimator", "logit", "t"],
+    meta_fields=["num_samples"],
+)
+@dataclass(frozen=True)
+class Problem:
+    """What one gradient is made of."""
+
+    estimator: sf.Estimator
+    logit: Any
+    t: Any
+    num_samples: int
+
+
+def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
+    """One estimate of the derivative of E (b - t)^2 with respect to the logit."""
+
+    def loss(logit: jax.Array) -> jax.Array:
+        return sf.expectation(
+            lambda b: (b - problem.t) ** 2,
+            sf.Bernoulli(logit),
+            key,
+            problem.estimator,
+            num_samples=problem.num_samples,
+        )
+
+    return {"logit": jax.grad(loss)(problem.logit)}
+
+
+def _problem(entry: Entry, coin: Coin) -> Problem:
+    return Problem(entry.estimator(coin), coin.logit, coin.t, entry.num_samples)
+
+
+def _row(name: str, coin: Coin, key: jax.Array, sizes: Sizes) -> dict[str, list[Row]]:
+    entry = ENTRIES[name]
+    measured = measure(
+        gradient,
+        _problem(entry, coin),
+        key,
+        {"logit": coin.gradient},
+        num_repeats=sizes["num_repeats"],
+        chunk_size=sizes["chunk_size"],
+        magnitude=max(coin.costs),
+    )["logit"]
+    row = {
+        "t": coin.t,
+        "theta": coin.theta,
+        "estimator": name,
+        "evaluations": entry.evaluations,
+        "exact_gradient": coin.gradient,
+        "mean": float(measured.mean),
+        **measured.columns(entry.variance(coin)),
+        "timing": name,
+    }
+    return {"rows": [row]}
+
+
+def _times(seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
+    coin = Coin(0.3, TARGETS[0])
+    problems = {name: _problem(entry, coin) for name, entry in ENTRIES.items()}
+    return {"times": microseconds(gradient, problems, seed, **sizes["timing"])}
+
+
+def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
+    """The times, then one row for each target, probability and estimator."""
+    plan: dict[str, Step] = {"timing": partial(_times, seed, sizes)}
+    for t in TARGETS:
+        for theta in sizes["thetas"]:
+            for name in ENTRIES:
+                step = f"t={t} theta={theta} {name}"
+                plan[step] = partial(_row, name, Coin(theta, t), step_key(seed, step), sizes)
+    return plan
+
+
+def figures(results: Results) -> dict[str, Figure]:
+    """Exact variances as lines, measured ones as points, over theta."""
+    figure, axes = panels(1, len(TARGETS))
+    # A variance of 0 has no place on a logarithmic axis.
+    drawn = looks(name for name in ENTRIES if name not in ALWAYS_ZERO)
+    grid = np.linspace(0.01, 0.99, 197)
+    for axis, t in zip(axes.flat, TARGETS, strict=True):
+        for name, look in drawn.items():
+            look.curve(axis, grid, [ENTRIES[name].variance(Coin(theta, t)) for theta in grid])
+            rows = [r for r in results["rows"] if (r["t"], r["estimator"]) == (t, name)]
+            look.points(axis, [row["theta"] for row in rows], rows)
+        lowest = Coin(0.5, t).step ** 2 / 2000
+        axis.set(title=f"t = {t}", xlabel="θ, probability of 1", yscale="log", ylim=(lowest, 0.02))
+    axes.flat[0].set_ylabel("variance of one gradient\n(d cost / d logit)²")
+    zero = f"not shown, 0 everywhere: {', '.join(ALWAYS_ZERO)}"
+    legend_below(figure, drawn, f"{CAPTION}; {zero}", columns=5)
+    return {"bernoulli": figure}
+
+
+SUITE = Suite(
+    name="bernoulli",
+    summary="one Bernoulli variable, cost (b - t)^2: exact and measured variances over theta",
+    full={
+        "thetas": [0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95],
+        "num_repeats": 200_000,
+        "chunk_size": 4000,
+        "timing": {"loop": 500, "rounds": 41},
+    },
+    quick={
+        "thetas": [0.1, 0.5, 0.8],
+        "num_repeats": 20_000,
+        "chunk_size": 4000,
+        "timing": {"loop": 100, "rounds": 5},
+    },
+    steps=steps,
+    figures=figures,
+    shown=lambda row: row["t"] == 0.49 and row["theta"] in (0.1, 0.5),
+)
