@@ -17,8 +17,12 @@ from ._factors import OneHotCategorical as OneHotCategorical
 from ._moments import moments as moments
 from ._score import attach_score as attach_score
 from ._score import leave_one_out as leave_one_out
+from ._variance import squared_gradient as squared_gradient
 from .estimators import ARM as ARM
 from .estimators import ARMS as ARMS
+from .estimators import LAX as LAX
+from .estimators import REBAR as REBAR
+from .estimators import RELAX as RELAX
 from .estimators import BitFlip as BitFlip
 from .estimators import CoupledCategorical as CoupledCategorical
 from .estimators import DisARM as DisARM

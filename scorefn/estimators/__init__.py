@@ -15,6 +15,9 @@ from .importance import ImportanceWeighted as ImportanceWeighted
 from .importance import SelfNormalised as SelfNormalised
 from .local_expectation import LocalExpectation as LocalExpectation
 from .pathwise import Pathwise as Pathwise
+from .relaxed import LAX as LAX
+from .relaxed import REBAR as REBAR
+from .relaxed import RELAX as RELAX
 from .score_function import ScoreFunction as ScoreFunction
 from .straight_through import GumbelRao as GumbelRao
 from .straight_through import GumbelSoftmax as GumbelSoftmax

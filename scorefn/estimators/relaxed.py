@@ -1,0 +1,365 @@
+"""Estimators whose control variate is a relaxation of the draw, with its pathwise derivative."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from .._arguments import is_float
+from .._distribution import Distribution, stop
+from .._factors import Bernoulli, Categorical, Factors, OneHotCategorical, read_factors
+from .._guard import Reach, guard
+from .._score import attach_score
+from ._estimator import Cost, Estimator, PyTree, Vmap
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["temperature", "coefficient"], meta_fields=[]
+)
+@dataclass(frozen=True)
+class REBAR(Estimator):
+    r"""The score function, with f of the relaxed draw as its control variate.
+
+    .. code-block:: text
+
+        z = logits + noise,  b = H(z),  z' ~ p(z | b),  c(z) = coefficient * f(squash(z))
+        term        f(b)
+        derivative  df/dparams + (f(b) - c(z')) dlog_prob(b) + dc(z) - dc(z')
+
+    H is a step and squash ``sigmoid(z / temperature)`` for bits; H is argmax and squash
+    ``softmax(z / temperature)`` for one-hot categories. z' equals z in value; its derivative is
+    that of a draw from p(z | b) at fixed noise.
+
+    Unbiased at every order, whatever temperature and coefficient, if f is as smooth between the
+    values of b as derivatives are taken (for the first: continuous). Three evaluations of f for
+    each term, and two derivatives. f sees floats everywhere: 0. and 1., and what lies between.
+    Parameters that f closes over get their derivative from f(b) alone: the control variate holds
+    them fixed, which costs nothing and adds no noise.
+
+    The best temperature and coefficient depend on the problem, and a bad choice can be worse than
+    no control variate; `squared_gradient` learns them.
+
+    Attributes:
+        temperature: of the relaxation, a scalar above 0.
+        coefficient: of the control variate, a scalar; 0 is the plain score function.
+
+    Raises:
+        TypeError: the distribution is neither one of independent bits nor of one-hot categories;
+            f returns integers.
+        ValueError: a temperature of 0 or less.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(logits, key, estimator):
+        ...     bits, f = sf.Bernoulli(logits), lambda b: jnp.sum(b - 0.45) ** 2
+        ...     return sf.expectation(f, bits, key, estimator)
+        >>> logits, key = jnp.zeros(3), jax.random.key(0)
+        >>> gradient = jax.jit(jax.grad(loss))(logits, key, sf.REBAR(temperature=0.5))
+
+    References:
+        Tucker et al., REBAR: low-variance, unbiased gradient estimates for discrete latent
+        variable models (2017), section 3.1.
+    """
+
+    temperature: float | jax.Array = 0.5
+    coefficient: float | jax.Array = 1.0
+
+    evaluations: ClassVar[str] = "3"
+    needs: ClassVar[str] = "independent bits or one-hot categories; f smooth between their values"
+    differentiates_f: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.temperature, int | float) and not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}.")
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        factors = as_floats(read_factors(distribution, keys[0]))
+        if not isinstance(factors, Bernoulli | OneHotCategorical):
+            raise TypeError(
+                f"REBAR relaxes draws between 0 and 1, of independent bits or one-hot categories, "
+                f"as scorefn.Bernoulli(logits) or scorefn.OneHotCategorical(logits); got "
+                f"{_name(distribution)}. RELAX fits categories given by their index, LAX "
+                f"continuous draws, ScoreFunction every distribution."
+            )
+        frozen = _without_params(lambda x: f(x)[0], stop(factors.logits.astype(factors.dtype)))
+
+        def squash(z: jax.Array) -> jax.Array:
+            z = z / jnp.asarray(self.temperature, z.dtype)
+            soft = jax.nn.sigmoid(z) if isinstance(factors, Bernoulli) else jax.nn.softmax(z)
+            return soft.astype(factors.dtype)
+
+        def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+            choice, z, tied = _perturbed(factors, key)
+            b = factors.cast(choice)
+            cost, aux = f(b)
+            log_prob = factors.log_prob(b)
+
+            def term(cost: jax.Array, free: jax.Array, tied: jax.Array) -> jax.Array:
+                coefficient = jnp.asarray(self.coefficient, cost.dtype)
+                control = _control(coefficient * free, coefficient * tied, log_prob)
+                return attach_score(cost, log_prob) + control
+
+            return jax.tree.map(term, cost, frozen(squash(z)), frozen(squash(tied))), aux
+
+        return vmap(one)(keys)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["surrogate"])
+@dataclass(frozen=True)
+class RELAX(Estimator):
+    r"""The score function, with a learned function of the continuous draw as control variate.
+
+    .. code-block:: text
+
+        z = log-probabilities + noise,  b = H(z),  z' ~ p(z | b),  c(z) = surrogate(params, z)
+        term        f(b)
+        derivative  df/dparams + (f(b) - c(z')) dlog_prob(b) + dc(z) - dc(z')
+
+    For bits z are their logits with logistic noise and H is a step; for categories, by index or
+    one-hot, z are their log-probabilities with Gumbel noise, [..., C], and H is argmax. z' equals z
+    in value; its derivative is that of a draw from p(z | b) at fixed noise.
+
+    Unbiased at every order, whatever surrogate, if that is as smooth as derivatives are taken; any
+    f, which is not differentiated in b. One evaluation of f for each term, and two of the surrogate
+    and its derivative. A surrogate may call f itself, relaxed as in `REBAR`: two evaluations more.
+
+    Attributes:
+        surrogate: ``surrogate(params, z)``, to a scalar float near f(H(z)); where f returns
+            several numbers, this one serves them all.
+        params: any pytree of arrays; `squared_gradient` learns them. The derivative of the
+            expectation along them is 0.
+
+    Raises:
+        TypeError: the distribution is neither one of independent bits nor of categories; the
+            surrogate returns anything but a float.
+        ValueError: the surrogate returns more than one number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def surrogate(params, z):
+        ...     return jnp.vdot(params["weights"], jax.nn.sigmoid(z)) + params["bias"]
+        >>> estimator = sf.RELAX(surrogate, {"weights": jnp.zeros(3), "bias": jnp.zeros(())})
+        >>> def loss(logits, key, estimator):
+        ...     return sf.expectation(lambda b: b.sum() ** 2, sf.Bernoulli(logits), key, estimator)
+        >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(3), jax.random.key(0), estimator)
+
+    References:
+        Grathwohl et al., Backpropagation through the void: optimizing control variates for
+        black-box gradient estimation (2018), equation 8.
+    """
+
+    surrogate: Callable[[PyTree, Any], jax.Array] = field(repr=False)
+    params: PyTree
+
+    needs: ClassVar[str] = "independent bits or categories; any f; a surrogate"
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        factors = read_factors(distribution, keys[0])
+        if factors is None:
+            raise TypeError(
+                f"RELAX needs independent bits or categories, as scorefn.Bernoulli(logits), "
+                f"Categorical or OneHotCategorical, got {_name(distribution)}. LAX fits continuous "
+                f"draws, ScoreFunction every distribution."
+            )
+
+        def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+            choice, z, tied = _perturbed(factors, key)
+            b = factors.cast(choice)
+            return _controlled(self, f, b, factors.log_prob(b), z, tied)
+
+        return vmap(one)(keys)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["surrogate"])
+@dataclass(frozen=True)
+class LAX(Estimator):
+    r"""The score function, with a learned function as control variate; for continuous draws.
+
+    .. code-block:: text
+
+        x = sample(key),  c(x) = surrogate(params, x)
+        term        f(x)
+        derivative  df/dparams + (f(x) - c(x)) dlog_prob(x) + dc/dx dx
+
+    The pathwise derivative of the surrogate stands in for that of f, and the score function for
+    what it misses. With a surrogate equal to f this is `Pathwise`, with 0 the plain score function.
+
+    Unbiased at every order, whatever surrogate, if that is as smooth as derivatives are taken; any
+    f, which is not differentiated in x. One evaluation of f for each term, and two of the surrogate
+    and its derivative.
+
+    Attributes:
+        surrogate: ``surrogate(params, x)``, to a scalar float near f(x); where f returns several
+            numbers, this one serves them all.
+        params: any pytree of arrays; `squared_gradient` learns them. The derivative of the
+            expectation along them is 0.
+
+    Raises:
+        TypeError: somebody differentiates with respect to a parameter that (part of) the draw
+            depends on without a derivative, or that log_prob does not depend on; the surrogate
+            returns anything but a float.
+        ValueError: the surrogate returns more than one number.
+
+    Example:
+        >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
+        >>> estimator = sf.LAX(lambda slope, x: slope * x, jnp.array(1.0))
+        >>> def loss(mean, key):
+        ...     normal = distrax.Normal(mean, 1.0)
+        ...     return sf.expectation(lambda x: jnp.floor(x), normal, key, estimator)
+        >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0))
+
+    References:
+        Grathwohl et al., Backpropagation through the void: optimizing control variates for
+        black-box gradient estimation (2018), equation 6.
+    """
+
+    surrogate: Callable[[PyTree, Any], jax.Array] = field(repr=False)
+    params: PyTree
+
+    needs: ClassVar[str] = "a differentiable log_prob and sampler; any f; a surrogate"
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        def draw_and_log_prob(key: jax.Array) -> tuple[Any, jax.Array]:
+            x = distribution.draw(key)
+            return x, distribution.log_density(stop(x))
+
+        draw = guard(
+            draw_and_log_prob,
+            keys[0],
+            severed=_severed,
+            message=_message,
+            root=distribution.params,
+        )
+
+        def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+            x, log_prob = draw(key)
+            return _controlled(self, f, stop(x), log_prob, x, stop(x))
+
+        return vmap(one)(keys)
+
+
+def as_floats(factors: Factors | None) -> Factors | None:
+    """The factors with draws of floats: those of the library, or of the logits if it has ints."""
+    if factors is None:
+        return None
+    dtype = jnp.dtype(factors.logits.dtype if factors.dtype is None else factors.dtype)
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return replace(factors, dtype=dtype if floating else factors.logits.dtype)
+
+
+def _perturbed(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The choice, as `cast` takes it, the z that it is made from, and z' ~ p(z | choice).
+
+    z' is coupled to z: the noise that p(z | choice) is sampled with is the one that gives z again.
+    It does not depend on the choice, so the coupling leaves each mean as it is, and saves noise:
+    what the two have in common cancels.
+    """
+    if isinstance(factors, Bernoulli):
+        return _perturbed_bits(factors, key)
+    return _perturbed_categories(factors, key)
+
+
+def _perturbed_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    noise = bits.noise(key)
+    logits = bits.logits.astype(noise.dtype)
+    one = noise < logits
+    z = logits - noise
+    # With s = +1 or -1 for one or zero, P(s z > t) = sigmoid(s logit - t). Divided by P(s z > 0),
+    # this is uniform, w; solved for t it is softplus(l + softplus(s logit)), l = logit(1 - w).
+    sign = jnp.where(one, 1, -1).astype(z.dtype)
+    size = jnp.maximum(jnp.abs(stop(z)), jnp.finfo(z.dtype).tiny)
+    reach = jax.nn.softplus(sign * logits)
+    uniform = size + jnp.log(-jnp.expm1(-size)) - stop(reach)
+    return one, z, _at(z, sign * jax.nn.softplus(uniform + reach))
+
+
+def _perturbed_categories(
+    factors: Categorical | OneHotCategorical, key: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    dtype = jnp.promote_types(factors.logits.dtype, jnp.float32)
+    log_probs = jax.nn.log_softmax(factors.logits.astype(dtype))
+    z = log_probs + jax.random.gumbel(key, log_probs.shape, dtype)
+    choice = jnp.argmax(z, axis=-1)
+    # The largest z is Gumbel, whatever the parameters. Given it, t, the others are Gumbel truncated
+    # at t: -log(exp(-t) + exp(-y)), y Gumbel at their own log-probability.
+    chosen = jnp.arange(z.shape[-1]) == choice[..., None]
+    top = stop(jnp.max(z, axis=-1, keepdims=True))
+    gap = jnp.maximum(jnp.where(chosen, 1, top - stop(z)), jnp.finfo(dtype).tiny)
+    possible = ~chosen & (log_probs > -jnp.inf)
+    noise = stop(z - log_probs - jnp.log(-jnp.expm1(-gap)))
+    y = jnp.where(possible, log_probs + jnp.where(possible, noise, 0), 0)
+    return choice, z, _at(z, jnp.where(possible, -jnp.logaddexp(-top, -y), stop(z)))
+
+
+def _at(z: jax.Array, x: jax.Array) -> jax.Array:
+    """The value of z, to the last bit, with the derivative of x."""
+    return stop(z) + jnp.where(jnp.isfinite(z), x - stop(x), 0)
+
+
+def _without_params(f: Callable[[Any], PyTree], example: Any) -> Callable[[Any], PyTree]:
+    """f, through which no derivative passes but that in its argument."""
+    hoisted, params = jax.closure_convert(f, example)
+    fixed = stop(params)
+    return lambda x: hoisted(x, *fixed)
+
+
+def _control(free: jax.Array, tied: jax.Array, log_prob: jax.Array) -> jax.Array:
+    """A 0 all of whose derivatives have mean 0: E[c(z)] once by the path, once by the score."""
+    control = free - attach_score(tied, log_prob)
+    return control - stop(control)
+
+
+def _controlled(
+    estimator: RELAX | LAX, f: Cost, x: Any, log_prob: jax.Array, free: Any, tied: Any
+) -> tuple[PyTree, PyTree]:
+    cost, aux = f(x)
+    at_free, at_tied = (_one_float(estimator.surrogate(estimator.params, z)) for z in (free, tied))
+    control = _control(at_free, at_tied, log_prob)
+
+    def term(cost: jax.Array) -> jax.Array:
+        return attach_score(cost, log_prob) + control.astype(cost.dtype)
+
+    return jax.tree.map(term, cost), aux
+
+
+def _one_float(value: Any) -> jax.Array:
+    if not is_float(value):
+        got = getattr(value, "dtype", type(value).__name__)
+        raise TypeError(f"surrogate must return a scalar float, got {got}.")
+    if jnp.shape(value) != ():
+        raise ValueError(f"surrogate must return one number, got shape {jnp.shape(value)}; sum it.")
+    return jnp.asarray(value)
+
+
+def _severed(reaches: list[Reach]) -> list[bool]:
+    # For the draw the rule of Pathwise, for the log-density that of ScoreFunction.
+    blind = not any(reach.by_derivative[-1] for reach in reaches)
+    return [
+        any(
+            value and (blind or not derivative)
+            for value, derivative in zip(reach.by_value[:-1], reach.by_derivative[:-1], strict=True)
+        )
+        for reach in reaches
+    ]
+
+
+def _message(leaf: str) -> str:
+    return (
+        f"LAX cannot differentiate with respect to {leaf}: the draw depends on it through an "
+        f"operation without derivative, or log_prob does not depend on it, so that its gradient "
+        f"would silently be wrong. RELAX fits bits and categories, ScoreFunction every "
+        f"distribution; if it is not meant to be learned, wrap it in jax.lax.stop_gradient."
+    )
+
+
+def _name(distribution: Distribution) -> str:
+    return type(distribution.params).__name__
