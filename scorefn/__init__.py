@@ -23,9 +23,11 @@ from .estimators import ARMS as ARMS
 from .estimators import LAX as LAX
 from .estimators import REBAR as REBAR
 from .estimators import RELAX as RELAX
+from .estimators import RODEO as RODEO
 from .estimators import BitFlip as BitFlip
 from .estimators import CoupledCategorical as CoupledCategorical
 from .estimators import DisARM as DisARM
+from .estimators import DoubleCV as DoubleCV
 from .estimators import Enumerate as Enumerate
 from .estimators import Estimator as Estimator
 from .estimators import LocalExpectation as LocalExpectation

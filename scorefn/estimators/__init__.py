@@ -6,6 +6,7 @@ from .binary import ARMS as ARMS
 from .binary import BitFlip as BitFlip
 from .binary import DisARM as DisARM
 from .coupled_categorical import CoupledCategorical as CoupledCategorical
+from .double_cv import DoubleCV as DoubleCV
 from .enumerate import Enumerate as Enumerate
 from .gradient_free import SPSA as SPSA
 from .gradient_free import EvolutionStrategies as EvolutionStrategies
@@ -18,6 +19,7 @@ from .pathwise import Pathwise as Pathwise
 from .relaxed import LAX as LAX
 from .relaxed import REBAR as REBAR
 from .relaxed import RELAX as RELAX
+from .rodeo import RODEO as RODEO
 from .score_function import ScoreFunction as ScoreFunction
 from .straight_through import GumbelRao as GumbelRao
 from .straight_through import GumbelSoftmax as GumbelSoftmax
