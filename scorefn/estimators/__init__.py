@@ -8,6 +8,7 @@ from .binary import DisARM as DisARM
 from .coupled_categorical import CoupledCategorical as CoupledCategorical
 from .double_cv import DoubleCV as DoubleCV
 from .enumerate import Enumerate as Enumerate
+from .go import GO as GO
 from .gradient_free import SPSA as SPSA
 from .gradient_free import EvolutionStrategies as EvolutionStrategies
 from .gradient_free import ForwardGradient as ForwardGradient
@@ -15,6 +16,7 @@ from .gradient_free import RankedEvolutionStrategies as RankedEvolutionStrategie
 from .importance import ImportanceWeighted as ImportanceWeighted
 from .importance import SelfNormalised as SelfNormalised
 from .local_expectation import LocalExpectation as LocalExpectation
+from .measure_valued import MeasureValued as MeasureValued
 from .pathwise import Pathwise as Pathwise
 from .relaxed import LAX as LAX
 from .relaxed import REBAR as REBAR
