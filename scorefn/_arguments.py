@@ -18,6 +18,12 @@ def is_float(x: Any) -> bool:
     return is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
+def wide(*dtypes: Any) -> Any:
+    """The widest float among the dtypes, float32 at least; under strict promotion as well."""
+    floats = [jnp.dtype(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    return max([jnp.dtype(jnp.float32), *floats], key=lambda dtype: jnp.finfo(dtype).bits)
+
+
 def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
     """A static Python int of at least so much."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ._arguments import wide
 from ._distribution import Distribution
 
 
@@ -46,7 +47,7 @@ class Bernoulli:
 
     def noise(self, key: jax.Array) -> jax.Array:
         """Standard logistic noise for one draw, symmetric about 0. The key is consumed."""
-        dtype = jnp.promote_types(jnp.asarray(self.logits).dtype, jnp.float32)
+        dtype = wide(jnp.asarray(self.logits).dtype)
         return jax.random.logistic(key, jnp.shape(self.logits), dtype)
 
     def draw_at(self, noise: jax.Array) -> jax.Array:

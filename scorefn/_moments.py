@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._arguments import check_count
+from ._arguments import check_count, wide
 
 PyTree = Any
 
@@ -85,4 +85,4 @@ def moments(
 
 
 def _as_float(x: Any) -> jax.Array:
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    return jnp.asarray(x, wide(jnp.result_type(x)))

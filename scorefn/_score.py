@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ._arguments import wide
+
 
 def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0) -> jax.Array:
     r"""The cost itself, whose derivative also counts how the draw's probability moves.
@@ -51,7 +53,7 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     cost = jnp.asarray(cost)
     if not jnp.issubdtype(cost.dtype, jnp.floating):
         cost = cost.astype(jnp.result_type(float))
-    dtype = jnp.promote_types(cost.dtype, jnp.float32)
+    dtype = wide(cost.dtype)
     log_prob = _leading(jnp.asarray(log_prob, dtype), cost, "log_prob")
     baseline = _leading(jnp.asarray(baseline, dtype), cost, "baseline")
 

@@ -27,6 +27,9 @@ import scorefn as sf
 
 PyTree = Any
 
+# A program that runs once takes its time to compile: let that be short.
+FAST = {"xla_backend_optimization_level": 0}
+
 # ---------------------------------------------------------------- keys that carry their own noise
 
 _CAPACITY = 12  # uniform numbers in one key
@@ -136,8 +139,7 @@ def exact_moments(
     """The exact mean and variance of ``fn(key)``, where fn folds the key into num_samples keys."""
     rule = noise**num_samples
 
-    # These programs run once, so that the time is that of compiling.
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @partial(jax.jit, compiler_options=FAST)
     def run(points: jax.Array, weights: jax.Array) -> tuple[PyTree, PyTree]:
         values = jax.vmap(lambda row: fn(noise_key(row, noise.width)))(points)
         mean = jax.tree.map(lambda v: jnp.tensordot(weights, v, 1), values)
@@ -220,7 +222,10 @@ def derivatives(fn: Callable[[PyTree], PyTree], params: PyTree, order: int) -> l
 @cache
 def exact_derivatives(problem: Problem, order: int) -> list[jax.Array]:
     """The exact value, gradient, Hessian ... of a problem."""
-    return jax.jit(lambda: derivatives(problem.expected, problem.params, order))()
+    run = jax.jit(
+        lambda: derivatives(problem.expected, problem.params, order), compiler_options=FAST
+    )
+    return run()
 
 
 def _inverse(probs: jax.Array, uniform: jax.Array) -> jax.Array:

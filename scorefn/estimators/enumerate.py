@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._arguments import wide
 from .._distribution import Distribution
 from .._factors import Bernoulli, read_factors
 from ._estimator import Cost, Estimator, PyTree, Vmap
@@ -65,7 +66,7 @@ class Enumerate(Estimator):
             return distribution.log_density(x), *f(x)
 
         log_prob, costs, aux = vmap(one)(jax.tree.map(jnp.asarray, support))
-        log_prob = log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
+        log_prob = log_prob.astype(wide(log_prob.dtype))
         # Impossible values: exp keeps a finite derivative, and 0 * inf is left out of the sum.
         possible = ~jnp.isneginf(log_prob)
         prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
@@ -73,7 +74,7 @@ class Enumerate(Estimator):
 
         def expected(cost: jax.Array) -> jax.Array:
             weight = prob.reshape(prob.shape + (1,) * (cost.ndim - 1))
-            cost = cost.astype(jnp.promote_types(cost.dtype, prob.dtype))
+            cost = cost.astype(wide(cost.dtype, prob.dtype))
             total = jnp.sum(weight.astype(cost.dtype) * jnp.where(weight > 0, cost, 0), axis=0)
             return jnp.where(complete, total, jnp.nan)
 
