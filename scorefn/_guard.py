@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from ._poison import poisoned
 
@@ -82,23 +83,18 @@ def reach(fn: Callable[[Any], Any], x: Any, key: jax.Array) -> Reach:
     return Reach(x, _by_value(keyed, key, [x])[0], _by_derivative(keyed, key, [x], 0))
 
 
-def describe(array: jax.Array, root: Any) -> str:
+def describe(array: Any, root: Any) -> str:
     """Where an array sits inside an object, for people: ``components.loc (float32[3])``."""
     path = next(_paths(root, array, depth=6), "an array that it closes over")
-    return f"{path} ({array.dtype}{list(array.shape)})"
+    return f"{path} ({jnp.result_type(array)}{list(jnp.shape(array))})"
 
 
 def _by_value(fn: Callable[..., Any], key: jax.Array, arrays: list[Any]) -> list[tuple[bool, ...]]:
     jaxpr = jax.make_jaxpr(fn)(key, *arrays).jaxpr
-    sources = {var: {i} for i, var in enumerate(jaxpr.invars[-len(arrays) :])}
-
-    def used(atoms: Any) -> set[int]:
-        return set().union(*(sources.get(a, set()) for a in atoms if not hasattr(a, "val")))
-
-    for equation in jaxpr.eqns:
-        inputs = used(equation.invars)
-        sources.update(dict.fromkeys(equation.outvars, inputs))
-    return [tuple(i in used([out]) for out in jaxpr.outvars) for i in range(len(arrays))]
+    outputs = range(len(jaxpr.outvars))
+    # What dead-code elimination keeps for one output alone, inside jit, scan and cond as well.
+    kept = [dce_jaxpr(jaxpr, [j == i for j in outputs])[1][-len(arrays) :] for i in outputs]
+    return [tuple(used[i] for used in kept) for i in range(len(arrays))]
 
 
 def _by_derivative(
@@ -149,4 +145,8 @@ def _children(node: Any) -> Iterator[tuple[str, Any]]:
         cells = zip(node.__code__.co_freevars, node.__closure__, strict=True)
         yield from ((name, cell.cell_contents) for name, cell in cells)
     else:
-        yield from getattr(node, "__dict__", {}).items()
+        attributes = getattr(node, "__dict__", {})
+        # TFP keeps the arguments of the constructor in a dictionary of its own.
+        parameters = attributes.get("_parameters")
+        yield from parameters.items() if isinstance(parameters, dict) else ()
+        yield from attributes.items()
