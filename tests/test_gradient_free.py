@@ -334,6 +334,20 @@ def test_the_dtype_of_the_parameters_is_kept(estimator, dtype):
         assert value.dtype == gradient.dtype == dtype
 
 
+@pytest.mark.parametrize("estimator", ALL)
+def test_no_dtype_is_promoted_silently(estimator):
+    # float32 beside a default of float64.
+    with jax.numpy_dtype_promotion("strict"):
+
+        def loss(x):
+            return sf.expectation(
+                lambda p: jnp.sum(p["x"]), sf.Deterministic({"x": x}), KEY, estimator
+            )
+
+        value, gradient = jax.eval_shape(jax.value_and_grad(loss), jnp.zeros(3, jnp.float32))
+        assert value.dtype == gradient.dtype == jnp.float32
+
+
 # ---------------------------------------------------------------------------------------- refusals
 
 

@@ -359,6 +359,20 @@ def test_low_precision_costs_keep_their_dtype(build):
 
 
 @pytest.mark.parametrize("build", BOTH)
+def test_no_dtype_is_promoted_silently(build):
+    # float32 beside a default of float64.
+    with jax.numpy_dtype_promotion("strict"):
+        baseline = () if build is sf.SelfNormalised else (sf.OptimalBaseline(),)
+        estimator = build(sf.Bernoulli(jnp.zeros(3, jnp.float32)), *baseline)
+
+        def loss(x):
+            return sf.expectation(jnp.sum, sf.Bernoulli(x), KEY, estimator, num_samples=3)
+
+        value, gradient = jax.eval_shape(jax.value_and_grad(loss), jnp.zeros(3, jnp.float32))
+        assert value.dtype == gradient.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("build", BOTH)
 def test_a_rare_event_keeps_its_digits_in_float32(build):
     with jax.enable_x64(new_val=False):
         p, q = sf.Bernoulli(jnp.float32(-20.0)), sf.Bernoulli(jnp.float32(0.0))

@@ -84,7 +84,7 @@ class ImportanceWeighted(Estimator):
         if weights is not None:
             # What makes w^2 |s|^2 (f - b)^2 smallest is weighed by w^2.
             squared = stop(jnp.square(ratios))
-            weights = jax.tree.map(lambda weight: weight * squared, weights)
+            weights = jax.tree.map(lambda weight: weight * squared.astype(weight.dtype), weights)
         stopped = stop(costs)
 
         def attach(cost: jax.Array, baseline: jax.Array) -> jax.Array:
