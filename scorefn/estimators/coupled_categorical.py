@@ -122,7 +122,7 @@ def _break(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _first(broken: jax.Array) -> jax.Array:
     """The place of the first broken stick, or the last place of all if none broke."""
-    last = jnp.ones_like(broken[..., :1])
+    last = jnp.ones((*broken.shape[:-1], 1), bool)
     return jnp.argmax(jnp.concatenate([broken, last], axis=-1), axis=-1)
 
 

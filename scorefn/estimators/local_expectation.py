@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_count
+from .._arguments import check_count, example
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, Factors, read_factors
 from .._poison import first_order
@@ -65,7 +65,7 @@ class LocalExpectation(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factors, log_probs = _factors(self, distribution, keys[0])
+        factors, log_probs = _factors(self, distribution, example(keys))
         *batch, size = log_probs.shape
         coordinates = math.prod(batch)
         flat = log_probs.reshape(coordinates, size)

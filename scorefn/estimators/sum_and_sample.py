@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_count
+from .._arguments import check_count, example
 from .._distribution import Distribution, stop
 from .._score import attach_score, leave_one_out
 from ._estimator import Cost, Estimator, PyTree, Vmap
@@ -61,7 +61,7 @@ class SumAndSample(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factor = one_factor(self, distribution, keys[0])
+        factor = one_factor(self, distribution, example(keys))
         _check_size(self, self.size, factor)
         log_probs = stop(factor.log_probs)
         summed = jax.lax.top_k(log_probs, self.size)[1]
@@ -132,7 +132,7 @@ class StochasticSumAndSample(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factor = one_factor(self, distribution, keys[0])
+        factor = one_factor(self, distribution, example(keys))
         _check_size(self, self.size, factor)
 
         def one(key: jax.Array) -> Any:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._arguments import example
 from .._distribution import Distribution, stop
 from .._score import attach_score
 from ._estimator import Cost, Estimator, PyTree, Vmap
@@ -59,7 +60,7 @@ class UnorderedSet(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         k = len(keys)
-        factor = one_factor(self, distribution, keys[0])
+        factor = one_factor(self, distribution, example(keys))
         _check_size(k, len(factor.log_probs))
         chosen = factor.without_replacement(keys[0], k)
         costs, aux = vmap(f)(factor.draws(chosen))
