@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._arguments import check_count, check_key
+from ._arguments import check_count, check_key, is_float
 from ._distribution import as_distribution
 from ._guard import describe
 from ._moments import moments
@@ -105,9 +105,12 @@ def check_score(
     a scale. It cannot see what no parameter changes. `num_samples` draws, log-densities and
     derivatives of these, jitted.
 
+    The float leaves of a pytree count as its parameters. An object that keeps normalised or cached
+    arrays among them (distrax's Categorical, Beta, Dirichlet and mixtures) therefore fails: check
+    it as ``Distribution(log_prob, sample, params)``, built from its parameters in both functions.
+
     Args:
-        distribution: a `Distribution`, or an object of distrax, TFP, numpyro, flowjax, whose
-            parameters are the float leaves of a pytree.
+        distribution: a `Distribution`, or an object of distrax, TFP, numpyro, flowjax.
         key: one random key. It is consumed.
         num_samples: the number of draws, at least 2.
         alpha: the probability that a right distribution fails, over all parameters together;
@@ -132,13 +135,24 @@ def check_score(
             f"distribution must have float parameters to take a score of, got "
             f"{distribution.params!r}; give it as Distribution(log_prob, sample, params)."
         )
-    names = [describe(jnp.asarray(leaf), distribution.params) for leaf in floats]
+    names = _names(distribution.params)
 
     def score(key: jax.Array) -> dict[str, jax.Array]:
         return dict(zip(names, distribution.score(distribution.stopped_draw(key)), strict=True))
 
     exact = {name: jnp.zeros(jnp.shape(leaf)) for name, leaf in zip(names, floats, strict=True)}
     return _test(score, key, exact, num_samples, alpha)
+
+
+def _names(params: PyTree) -> list[str]:
+    """A name of its own for each float leaf."""
+    leaves = [pair for pair in jax.tree.leaves_with_path(params) if is_float(pair[1])]
+    names = [describe(leaf, params) for _, leaf in leaves]
+    # Leaves that are one object, or are found nowhere, share a name: their path tells them apart.
+    return [
+        name if names.count(name) == 1 else f"{jax.tree_util.keystr(path)} {name}"
+        for (path, _), name in zip(leaves, names, strict=True)
+    ]
 
 
 def _test(
