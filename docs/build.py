@@ -1,0 +1,42 @@
+"""Writes the generated part of docs/estimators.md from the code: ``python docs/build.py``."""
+
+import inspect
+import re
+from pathlib import Path
+
+import scorefn as sf
+
+PAGE = Path(__file__).parent / "estimators.md"
+MARKERS = re.compile(r"(<!-- table:estimators -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+def estimators() -> list[type[sf.Estimator]]:
+    """Every public estimator: the unbiased ones first, by name."""
+    public = (getattr(sf, name) for name in sf.__dict__ if not name.startswith("_"))
+    classes = [c for c in public if inspect.isclass(c) and issubclass(c, sf.Estimator)]
+    classes = [c for c in classes if not inspect.isabstract(c)]
+    return sorted(classes, key=lambda c: (not c.unbiased, c.__name__.lower()))
+
+
+def table() -> str:
+    """The table of all estimators, as markdown."""
+    lines = [
+        "| estimator | what it is | needs | evaluations of f for one term | orders | unbiased |",
+        "|---|---|---|---|---|---|",
+    ]
+    for cls in estimators():
+        summary = inspect.getdoc(cls).splitlines()[0].rstrip(".")
+        order = "all" if cls.order == float("inf") else f"{cls.order:.0f}"
+        bias = "yes" if cls.unbiased else "**no**"
+        cells = (f"`{cls.__name__}`", summary, cls.needs, cls.evaluations, order, bias)
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(text: str) -> str:
+    """The page with its table made anew."""
+    return MARKERS.sub(lambda found: found[1] + table() + found[2], text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))
