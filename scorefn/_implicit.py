@@ -140,7 +140,7 @@ class NormalMixture:
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """The log-density of one draw: a scalar, summed over the factors."""
-        return jnp.sum(_mixture_log_prob(self._params(), jnp.asarray(x)))
+        return jnp.sum(_mixture_log_prob(self._params(), jnp.asarray(x))).astype(self._dtype())
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, [...], with its implicit derivative. The key is consumed."""
@@ -152,12 +152,18 @@ class NormalMixture:
             jnp.take_along_axis(array, component, axis=-1)[..., 0] for array in (loc, scale)
         )
         x = mean + deviation * jax.random.normal(key_noise, mean.shape, mean.dtype)
-        return implicit_reparameterization(_mixture_level, _mixture_log_prob, params, x)
+        draw = implicit_reparameterization(_mixture_level, _mixture_log_prob, params, x)
+        return draw.astype(self._dtype())
 
     def _params(self) -> tuple[jax.Array, ...]:
-        arrays = [jnp.asarray(array) for array in (self.logits, self.loc, self.scale)]
-        dtype = jnp.result_type(*arrays, jnp.bfloat16)
-        return tuple(jnp.broadcast_arrays(*(array.astype(dtype) for array in arrays)))
+        # The distribution function of a Normal needs 32 bits.
+        wide = jnp.promote_types(self._dtype(), jnp.float32)
+        arrays = [jnp.asarray(array, wide) for array in (self.logits, self.loc, self.scale)]
+        return tuple(jnp.broadcast_arrays(*arrays))
+
+    def _dtype(self) -> jnp.dtype:
+        dtype = jnp.result_type(self.logits, self.loc, self.scale)
+        return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
 
 
 def _mixture_log_prob(params: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
@@ -170,7 +176,8 @@ def _mixture_level(params: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
     """The distribution function, less 1 above the mean: of small numbers in either tail."""
     logits, loc, scale = params
     weights = jax.nn.softmax(logits)
-    z = (x[..., None] - loc) / scale
+    x = x[..., None]
+    z = (x - loc) / scale
     mean = jnp.sum(weights * loc, axis=-1, keepdims=True)
-    above = jax.lax.stop_gradient(x[..., None] > mean)
+    above = jax.lax.stop_gradient(x > mean)
     return jnp.sum(weights * jnp.where(above, -ndtr(-z), ndtr(z)), axis=-1)

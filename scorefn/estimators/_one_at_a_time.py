@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
+from .._arguments import example
 from .._distribution import Distribution, stop
 from .._families import Family, read_family
 from .._poison import first_order, poisoned
@@ -38,7 +40,7 @@ def replaced_terms(
         otherwise: what to use for other distributions, a sentence.
     """
     name = type(estimator).__name__
-    family = read_family(distribution, keys[0])
+    family = read_family(distribution, example(keys))
     if family is None or family.name not in rules:
         raise TypeError(
             f"{name} needs independent factors of {', '.join(rules)}, as an object of a library "
@@ -47,7 +49,7 @@ def replaced_terms(
         )
     rule = rules[family.name]
     family = _guarded(family, name)
-    draw = jax.eval_shape(distribution.draw, keys[0])
+    draw = jax.eval_shape(distribution.draw, example(keys))
 
     # The replaced costs are needed as numbers only: no derivative passes through them, at no cost
     # in time or memory. What f closes over is named, so that a mixed derivative can be refused.
@@ -131,13 +133,21 @@ def _no_mixed_derivative(
         del params, closed_over
         return jnp.zeros(())
 
-    @zero.defjvp
-    def _(primals: Any, tangents: Any) -> Any:
-        # Each tangent times a 0 that depends, by name, on the other arrays.
-        along = _sum_of(tangents[0]) * _nothing_of(primals[1], message)
-        return jnp.zeros(()), along + _sum_of(tangents[1]) * _nothing_of(primals[0], message)
+    def rule(primals: Any, tangents: Any) -> Any:
+        # Each tangent times a 0 that depends, by name, on the arrays of the other list.
+        along = [
+            _sum_of(arrays) * _nothing_of(others, message)
+            for arrays, others in zip(map(_present, tangents), reversed(primals), strict=True)
+            if arrays
+        ]
+        return jnp.zeros(()), reduce(jnp.add, along, jnp.zeros(()))
 
+    zero.defjvp(rule, symbolic_zeros=True)
     return zero(params, closed_over)
+
+
+def _present(tangents: list[Any]) -> list[jax.Array]:
+    return [tangent for tangent in tangents if not isinstance(tangent, SymbolicZero)]
 
 
 def _sum_of(arrays: list[jax.Array]) -> jax.Array:
