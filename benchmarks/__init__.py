@@ -4,14 +4,17 @@
 interrupted, and writes json, csv and PNG to ``benchmarks/results``. Columns of every suite:
 
 - ``estimator``, ``evaluations``: its name, and evaluations of f for one gradient.
+- ``unbiased``: whether the estimator claims to be.
 - ``variance``: of one gradient, summed over the components of the parameter, in the square of the
-  gradient's units; ``variance_se`` is its standard error, from the fourth central moment of the
-  same gradients: sqrt(Var(|g - E g|^2) / repeats).
+  gradient's units: the mean of d^2, d the distance of one gradient to the exact mean. Its standard
+  error ``variance_se`` is sqrt(Var(d^2) / repeats), and so a matter of the fourth moment, plus
+  what float32 rounds.
 - ``exact_variance``: from a formula or quadrature, empty where none is known; ``variance_z`` is
   (variance - exact_variance) / variance_se. For heavy-tailed gradients the sample's own fourth
   moment is too small when the variance is, which skews this z to the negative side.
 - ``bias_z``: (mean - exact gradient) / standard error of the mean; of several components the one
   of largest absolute value.
-- ``time_us``: microseconds for one gradient inside a jitted scan, the median of rounds in which all
-  estimators take turns in random order; ``variance_x_time`` is ``variance * time_us``.
+- ``time_us``: microseconds for one gradient in a jitted batch (a vmap on the toys, one after the
+  other on real data), the median of rounds in which all estimators take turns in random order;
+  ``variance_x_time`` is ``variance * time_us``.
 """

@@ -24,6 +24,11 @@ class Coin:
         return self.t**2, (1 - self.t) ** 2
 
     @property
+    def slopes(self) -> tuple[float, float]:
+        """The derivatives of the cost at 0 and at 1."""
+        return -2 * self.t, 2 * (1 - self.t)
+
+    @property
     def spread(self) -> float:
         """The variance of the bit, theta (1 - theta)."""
         return self.theta * (1 - self.theta)
@@ -101,6 +106,22 @@ def arms(coin: Coin, n: int) -> float:
     mean = sum(probability(s) * pair for s, pair in pairs.items())
     variance = sum(probability(s) * (pair - mean) ** 2 for s, pair in pairs.items())
     return (coin.step * coin.spread / (p - ones[2])) ** 2 * variance
+
+
+def straight_through(coin: Coin) -> float:
+    """Of straight-through, one sample."""
+    return coin.spread**3 * (coin.slopes[1] - coin.slopes[0]) ** 2
+
+
+def straight_through_mean(coin: Coin) -> float:
+    """The mean of straight-through, which is biased."""
+    return coin.spread * ((1 - coin.theta) * coin.slopes[0] + coin.theta * coin.slopes[1])
+
+
+def reinmax(coin: Coin) -> float:
+    """Of ReinMax at temperature 1, one sample."""
+    ends = (1 - coin.theta) * coin.slopes[1] - coin.theta * coin.slopes[0]
+    return coin.spread * (ends / 2) ** 2
 
 
 def enumerated(coin: Coin, n: int, estimate: Callable[[Coin, Sequence[int]], float]) -> float:

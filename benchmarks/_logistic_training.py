@@ -1,6 +1,6 @@
 """Training the posterior of the logistic regression with any estimator, in one compiled scan."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -73,7 +73,7 @@ def _affine(params: dict[str, jax.Array], at_mean: jax.Array) -> jax.Array:
     return 100 * params["offset"] + params["slope"] * at_mean
 
 
-ENTRIES: Mapping[str, Entry] = {
+ENTRIES: dict[str, Entry] = {
     "REINFORCE, no baseline": Entry(lambda *_: sf.ScoreFunction(sf.ConstantBaseline(0.0))),
     "MovingAverage": Entry(lambda state, _: sf.ScoreFunction(state.average)),
     "LearnedBaseline": Entry(_learned, extra_evaluations=1),

@@ -6,12 +6,17 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-import scorefn as sf
-
 Gradient = Callable[[Any, jax.Array], dict[str, jax.Array]]
+
+
+@partial(jax.jit, static_argnames=("gradient", "at_once"))
+def batch(
+    gradient: Gradient, problem: Any, keys: jax.Array, *, at_once: int
+) -> dict[str, jax.Array]:
+    """Independent gradients, one for each key, [n, ...]: the program that is measured and timed."""
+    return jax.lax.map(partial(gradient, problem), keys, batch_size=at_once)
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class Measurement:
 
     Attributes:
         mean: of the repeats, shaped like the gradient.
-        variance: of ONE gradient, summed over its components.
+        variance: of ONE gradient, summed over its components: the mean squared distance to the
+            exact mean, which is known.
         variance_se: the standard error of `variance`.
         bias_z: (mean - exact) / standard error; of several components the largest in absolute
             value, with its sign.
@@ -51,8 +57,10 @@ def measure(
     key: jax.Array,
     exact: Mapping[str, Any],
     *,
-    num_repeats: int,
-    chunk_size: int,
+    batches: int,
+    size: int,
+    at_once: int,
+    expected: Mapping[str, Any] | None = None,
     magnitude: float = 0.0,
 ) -> dict[str, Measurement]:
     """The measurement of each parameter.
@@ -63,48 +71,40 @@ def measure(
         problem: a pytree; what is static in it is compiled for.
         key: one random key. It is consumed.
         exact: the exact gradient of each parameter.
-        num_repeats: independent gradients.
-        chunk_size: gradients at a time.
+        batches: the number of batches.
+        size: independent gradients in each batch.
+        at_once: how many of these in one vmap; 1 means one after the other.
+        expected: the mean of the estimator, where it is biased.
         magnitude: of the largest term that is cancelled on the way to a gradient; float32 rounds
             by so much times 1e-6, which counts as error even where the variance is 0.
     """
-    centre = {name: jnp.asarray(value, jnp.float32) for name, value in exact.items()}
-    means, variances, squares = _moments(gradient, problem, key, centre, num_repeats, chunk_size)
-    found = {}
-    for name in exact:
-        value, mean, variance, square = (
-            np.asarray(tree[name], np.float64) for tree in (exact, means, variances, squares)
+    keys = jax.random.split(key, (batches, size))
+    found = [batch(gradient, problem, chunk, at_once=at_once) for chunk in keys]
+    return {
+        name: _measurement(
+            np.concatenate([np.asarray(estimates[name], np.float64) for estimates in found]),
+            np.asarray(exact[name], np.float64),
+            np.asarray((expected or exact)[name], np.float64),
+            magnitude,
         )
-        rounding = 8 * np.finfo(np.float32).eps * np.maximum(np.abs(value), magnitude)
-        z = (mean - value) / np.sqrt(variance / num_repeats + rounding**2)
-        total, noise = float(np.sum(variance)), float(np.sum(rounding**2))
-        # (d + r)^2 = d^2 + 2 d r + r^2: what rounding by r does to a squared deviation d^2.
-        rounded = 2 * np.sqrt(total * noise) + noise
-        found[name] = Measurement(
-            mean=mean,
-            variance=total,
-            variance_se=float(np.sqrt(square / num_repeats + rounded**2)),
-            bias_z=float(np.ravel(z)[np.argmax(np.abs(z))]),
-        )
-    return found
+        for name in exact
+    }
 
 
-@partial(jax.jit, static_argnames=("gradient", "num_repeats", "chunk_size"))
-def _moments(
-    gradient: Gradient,
-    problem: Any,
-    key: jax.Array,
-    centre: dict[str, jax.Array],
-    num_repeats: int,
-    chunk_size: int,
-) -> tuple[Any, Any, Any]:
-    """Mean and variance of each gradient, and variance of its squared distance to the centre."""
-
-    def one(key: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        estimate = gradient(problem, key)
-        distance = jax.tree.map(lambda g, c: jnp.sum(jnp.square(g - c)), estimate, centre)
-        return estimate, distance
-
-    keys = jax.random.split(key, num_repeats)
-    (mean, _), (variance, spread), _ = sf.moments(one, keys, chunk_size=chunk_size)
-    return mean, variance, spread
+def _measurement(
+    estimates: np.ndarray, exact: np.ndarray, expected: np.ndarray, magnitude: float
+) -> Measurement:
+    n = len(estimates)
+    rounding = 8 * np.finfo(np.float32).eps * np.maximum(np.abs(exact), magnitude)
+    mean = estimates.mean(axis=0)
+    z = (mean - exact) / np.sqrt(estimates.var(axis=0, ddof=1) / n + rounding**2)
+    squares = np.sum(((estimates - expected) ** 2).reshape(n, -1), axis=1)
+    # (d + r)^2 = d^2 + 2 d r + r^2: what rounding by r does to a squared distance d^2.
+    noise = np.sum(rounding**2)
+    rounded = 2 * np.sqrt(squares.mean() * noise) + noise
+    return Measurement(
+        mean=mean,
+        variance=float(squares.mean()),
+        variance_se=float(np.sqrt(squares.var(ddof=1) / n + rounded**2)),
+        bias_z=float(np.ravel(z)[np.argmax(np.abs(z))]),
+    )

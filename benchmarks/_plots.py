@@ -54,9 +54,12 @@ class Look:
 
     def points(self, axis: Axes, x: ArrayLike, rows: Sequence[Mapping[str, Any]]) -> None:
         """The measured variances of the rows, with bars of 3 standard errors."""
-        variances = [row["variance"] for row in rows]
-        errors = [3 * row["variance_se"] for row in rows]
-        axis.errorbar(x, variances, errors, linestyle="none", color=self.color, marker=self.marker)
+        variances, errors = (
+            np.array([row[name] for row in rows], float) for name in ("variance", "variance_se")
+        )
+        axis.errorbar(
+            x, variances, 3 * errors, color=self.color, marker=self.marker, linestyle="none"
+        )
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:

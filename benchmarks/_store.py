@@ -62,7 +62,7 @@ class Partial:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        self.settings = json.loads(to_json(settings))
+        self.settings = json.loads(json.dumps(settings))
         self.done: dict[str, Any] = {}
         self.note = ""
         if path.exists():
@@ -72,6 +72,8 @@ class Partial:
         try:
             found = read(self.path)
             settings, done = found["settings"], dict(found["done"])
+            if not all(isinstance(payload, dict) for payload in done.values()):
+                raise TypeError("a step is no object")
         except (ValueError, TypeError, KeyError) as error:
             self.note = f"{self.path.name} is damaged ({error}); starting again"
             return
@@ -81,10 +83,11 @@ class Partial:
         self.done = done
         self.note = f"resuming from {self.path.name}: {len(done)} steps are done already"
 
-    def add(self, name: str, payload: Any) -> Any:
+    def add(self, name: str, payload: Any) -> None:
         """Keeps one more completed step."""
-        self.done[name] = json.loads(to_json(payload))
-        write(self.path, to_json({"settings": self.settings, "done": self.done}))
+        # By way of json, so that a resumed run goes on with the very same values.
+        self.done[name] = json.loads(json.dumps(payload))
+        write(self.path, json.dumps({"settings": self.settings, "done": self.done}))
 
 
 def _lines(value: Any) -> str:

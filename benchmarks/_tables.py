@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.table import Table
 
 from ._suite import Results, Row, Suite
 
-ONLY_IN_FILES = ("over", "exact_gradient", "mean", "variance_se", "variance_z")
+ONLY_IN_FILES = (
+    *("over", "unbiased", "exact_gradient", "exact_mean", "mean"),
+    *("variance_se", "variance_z"),
+)
 FORMATS = {"bias_z": ".1f"}
 HEADERS = {
     "parameter": "param",
@@ -45,9 +49,11 @@ def _setting(name: str, varied: Sequence[str], value: Any) -> bool:
 
 
 def _worst(rows: Sequence[Row]) -> str:
-    names = ("bias_z", "variance_z")
-    known = {name: [abs(row[name]) for row in rows if row[name] is not None] for name in names}
-    return ", ".join(f"largest |{name}| {max(found):.2f}" for name, found in known.items() if found)
+    # NumPy's maximum does not overlook a nan.
+    bias = np.max(np.abs([row["bias_z"] for row in rows if row["unbiased"]]))
+    worst = f"largest |bias z| {bias:.1f} of unbiased estimators"
+    variances = [row["variance_z"] for row in rows if row["exact_variance"] is not None]
+    return f"{worst}, |variance z| {np.max(np.abs(variances)):.1f}" if variances else worst
 
 
 def logistic_regression(results: Results) -> str:
@@ -68,7 +74,7 @@ def logistic_regression(results: Results) -> str:
         cells = [name, str(found[last]["evaluations"])]
         cells += [_short(found[stage]["variance"]) for stage in stages]
         cells += [_short(found[last]["time_us"]), _short(found[last]["variance_x_time"])]
-        lines.append([*cells, f"{curve['elbo'][-1]:.1f}"])
+        lines.append([*cells, _short(curve["elbo"][-1], ".1f")])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -95,8 +95,7 @@ def _rows(
         _problem(name, cost, k, sigma),
         key,
         {parameter: problem.gradient for parameter, problem in known.items()},
-        num_repeats=sizes["num_repeats"],
-        chunk_size=sizes["chunk_size"],
+        **sizes["repeats"],
     )
     return {
         "rows": [
@@ -107,6 +106,7 @@ def _rows(
                 "sigma": sigma,
                 "parameter": parameter,
                 "estimator": name,
+                "unbiased": entry.estimator.unbiased,
                 "evaluations": entry.evaluations,
                 "exact_gradient": problem.gradient,
                 "mean": float(measured[parameter].mean),
@@ -184,16 +184,14 @@ SUITE = Suite(
             "cos": [0.5, 1.0, 2.0, 3.0, 4.0, 5.0],
         },
         "sigmas": [0.25, 0.5, 1.0, 1.5, 2.0, 3.0],
-        "num_repeats": 400_000,
-        "chunk_size": 4000,
-        "timing": {"loop": 500, "rounds": 41},
+        "repeats": {"batches": 100, "size": 4000, "at_once": 4000},
+        "timing": {"rounds": 41, "size": 4000, "at_once": 4000},
     },
     quick={
         "ks": {"square": [0.0, 3.0], "exp": [1.0, 10.0], "cos": [1.0, 5.0]},
         "sigmas": [0.5, 1.0],
-        "num_repeats": 20_000,
-        "chunk_size": 4000,
-        "timing": {"loop": 100, "rounds": 5},
+        "repeats": {"batches": 5, "size": 4000, "at_once": 4000},
+        "timing": {"rounds": 5, "size": 4000, "at_once": 4000},
     },
     steps=steps,
     figures=figures,
