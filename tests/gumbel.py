@@ -12,7 +12,7 @@ def log_softmax(logits):
 
 
 def uniforms_of(log_probs, order):
-    """Uniforms [C] at which log_probs [C] plus the Gumbel noise descend in that order, by 1 each."""
+    """Uniforms [C] at which log_probs [C] plus their Gumbel noise descend in that order."""
     rank = np.argsort(order)
     noise = -rank - log_probs
     noise = noise - noise.min() - 3  # exp(exp(3)) is within reach of 52 bits
