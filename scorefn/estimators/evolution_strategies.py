@@ -50,8 +50,8 @@ class EvolutionStrategies(Estimator):
         >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(3), jax.random.key(0))
 
     References:
-        Nesterov and Spokoiny, Random gradient-free minimization of convex functions (2017),
-        equation 30; Salimans et al., Evolution strategies as a scalable alternative to
+        Nesterov and Spokoiny, Random gradient-free minimization of convex functions (2017);
+        Salimans et al., Evolution strategies as a scalable alternative to
         reinforcement learning (2017), section 2.
     """
 

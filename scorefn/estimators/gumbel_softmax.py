@@ -57,7 +57,7 @@ class GumbelSoftmax(Estimator):
 
     References:
         Jang, Gu and Poole, Categorical reparameterization with Gumbel-softmax (2017), equation 2;
-        Maddison, Mnih and Teh, The Concrete distribution (2017), equation 10.
+        Maddison, Mnih and Teh, The Concrete distribution (2017), section 3.
     """
 
     temperature: float | jax.Array
@@ -175,7 +175,7 @@ class GumbelRao(Estimator):
 
     References:
         Paulus, Maddison and Krause, Rao-Blackwellizing the straight-through Gumbel-softmax
-        gradient estimator (2021), equations 9 and 10.
+        gradient estimator (2021).
     """
 
     temperature: float | jax.Array

@@ -135,7 +135,7 @@ class SelfNormalised(Estimator):
 
     References:
         Hesterberg, Weighted average importance sampling and defensive mixture distributions
-        (1995), equation 2.6.
+        (1995).
     """
 
     proposal: Any

@@ -44,7 +44,7 @@ class StraightThrough(Estimator):
 
     References:
         Bengio, Léonard and Courville, Estimating or propagating gradients through stochastic
-        neurons for conditional computation (2013), section 4.
+        neurons for conditional computation (2013).
     """
 
     unbiased: ClassVar[bool] = False
