@@ -18,6 +18,15 @@ def is_float(x: Any) -> bool:
     return is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
+def example(keys: jax.Array) -> jax.ShapeDtypeStruct:
+    """One of the keys, to trace with and not to draw with.
+
+    ``keys[0]`` would not do: JAX's check of key reuse takes it for a use, and along an axis that is
+    sharded explicitly it cannot be taken.
+    """
+    return jax.ShapeDtypeStruct(keys.shape[1:], keys.dtype)
+
+
 def wide(*dtypes: Any) -> Any:
     """The widest float among the dtypes, float32 at least; under strict promotion as well."""
     floats = [jnp.dtype(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]

@@ -71,7 +71,12 @@ class Distribution:
             params = jax.tree.unflatten(structure, merged)
             return replace(self, params=params).log_density(x)
 
-        return jax.grad(log_density)([jnp.asarray(leaf) for leaf in self.floats()])
+        # Inside shard_map the gradient by a parameter that all devices share is summed over them.
+        # The sum of no elements of the draw is 0 and as local as the draw: so is the parameter.
+        sums = [jnp.sum(jnp.ravel(leaf)[:0], dtype=jnp.float32) for leaf in jax.tree.leaves(x)]
+        zero = reduce(jnp.add, sums, jnp.zeros((), jnp.float32))
+        floats = [jnp.asarray(leaf) for leaf in self.floats()]
+        return jax.grad(log_density)([leaf + zero.astype(leaf.dtype) for leaf in floats])
 
 
 def as_distribution(distribution: Any) -> Distribution:

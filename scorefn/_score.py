@@ -1,5 +1,7 @@
 """The one formula: a cost that carries the score of the choice it depends on."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -106,6 +108,7 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
             f"{x.shape}: with one sample there is no other one to average."
         )
     n = x.shape[axis]
+    x = x if weight is None else _gathered(x, axis)
     # (sum - x) / (n - 1) cancels when x carries a large offset; this form does not.
     mean = jnp.mean(x, axis, keepdims=True)
     plain = mean - (x - mean) / (n - 1)
@@ -119,12 +122,26 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
 
 def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:
     """The sum of the other elements along an axis, for each element, without cancellation."""
+    x = _gathered(x, axis)
     # Two running sums instead of total - x: nothing of x_i itself remains through rounding.
     front = jax.lax.slice_in_dim(jnp.cumsum(x, axis), 0, x.shape[axis] - 1, axis=axis)
     back = jnp.flip(jnp.cumsum(jnp.flip(x, axis), axis), axis)
     back = jax.lax.slice_in_dim(back, 1, x.shape[axis], axis=axis)
     edge = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
     return jnp.concatenate([edge, front], axis) + jnp.concatenate([back, edge], axis)
+
+
+def _gathered(x: jax.Array, axis: int) -> jax.Array:
+    """The array with all of an axis on each device, as running sums need it.
+
+    Where axes are sharded explicitly this has to be said; else the compiler sees to it.
+    """
+    sharding: Any = jax.typeof(x).sharding
+    parts = list(sharding.spec)
+    if parts[axis] is None:
+        return x
+    parts[axis] = None
+    return jax.sharding.reshard(x, jax.sharding.PartitionSpec(*parts))
 
 
 def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from .._arguments import example
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, read_factors
 from .._poison import first_order
@@ -50,7 +51,7 @@ class ARM(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        bits = _bits(self, distribution, keys[0])
+        bits = _bits(self, distribution, example(keys))
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             z = bits.noise(key)
@@ -96,7 +97,7 @@ class DisARM(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        bits = _bits(self, distribution, keys[0])
+        bits = _bits(self, distribution, example(keys))
         logits = stop(bits.logits)
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
@@ -150,7 +151,7 @@ class ARMS(Estimator):
             raise ValueError(
                 f"num_samples must be at least 2 with ARMS, which pairs them; got {n}."
             )
-        bits = _bits(self, distribution, keys[0])
+        bits = _bits(self, distribution, example(keys))
         logits = stop(bits.logits)
         # Everything is done for the rarer value of each bit, q <= 1/2, in logarithms.
         log_q = jax.nn.log_sigmoid(-jnp.abs(logits))
@@ -213,7 +214,7 @@ class BitFlip(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        bits = _bits(self, distribution, keys[0])
+        bits = _bits(self, distribution, example(keys))
         logits = stop(bits.logits)
         size = logits.size
         slope = size * jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits)

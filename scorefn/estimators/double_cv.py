@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._arguments import example
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, read_factors
 from .._score import attach_score, leave_one_out
@@ -70,7 +71,7 @@ class DoubleCV(Estimator):
             # g_k . (b - p) counts as a cost of b_k by the score. Its expectation, which moves with
             # p, is taken off. Of b_j in the baseline of k it has mean 0, given all other draws.
             others = leave_one_out(slope)
-            linear = jnp.sum(others * lined_up(draws.bits - mean, others), axis=-1)
+            linear = jnp.sum(others * lined_up(draws.bits - mean[None], others), axis=-1)
             twice = coefficient * (leave_one_out(linear) - linear)
             control = attach_score(twice, draws.log_prob) - twice
             control += coefficient * (others @ moved)
@@ -109,7 +110,7 @@ def draw_with_slopes(
             f"num_samples must be at least 2 with {name}, where each one is corrected by the "
             f"others; got {len(keys)}. REBAR and RELAX take single samples."
         )
-    bits = read_factors(distribution, keys[0])
+    bits = read_factors(distribution, example(keys))
     if not isinstance(bits, Bernoulli):
         raise TypeError(
             f"{name} needs independent bits, as scorefn.Bernoulli(logits) or the Bernoulli of a "

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._arguments import wide
+from .._arguments import example, wide
 from .._distribution import Distribution
 from .._factors import Bernoulli, read_factors
 from ._estimator import Cost, Estimator, PyTree, Vmap
@@ -60,7 +60,7 @@ class Enumerate(Estimator):
     ) -> tuple[PyTree, PyTree]:
         support = self.support
         if support is None:
-            support = _support(distribution, keys[0], self.max_size)
+            support = _support(distribution, example(keys), self.max_size)
 
         def one(x: Any) -> tuple[jax.Array, PyTree, PyTree]:
             return distribution.log_density(x), *f(x)

@@ -50,14 +50,17 @@ class Pathwise(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        draw = guard(
-            distribution.draw,
-            keys[0],
-            severed=_severed,
-            message=_message,
-            root=distribution.params,
-        )
-        return vmap(lambda key: f(draw(key)))(keys)
+        def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+            draw = guard(
+                distribution.draw,
+                key,
+                severed=_severed,
+                message=_message,
+                root=distribution.params,
+            )
+            return f(draw(key))
+
+        return vmap(one)(keys)
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:

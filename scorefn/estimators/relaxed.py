@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._arguments import is_float
+from .._arguments import example, is_float
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, Categorical, Factors, OneHotCategorical, read_factors
 from .._guard import Reach, guard
@@ -78,7 +78,7 @@ class REBAR(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factors = as_floats(read_factors(distribution, keys[0]))
+        factors = as_floats(read_factors(distribution, example(keys)))
         if not isinstance(factors, Bernoulli | OneHotCategorical):
             raise TypeError(
                 f"REBAR relaxes draws between 0 and 1, of independent bits or one-hot categories, "
@@ -161,7 +161,7 @@ class RELAX(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factors = read_factors(distribution, keys[0])
+        factors = read_factors(distribution, example(keys))
         if factors is None:
             raise TypeError(
                 f"RELAX needs independent bits or categories, as scorefn.Bernoulli(logits), "
@@ -232,15 +232,14 @@ class LAX(Estimator):
             x = distribution.draw(key)
             return x, distribution.log_density(stop(x))
 
-        draw = guard(
-            draw_and_log_prob,
-            keys[0],
-            severed=_severed,
-            message=_message,
-            root=distribution.params,
-        )
-
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+            draw = guard(
+                draw_and_log_prob,
+                key,
+                severed=_severed,
+                message=_message,
+                root=distribution.params,
+            )
             x, log_prob = draw(key)
             return _controlled(self, f, stop(x), log_prob, x, stop(x))
 

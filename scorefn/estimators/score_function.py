@@ -71,15 +71,14 @@ class ScoreFunction(Estimator):
             x = distribution.stopped_draw(key)
             return x, distribution.log_density(x)
 
-        draw = guard(
-            draw_and_log_prob,
-            keys[0],
-            severed=_severed,
-            message=_message,
-            root=distribution.params,
-        )
-
         def one(key: jax.Array) -> Any:
+            draw = guard(
+                draw_and_log_prob,
+                key,
+                severed=_severed,
+                message=_message,
+                root=distribution.params,
+            )
             x, log_prob = draw(key)
             weight = self.baseline.weight(x, distribution)
             cost, aux = f(x)
