@@ -41,6 +41,8 @@ class Report:
         columns = (self.estimate, self.exact, self.standard_error, self.z)
         leaves = zip(*map(jax.tree.leaves, columns), strict=True)
         for (path, _), leaf in zip(jax.tree.leaves_with_path(self.z), leaves, strict=True):
+            if not np.size(leaf[-1]):
+                continue
             worst = np.argmax(np.nan_to_num(np.abs(leaf[-1]), nan=np.inf))
             estimate, exact, error, z = (np.ravel(column)[worst] for column in leaf)
             name = jax.tree_util.keystr(path) or "(params)"

@@ -18,7 +18,8 @@ def moments(
 
     One pass: chunks are merged as they come, so memory grows with the chunk and not with the
     number of keys, and a large offset does not cancel. Any function of a key will do, gradients
-    included. Evaluates fn once for each key; mean and variance are unbiased.
+    included. Evaluates fn once for each key and once more for the first; mean and variance are
+    unbiased.
 
     Args:
         fn: a function of one key, to a pytree of real arrays.
@@ -48,7 +49,9 @@ def moments(
         raise ValueError(f"keys must hold at least 2 keys, as from jax.random.split, got {n}.")
     chunk_size = min(n, 256 if chunk_size is None else check_count("chunk_size", chunk_size))
     whole = n // chunk_size * chunk_size
-    values = jax.vmap(lambda key: jax.tree.map(_as_float, fn(key)))
+    # Deviations from one value: a large offset would cost digits even in the mean of a chunk.
+    pilot = jax.tree.map(_as_float, fn(keys[0]))
+    values = jax.vmap(lambda key: jax.tree.map(lambda x, p: _as_float(x) - p, fn(key), pilot))
 
     def merge(state: tuple[PyTree, PyTree, jax.Array], chunk: jax.Array) -> Any:
         mean, squares, count = state
@@ -71,16 +74,14 @@ def moments(
         )
         return state, None
 
-    zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype),
-        jax.eval_shape(values, keys[:chunk_size]),
-    )
+    zeros = jax.tree.map(jnp.zeros_like, pilot)
     state = (zeros, zeros, jnp.zeros((), jnp.result_type(float)))
     chunks = keys[:whole].reshape(whole // chunk_size, chunk_size, *keys.shape[1:])
     state, _ = jax.lax.scan(merge, state, chunks)
     if whole < n:
         state, _ = merge(state, keys[whole:])
     mean, squares, _ = state
+    mean = jax.tree.map(jnp.add, pilot, mean)
     return mean, jax.tree.map(lambda total: total / (n - 1), squares), n
 
 

@@ -1,0 +1,103 @@
+"""check_unbiased and check_score: they pass what is right and fail what is wrong."""
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scorefn as sf
+
+KEY = jax.random.key(3)
+
+
+def loss(params, key):
+    normal = distrax.Normal(params["mean"], params["scale"])
+    estimator = sf.ScoreFunction()
+    return sf.expectation(lambda x: jnp.sum(x**2), normal, key, estimator, num_samples=4)
+
+
+PARAMS = {"mean": jnp.array([0.5, -1.0]), "scale": jnp.array([1.0, 2.0])}
+EXACT = {"mean": jnp.array([1.0, -2.0]), "scale": jnp.array([2.0, 4.0])}
+
+
+def test_an_unbiased_gradient_passes():
+    report = sf.check_unbiased(loss, PARAMS, KEY, exact=EXACT, num_repeats=20_000)
+    assert report.passed
+    assert report.threshold == pytest.approx(5.1577, abs=1e-3)  # two-sided 1e-6 over 4 components
+    np.testing.assert_allclose(report.estimate["mean"], EXACT["mean"], rtol=0, atol=0.5)
+    z = (report.estimate["mean"] - EXACT["mean"]) / report.standard_error["mean"]
+    np.testing.assert_allclose(report.z["mean"], z, rtol=1e-4, atol=1e-4)
+    assert "passed" in str(report)
+    assert "['scale']" in str(report)
+
+
+def test_a_biased_gradient_fails():
+    wrong = {**EXACT, "scale": jnp.array([2.0, 4.6])}
+    report = sf.check_unbiased(loss, PARAMS, KEY, exact=wrong, num_repeats=20_000)
+    assert not report.passed
+    assert abs(report.z["scale"][1]) > report.threshold
+    assert np.max(np.abs(report.z["mean"])) < report.threshold
+    assert "FAILED" in str(report)
+
+
+@pytest.mark.parametrize(("value", "passed"), [(3.0, True), (3.01, False)])
+def test_without_variance_only_equality_passes(value, passed):
+    report = sf.check_unbiased(lambda p, _: 3.0 * p, 1.0, KEY, exact=value, num_repeats=10)
+    assert report.passed is passed
+
+
+def test_nan_fails():
+    report = sf.check_unbiased(lambda p, _: p * jnp.nan, 1.0, KEY, exact=0.0, num_repeats=10)
+    assert not report.passed
+
+
+def test_empty_parameters_are_left_out():
+    params = {"a": jnp.ones(()), "empty": jnp.zeros((0, 2))}
+    report = sf.check_unbiased(
+        lambda p, _: 2 * p["a"], params, KEY, exact={**params, "a": 2.0}, num_repeats=5
+    )
+    assert report.passed
+    assert "['a']" in str(report)
+
+
+def test_exact_of_another_shape_is_an_error():
+    with pytest.raises(ValueError, match="exact must be a pytree of shapes"):
+        sf.check_unbiased(loss, PARAMS, KEY, exact={"mean": 0.0, "scale": 1.0}, num_repeats=5)
+
+
+def normal(log_prob):
+    return sf.Distribution(
+        log_prob, lambda p, key: p[0] + p[1] * jax.random.normal(key), jnp.array([0.3, 1.5])
+    )
+
+
+def log_density(p, x):
+    return -((x - p[0]) ** 2) / (2 * p[1] ** 2) - jnp.log(p[1])
+
+
+SCORES = {
+    "right": (normal(log_density), True),
+    "scale 5% off": (normal(lambda p, x: log_density(p * jnp.array([1.0, 1.05]), x)), False),
+    "no normaliser": (normal(lambda p, x: log_density(p, x) + jnp.log(p[1])), False),
+    "scale as variance": (normal(lambda p, x: log_density(jnp.sqrt(p), x)), False),
+    "raw logits": (
+        sf.Distribution(lambda p, x: p[x], lambda p, k: jax.random.categorical(k, p), jnp.zeros(3)),
+        False,
+    ),
+    "of a library": (distrax.Gamma(jnp.array(2.0), jnp.array(0.7)), True),
+    "logits exactly 0": (sf.Bernoulli(jnp.zeros(2)), True),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_the_score_has_mean_zero_or_is_reported(name):
+    distribution, passed = SCORES[name]
+    report = sf.check_score(distribution, KEY, num_samples=20_000)
+    assert report.passed is passed, str(report)
+
+
+def test_a_distribution_without_parameters_is_an_error():
+    nothing = sf.Distribution(lambda _, x: -(x**2), lambda _, k: jax.random.normal(k), ())
+    with pytest.raises(ValueError, match="distribution must have float parameters"):
+        sf.check_score(nothing, KEY, num_samples=10)
