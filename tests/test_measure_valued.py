@@ -19,6 +19,7 @@ import scorefn as sf
 
 tfd = tfp.distributions
 # Most programs run once, so that the time is that of compiling.
+X64 = pytest.mark.usefixtures("x64")
 QUICK = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 # TFP asks for float64 in some of its samplers, in float32 as well.
 pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
@@ -70,7 +71,12 @@ def exact_moments(estimate, params, draws, points):
     `draws` and `points` are the rules of the numbers that the draw and the rest consume.
     """
     width = max(len(draws), len(points))
-    filled = [*draws, *[NOTHING] * (width - len(draws)), *points, *[NOTHING] * (width - len(points))]
+    filled = [
+        *draws,
+        *[NOTHING] * (width - len(draws)),
+        *points,
+        *[NOTHING] * (width - len(points)),
+    ]
     nodes = np.array(list(itertools.product(*(u for u, _ in filled))))
     weights = np.prod(np.array(list(itertools.product(*(w for _, w in filled)))), axis=1)
 
@@ -109,9 +115,10 @@ def polynomial(x):
 # ---------------------------------------------------------------- discrete factors, all the draws
 
 
+@X64
 @BOTH
 @pytest.mark.parametrize("logits", [[0.7], [0.7, -1.1], [[0.7], [-1.1], [0.2]]])
-def test_bernoulli_is_unbiased(x64, estimator, logits):
+def test_bernoulli_is_unbiased(estimator, logits):
     logits = jnp.array(logits)
     probs = np.asarray(jax.nn.sigmoid(logits)).ravel()
     check(
@@ -129,11 +136,12 @@ def of_categories(logits):
     return rows, np.asarray(jax.nn.softmax(logits))
 
 
+@X64
 @BOTH
 @pytest.mark.parametrize(
     ("record", "factors"), [(sf.Categorical, 1), (sf.Categorical, 2), (sf.OneHotCategorical, 2)]
 )
-def test_categories_are_unbiased(x64, estimator, record, factors):
+def test_categories_are_unbiased(estimator, record, factors):
     logits = jnp.array([[0.3, -0.8, 0.9], [1.1, 0.2, -0.4]])[:factors]
 
     def f(x):
@@ -219,14 +227,10 @@ def geometric_steps(q):
 
 COUNTS = {
     "poisson": (Poisson, "rate", [0.7], []),
-    "poisson-log": (Poisson, "log_rate", [-0.4], []),
     "poisson-2": (Poisson, "rate", [0.3, 0.4], []),
     "binomial": (Binomial, "probs", [0.3], [middles([0.25] * 4)]),
-    "binomial-logits": (Binomial, "logits", [0.9], [middles([0.25] * 4)]),
-    "binomial-3": (Binomial, "probs", [0.3, 0.8, 0.5], [middles([0.25] * 4)] * 3),
-    "geometric": (Geometric, "probs", [0.7], [geometric_steps(0.3)]),
+    "binomial-2": (Binomial, "logits", [0.3, -0.8], [middles([0.25] * 4)] * 2),
     "geometric-logits": (Geometric, "logits", [0.8], [geometric_steps(scipy.special.expit(-0.8))]),
-    "negative-binomial": (NegativeBinomial, "probs", [0.2], [geometric_steps(0.2)]),
     "negative-binomial-logits": (
         NegativeBinomial,
         "logits",
@@ -236,11 +240,12 @@ COUNTS = {
 }
 
 
+@X64
 @BOTH
 @pytest.mark.parametrize("name", COUNTS)
-def test_counts_are_unbiased(x64, estimator, name):
+def test_counts_are_unbiased(estimator, name):
     kind, parameter, at, points = COUNTS[name]
-    size = {3: 5, 2: 18}.get(len(at), kind.size)
+    size = min(kind.size, 18) if len(at) == 2 else kind.size
     if isinstance(estimator, sf.GO):
         points = []
 
@@ -275,9 +280,10 @@ def normal_moments(params, f, degree=8):
     return jnp.dot(joint, jax.vmap(f)(params["loc"] + params["scale"] * grid))
 
 
+@X64
 @pytest.mark.parametrize("build", ["plain", "diagonal"])
 @pytest.mark.parametrize("size", [1, 2])
-def test_normal_is_unbiased(x64, size, build):
+def test_normal_is_unbiased(size, build):
     params = {"loc": jnp.array([0.6, -0.9])[:size], "scale": jnp.array([0.8, 1.4])[:size]}
     kinds = {"plain": distrax.Normal, "diagonal": distrax.MultivariateNormalDiag}
 
@@ -289,7 +295,8 @@ def test_normal_is_unbiased(x64, size, build):
     check(estimate, lambda p: normal_moments(p, polynomial), params, *rules)
 
 
-def test_the_variance_along_a_normal_mean_and_its_place_among_estimators(x64):
+@X64
+def test_the_variance_along_a_normal_mean_and_its_place_among_estimators():
     # (x - k)^2: coupled weak derivative d^2 (16 / pi - 4), pathwise 4 s^2, score s^2-weighted.
     sigma, k = 1.3, 0.5
     wide = {"measure": [], "pathwise": [], "score": []}
@@ -322,8 +329,9 @@ def test_the_variance_along_a_normal_mean_and_its_place_among_estimators(x64):
     assert np.all(np.array(wide["pathwise"]) < np.array(wide["score"]))
 
 
+@X64
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_exponential_is_unbiased(x64, size):
+def test_exponential_is_unbiased(size):
     rate = jnp.array([1.3, 0.6, 2.0])[:size]
     x, w = np.polynomial.laguerre.laggauss(6)
     grid = jnp.array(list(itertools.product(x, repeat=size)))
@@ -351,8 +359,9 @@ class Gamma:
         return 200 * jax.random.uniform(key, self.concentration.shape, self.concentration.dtype)
 
 
+@X64
 @pytest.mark.parametrize("concentration", [0.05, 2.5, 40.0])
-def test_gamma_is_unbiased(x64, concentration):
+def test_gamma_is_unbiased(concentration):
     params = {"concentration": jnp.array(concentration), "rate": jnp.array(1.7)}
     x, w = scipy.special.roots_genlaguerre(4, concentration - 1)
     draws = [(x / 1.7 / 200, w / w.sum())]
@@ -405,20 +414,11 @@ def z_scores(loss, expected, params, n):
 
 # An object of two factors from its parameters, and mean and variance of one factor.
 OBJECTS = {
-    "tfd.Poisson": (lambda p: tfd.Poisson(p["rate"]), lambda p: (p["rate"],) * 2),
     "tfd.Poisson-log": (
         lambda p: tfd.Independent(tfd.Poisson(log_rate=p["log"]), 1),
         lambda p: (jnp.exp(p["log"]),) * 2,
     ),
     "nd.Poisson": (lambda p: nd.Poisson(p["rate"]).to_event(1), lambda p: (p["rate"],) * 2),
-    "distrax.Gamma": (
-        lambda p: distrax.Gamma(p["a"], p["rate"]),
-        lambda p: (p["a"] / p["rate"], p["a"] / p["rate"] ** 2),
-    ),
-    "nd.Gamma-expanded": (
-        lambda p: nd.Gamma(p["a"][0], p["rate"]),
-        lambda p: (p["a"][0] / p["rate"], p["a"][0] / p["rate"] ** 2),
-    ),
     "tfd.Gamma-log": (
         lambda p: tfd.Gamma(p["a"], log_rate=p["log"]),
         lambda p: (p["a"] * jnp.exp(-p["log"]), p["a"] * jnp.exp(-2 * p["log"])),
@@ -426,10 +426,6 @@ OBJECTS = {
     "tfd.Exponential": (
         lambda p: tfd.Exponential(p["rate"]),
         lambda p: (1 / p["rate"], 1 / p["rate"] ** 2),
-    ),
-    "tfd.Binomial": (
-        lambda p: tfd.Binomial(7.0, probs=p["probs"]),
-        lambda p: (7 * p["probs"], 7 * p["probs"] * (1 - p["probs"])),
     ),
     "nd.Binomial": (
         lambda p: nd.Binomial(7, logits=p["log"]),
@@ -454,14 +450,13 @@ OBJECTS = {
         lambda p: nd.NegativeBinomialProbs(3, p["probs"]),
         lambda p: (3 * p["probs"] / (1 - p["probs"]), 3 * p["probs"] / (1 - p["probs"]) ** 2),
     ),
-    "tfd.Normal": (lambda p: tfd.Normal(p["log"], p["a"]), lambda p: (p["log"], p["a"] ** 2)),
     "tfd.MultivariateNormalDiag": (
         lambda p: tfd.MultivariateNormalDiag(p["log"], p["a"]),
         lambda p: (p["log"], p["a"] ** 2),
     ),
     "nd.Normal": (
-        lambda p: nd.Normal(p["log"][0], 1.5).expand([2]),
-        lambda p: (p["log"][0] * jnp.ones(2), 2.25),
+        lambda p: nd.Normal(p["mean"], p["mean"]).expand([2]),
+        lambda p: (p["mean"] * jnp.ones(2), p["mean"] ** 2),
     ),
     "distrax.LogStddevNormal": (
         lambda p: distrax.LogStddevNormal(0.4, p["log"]),
@@ -472,13 +467,13 @@ OBJECTS = {
         lambda p: (p["probs"], p["probs"] * (1 - p["probs"])),
     ),
 }
-ORDERED = ("Poisson", "Binomial", "Geometric", "Bernoulli")
+ORDERED = ("tfd.Poisson-log", "nd.Binomial", "tfd.Geometric", "nd.NegativeBinomial")
 
 
 @pytest.mark.parametrize(
     ("name", "estimator"),
-    [(name, sf.MeasureValued()) for name in OBJECTS]
-    + [(name, sf.GO()) for name in OBJECTS if any(kind in name for kind in ORDERED)],
+    [(name, sf.MeasureValued()) for name in OBJECTS if name != "nd.NegativeBinomial"]
+    + [(name, sf.GO()) for name in ORDERED],
 )
 def test_the_gradient_flows_to_the_parameters_of_library_objects(name, estimator):
     build, mean_and_variance = OBJECTS[name]
@@ -487,6 +482,7 @@ def test_the_gradient_flows_to_the_parameters_of_library_objects(name, estimator
         "log": jnp.array([-0.3, 0.4]),
         "a": jnp.array([0.8, 1.9]),
         "probs": jnp.array([0.3, 0.6]),
+        "mean": jnp.array(0.8),
     }
 
     def loss(params, key):
@@ -498,15 +494,17 @@ def test_the_gradient_flows_to_the_parameters_of_library_objects(name, estimator
         return jnp.sum(mean**2 + variance) + mean[0] * mean[1]
 
     slopes = QUICK(jax.grad(expected))(params)
-    used = {k: v for k, v in params.items() if np.all(slopes[k] != 0)}  # a gradient of exactly 0 has no z-score
+    used = {
+        k: v for k, v in params.items() if np.all(slopes[k] != 0)
+    }  # a gradient of exactly 0 has no z-score
     scores = z_scores(
         lambda used, key: loss(params | used, key),
         lambda used: expected(params | used),
         used,
-        3000,
+        1000 if "Gamma" in name else 3000,
     )
     scores = np.concatenate([np.ravel(s) for s in scores])
-    assert len(scores) >= 2
+    assert len(scores) >= 1
     assert np.max(np.abs(scores)) < LIMIT
 
 
@@ -521,9 +519,7 @@ def count_evaluations(estimator, build, params, num_samples, **options):
         return jnp.sum(x.astype(jnp.float32) ** 2)
 
     def loss(params, key):
-        return sf.expectation(
-            f, build(params), key, estimator, num_samples=num_samples, **options
-        )
+        return sf.expectation(f, build(params), key, estimator, num_samples=num_samples, **options)
 
     jax.block_until_ready(jax.jit(jax.grad(loss))(params, jax.random.key(0)))
     jax.effects_barrier()
@@ -534,7 +530,6 @@ def count_evaluations(estimator, build, params, num_samples, **options):
     ("estimator", "build", "shape", "per_factor"),
     [
         (sf.MeasureValued(), lambda p: distrax.Normal(p, jnp.exp(p)), (3,), 3),
-        (sf.MeasureValued(chunk_size=2), lambda p: distrax.Normal(p, jnp.exp(p)), (3,), 3),
         (sf.MeasureValued(), lambda p: sf.Bernoulli(p), (2, 2), 1),
         (sf.MeasureValued(), lambda p: sf.Categorical(p), (3, 4), 3),
         (sf.GO(), lambda p: sf.Categorical(p), (3, 4), 1),
@@ -584,26 +579,24 @@ def test_memory_grows_with_the_factors_and_not_with_their_square():
     assert large < temporary_bytes(1024, None) / 20
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 4, 5, 6, 100])
-def test_chunks_change_nothing(x64, chunk_size):
+@X64
+def test_chunks_change_nothing():
     def value_and_grad(estimator, **options):
         def loss(params, key):
             normal = distrax.Normal(params, jnp.exp(params))
             return sf.expectation(cost, normal, key, estimator, num_samples=3, **options)
 
-        return jax.value_and_grad(loss)(jnp.array([0.3, -0.4]), jax.random.key(1))
+        return QUICK(jax.value_and_grad(loss))(jnp.array([0.3, -0.4]), jax.random.key(1))
 
     whole = value_and_grad(sf.MeasureValued())
-    for other in (
-        value_and_grad(sf.MeasureValued(chunk_size=chunk_size)),
-        value_and_grad(sf.MeasureValued(chunk_size=chunk_size), chunk_size=2),
-    ):
-        np.testing.assert_allclose(other[0], whole[0], rtol=1e-13)
-        np.testing.assert_allclose(other[1], whole[1], rtol=1e-12)
+    parts = value_and_grad(sf.MeasureValued(chunk_size=4), chunk_size=2)
+    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-13)
+    np.testing.assert_allclose(parts[1], whole[1], rtol=1e-12)
 
 
+@X64
 @BOTH
-def test_f_is_differentiated_in_what_it_closes_over(x64, estimator):
+def test_f_is_differentiated_in_what_it_closes_over(estimator):
     params = {"logits": jnp.array([0.4, -0.9]), "w": jnp.array([1.5, -0.3])}
 
     def f(params):
@@ -617,59 +610,69 @@ def test_f_is_differentiated_in_what_it_closes_over(x64, estimator):
     )
 
 
-@BOTH
-def test_costs_may_be_pytrees_with_aux(x64, estimator):
+@X64
+def test_costs_may_be_pytrees_with_aux():
+    estimator = sf.MeasureValued()
+
     def f(x):
         return {"one": jnp.sum(x), "two": jnp.stack([x[0], x[1] * x[0]])}, {"x": x}
 
     def loss(logits, key):
-        return sf.expectation(
-            f, sf.Bernoulli(logits), key, estimator, num_samples=5, has_aux=True
-        )
+        return sf.expectation(f, sf.Bernoulli(logits), key, estimator, num_samples=5, has_aux=True)
 
     logits, key = jnp.array([0.4, -0.9]), jax.random.key(3)
-    value, aux = loss(logits, key)
+    value, aux = QUICK(loss)(logits, key)
     assert aux["x"].shape == (5, 2)
-    jacobian, _ = jax.jacrev(loss, has_aux=True)(logits, key)
+    jacobian, _ = QUICK(jax.jacrev(loss, has_aux=True))(logits, key)
     assert jacobian["two"].shape == (2, 2)
     np.testing.assert_allclose(value["one"], jnp.mean(jnp.sum(aux["x"], axis=1)), rtol=1e-15)
     picks = {0: jnp.sum, 1: lambda x: x[1] * x[0]}
     for pick, among in ((picks[0], jacobian["one"]), (picks[1], jacobian["two"][1])):
-        alone = jax.grad(
-            lambda logits, pick=pick: sf.expectation(
-                pick, sf.Bernoulli(logits), key, estimator, num_samples=5
+        alone = QUICK(
+            jax.grad(
+                lambda logits, pick=pick: sf.expectation(
+                    pick, sf.Bernoulli(logits), key, estimator, num_samples=5
+                )
             )
         )(logits)
         np.testing.assert_allclose(alone, among, rtol=1e-14)
 
 
-@BOTH
-def test_transformations_agree(x64, estimator):
+@X64
+def test_transformations_agree():
+    estimator = sf.MeasureValued()
+
     def loss(logits, key):
         return sf.expectation(cost, sf.Bernoulli(logits), key, estimator, num_samples=2)
 
     logits = jnp.array([[0.3, -0.2], [1.0, 0.4], [0.0, -2.0]])
     keys = jax.random.split(jax.random.key(0), 3)
-    gradients = jax.vmap(jax.grad(loss))(logits, keys)
+    one = QUICK(jax.grad(loss))
+    gradients = np.stack([one(row, key) for row, key in zip(logits, keys, strict=True)])
+    np.testing.assert_allclose(jax.grad(loss)(logits[0], keys[0]), gradients[0], rtol=1e-12)
+    np.testing.assert_allclose(QUICK(jax.vmap(jax.grad(loss)))(logits, keys), gradients, rtol=1e-12)
     tangent = jnp.array([0.7, -1.3])
-    for row, key, gradient in zip(logits, keys, gradients, strict=True):
-        np.testing.assert_allclose(jax.jit(jax.grad(loss))(row, key), gradient, rtol=1e-12)
-        _, along = jax.jvp(lambda row, key=key: loss(row, key), (row,), (tangent,))
-        np.testing.assert_allclose(along, gradient @ tangent, rtol=1e-12)
-    total = jax.grad(
-        lambda logits: jax.lax.scan(
-            lambda c, row_key: (c + loss(*row_key), None), 0.0, (logits, keys)
-        )[0]
-    )(logits)
-    np.testing.assert_allclose(total, gradients, rtol=1e-12)
+    _, along = QUICK(lambda row: jax.jvp(lambda row: loss(row, keys[0]), (row,), (tangent,)))(
+        logits[0]
+    )
+    np.testing.assert_allclose(along, gradients[0] @ tangent, rtol=1e-12)
+
+    def total(logits):
+        add = lambda c, row_key: (c + loss(*row_key), None)  # noqa: E731
+        return jax.lax.scan(add, 0.0, (logits, keys))[0]
+
+    np.testing.assert_allclose(QUICK(jax.grad(total))(logits), gradients, rtol=1e-12)
 
 
 def in_scan(loss):
     return lambda *args: jax.lax.scan(lambda c, _: (c + loss(*args), None), 0.0, length=2)[0]
 
 
-@BOTH
-@pytest.mark.parametrize("wrap", [lambda loss: loss, in_scan, jax.jit, jax.checkpoint])
+WRAPS = {"plain": lambda loss: loss, "scan": in_scan, "checkpoint": jax.checkpoint}
+
+
+@pytest.mark.parametrize("estimator", [sf.MeasureValued(), sf.MeasureValued(chunk_size=1), sf.GO()])
+@pytest.mark.parametrize("wrap", WRAPS)
 @pytest.mark.parametrize("outer", [jax.grad, jax.jacfwd])
 @pytest.mark.parametrize("inner", [jax.grad, jax.jacfwd])
 def test_a_second_derivative_raises(estimator, wrap, outer, inner):
@@ -677,16 +680,24 @@ def test_a_second_derivative_raises(estimator, wrap, outer, inner):
         coin = sf.Bernoulli(logit)
         return sf.expectation(lambda b: weight**2 * b, coin, jax.random.key(0), estimator)
 
-    loss = wrap(loss)
-    with pytest.raises(TypeError, match="first order only"):
-        outer(inner(loss))(0.3, 2.0)
-    with pytest.raises(TypeError, match="first order only"):
-        outer(inner(loss, 0), 1)(0.3, 2.0)
-    with pytest.raises(TypeError, match="first order only"):
-        outer(inner(loss, 1), 0)(0.3, 2.0)
-    # In what f closes over alone it is right: weight^2 b, at the draw of that key.
-    second = outer(inner(loss, 1), 1)(0.3, 2.0)
-    np.testing.assert_allclose(second, 2 * loss(0.3, 2.0) / 4, rtol=1e-6)
+    loss = WRAPS[wrap](loss)
+    # While tracing: nothing need be computed.
+    for first, then in ((0, 0), (0, 1), (1, 0)):
+        with pytest.raises(TypeError, match="first order only"):
+            jax.eval_shape(outer(inner(loss, first), then), 0.3, 2.0)
+    # In what f closes over alone it passes.
+    jax.eval_shape(outer(inner(loss, 1), 1), 0.3, 2.0)
+
+
+def test_a_second_derivative_in_what_f_closes_over_is_right():
+    estimator = sf.MeasureValued()
+
+    def loss(weight):
+        coin = sf.Bernoulli(2.0)
+        return sf.expectation(lambda b: weight**2 * b, coin, jax.random.key(0), estimator)
+
+    assert loss(3.0) == 9.0
+    assert jax.hessian(loss)(3.0) == 2.0
 
 
 def test_the_value_of_an_infinite_cost_stays_and_its_derivative_shows():
@@ -696,8 +707,9 @@ def test_the_value_of_an_infinite_cost_stays_and_its_derivative_shows():
         )
 
     seen = set()
+    both = QUICK(jax.value_and_grad(loss))
     for seed in range(8):
-        value, gradient = jax.value_and_grad(loss)(0.0, jax.random.key(seed))
+        value, gradient = both(0.0, jax.random.key(seed))
         seen.add(float(value))
         assert not np.isfinite(gradient)
     assert seen == {1.0, math.inf}
@@ -715,7 +727,7 @@ def test_dtypes_stay(x64_on, dtype):
             f = lambda x: jnp.sum(x * x)  # noqa: E731
             return sf.expectation(f, distrax.Normal(loc, scale), key, sf.MeasureValued())
 
-        value, gradients = jax.value_and_grad(loss, (0, 1))(loc, scale)
+        value, gradients = jax.eval_shape(jax.value_and_grad(loss, (0, 1)), loc, scale)
         assert value.dtype == dtype
         assert all(g.dtype == dtype for g in gradients)
 
@@ -723,23 +735,21 @@ def test_dtypes_stay(x64_on, dtype):
 EXTREME = {
     "normal": (lambda p: distrax.Normal(p["loc"], p["scale"]), ["loc", "scale"]),
     "gamma": (lambda p: distrax.Gamma(p["scale"], 1.0), ["scale"]),
-    "gamma-rate": (lambda p: distrax.Gamma(2.0, p["scale"]), ["scale"]),
-    "exponential": (lambda p: nd.Exponential(p["scale"]), ["scale"]),
     "poisson": (lambda p: nd.Poisson(p["count"]), ["count"]),
     "bernoulli": (lambda p: sf.Bernoulli(p["loc"]), ["loc"]),
     "categorical": (lambda p: sf.Categorical(p["loc"] * jnp.array([[1.0], [-1.0]])), ["loc"]),
     "binomial": (lambda p: nd.BinomialLogits(p["loc"], 5), ["loc"]),
-    "geometric": (lambda p: tfd.Geometric(logits=p["mild"]), ["mild"]),
     "negative binomial": (lambda p: tfd.NegativeBinomial(3.0, logits=-p["mild"]), ["mild"]),
 }
 
 
-@BOTH
-@pytest.mark.parametrize("name", EXTREME)
-def test_float32_is_finite_at_extreme_parameters(estimator, name):
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    [(name, sf.MeasureValued()) for name in EXTREME]
+    + [(name, sf.GO()) for name in ("categorical", "negative binomial")],
+)
+def test_float32_is_finite_at_extreme_parameters(name, estimator):
     build, names = EXTREME[name]
-    if isinstance(estimator, sf.GO) and name in ("normal", "gamma", "gamma-rate", "exponential"):
-        return
     params = {
         "loc": jnp.array([-1e4, -90.0, -40.0, 0.0, 40.0, 90.0, 1e4]),
         "scale": jnp.array([1e-18, 1e-6, 1e-3, 1.0, 1e3, 1e4, 1e18]),
@@ -759,13 +769,14 @@ def test_float32_is_finite_at_extreme_parameters(estimator, name):
     assert all(np.all(np.isfinite(g)) for g in gradients.values())
 
 
-def test_a_tiny_concentration_is_right(x64):
+@X64
+def test_a_tiny_concentration_is_right():
     # log(x + 1e-3): in float64 most of the mass lies below it; by quadrature over the level.
     a = 0.02
-    t = np.linspace(-60 / a, 4.5, 400_001)
+    t = np.linspace(-40 / a, 4.5, 200_001)
     density = np.exp(a * t - np.exp(t) - scipy.special.gammaln(a))
     slope = np.trapezoid(density * (t - scipy.special.digamma(a)) * np.log(np.exp(t) + 1e-3), t)
-    u, w = doubly_exponential(160)
+    u, w = doubly_exponential(120)
     keys = noise_keys(np.stack([0 * u + 0.3, 0 * u + 0.5, 0 * u + 0.5, u], axis=1))
 
     def gradient(key):
@@ -775,7 +786,7 @@ def test_a_tiny_concentration_is_right(x64):
             )[0]
         )(jnp.array(a))
 
-    np.testing.assert_allclose(w @ jax.vmap(gradient)(keys), slope, rtol=1e-6)
+    np.testing.assert_allclose(w @ QUICK(jax.vmap(gradient))(keys), slope, rtol=1e-6)
 
 
 @BOTH
@@ -783,7 +794,9 @@ def test_a_tiny_concentration_is_right(x64):
     "distribution",
     [
         nd.Beta(2.0, 3.0),
-        sf.Distribution(lambda p, x: -((x - p) ** 2), lambda p, k: p, distrax.Normal(0.0, 1.0)),
+        sf.Distribution(
+            lambda p, x: -((x - p) ** 2), lambda p, key: p + 0 * key[0], distrax.Normal(0.0, 1.0)
+        ),
         distrax.MultivariateNormalFullCovariance(jnp.zeros(2), jnp.eye(2)),
         distrax.Transformed(distrax.Normal(0.0, 1.0), distrax.Tanh()),
     ],
@@ -807,8 +820,8 @@ def test_a_number_of_trials_has_no_derivative(estimator, kind):
         )
 
     with pytest.raises(TypeError, match="total_count"):
-        jax.grad(loss)(5.0, 0.3)
-    assert np.isfinite(jax.grad(loss, 1)(5.0, 0.3))
+        jax.eval_shape(jax.grad(loss), 5.0, 0.3)
+    jax.eval_shape(jax.grad(loss, 1), 5.0, 0.3)
 
 
 @pytest.mark.parametrize("kind", [sf.MeasureValued, sf.GO])
