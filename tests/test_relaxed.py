@@ -214,19 +214,18 @@ def test_many_factors_by_a_z_test(distribution, estimator):
 
 
 def test_the_value_is_f_of_the_same_draw_to_the_last_bit():
-    key, logits = jax.random.key(0), jnp.array([0.3, -0.2, 1.0])
+    logits = jnp.array([0.3, -0.2, 1.0])
     plain = sf.ScoreFunction(sf.ConstantBaseline())
+
+    def value(distribution, estimator):
+        def f(x):
+            return jnp.sum(x * jnp.array([0.1, 0.7, 1.9]))
+
+        return sf.expectation(f, distribution, jax.random.key(0), estimator, num_samples=7)
+
     for distribution in (sf.Bernoulli(logits), sf.OneHotCategorical(logits)):
-        values = [
-            sf.expectation(
-                lambda x: jnp.sum(x * jnp.array([0.1, 0.7, 1.9])),
-                distribution,
-                key,
-                estimator,
-                num_samples=7,
-            )
-            for estimator in (plain, sf.REBAR(0.3), sf.RELAX(sigmoid_surrogate, PARAMS))
-        ]
+        estimators = (plain, sf.REBAR(0.3), sf.RELAX(sigmoid_surrogate, PARAMS))
+        values = [jit(value)(distribution, estimator) for estimator in estimators]
         assert values[0] == values[1] == values[2]
 
 
@@ -241,7 +240,6 @@ def test_parameters_of_f_get_their_derivative_from_the_hard_draw_alone():
     estimators = (plain, sf.REBAR(0.3), sf.RELAX(sigmoid_surrogate, PARAMS))
     hard, rebar, relax = (jit(jax.grad(loss))(0.4, estimator) for estimator in estimators)
     assert hard == rebar == relax
-    assert jax.grad(loss)(0.4, sf.REBAR(0.3)) == jax.grad(loss)(0.4, plain)
 
 
 def test_the_estimate_does_not_move_with_what_is_learned():
@@ -438,8 +436,8 @@ def test_squared_gradient_has_the_derivative_of_the_variance_as_its_mean(estimat
 def test_squared_gradient_is_the_second_moment():
     key, logits = jax.random.key(0), jnp.array([0.4, -0.3])
     estimator = sf.REBAR(0.7, 0.6)
-    gradient = jax.grad(toy_loss)(logits, key, estimator)
-    found = sf.squared_gradient(toy_loss, logits, key, estimator)
+    gradient = jit(jax.grad(toy_loss))(logits, key, estimator)
+    found = jit(partial(sf.squared_gradient, toy_loss))(logits, key, estimator)
     np.testing.assert_allclose(found, jnp.sum(gradient**2), rtol=1e-14)
 
 
