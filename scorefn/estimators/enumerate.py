@@ -70,13 +70,15 @@ class Enumerate(Estimator):
         # Impossible values: exp keeps a finite derivative, and 0 * inf is left out of the sum.
         possible = ~jnp.isneginf(log_prob)
         prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
-        complete = True if self.support is None else jnp.abs(jnp.sum(prob) - 1) < 1e-3
+        # A factor, so that the derivative is nan as well.
+        complete = self.support is None or jnp.abs(jnp.sum(prob) - 1) < 1e-3
+        alarm = jnp.where(complete, 1, jnp.nan)
 
         def expected(cost: jax.Array) -> jax.Array:
             weight = prob.reshape(prob.shape + (1,) * (cost.ndim - 1))
             cost = cost.astype(wide(cost.dtype, prob.dtype))
             total = jnp.sum(weight.astype(cost.dtype) * jnp.where(weight > 0, cost, 0), axis=0)
-            return jnp.where(complete, total, jnp.nan)
+            return total * alarm.astype(total.dtype)
 
         return jax.tree.map(
             lambda cost: jnp.broadcast_to(

@@ -1,0 +1,169 @@
+"""Baselines: their values, their state, and what a derivative with respect to them is."""
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scorefn as sf
+
+KEY = jax.random.key(0)
+COSTS = jnp.array([1.0, 2.0, 6.0])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+def test_the_average_of_a_constant_is_that_constant(decay):
+    average = sf.MovingAverage(decay)
+    np.testing.assert_array_equal(average(COSTS), 0)
+    for _ in range(50):
+        average = average.update(jnp.full((3,), 7.0))
+        np.testing.assert_allclose(average(COSTS), 7.0, rtol=1e-6, atol=0)
+
+
+def test_the_moving_average_is_the_weighted_mean_of_earlier_calls():
+    average = sf.MovingAverage(0.8)
+    calls = np.array([[1.0, 3.0], [5.0, 5.0], [-2.0, 4.0]])
+    for costs in calls:
+        average = average.update(jnp.asarray(costs))
+    weights = 0.8 ** np.arange(3)[::-1]
+    expected = weights @ calls.mean(1) / weights.sum()
+    np.testing.assert_allclose(average(COSTS), expected, rtol=1e-6, atol=0)
+
+
+def test_the_moving_average_of_costs_of_any_shape():
+    average = sf.MovingAverage(0.5, total={"a": jnp.zeros(()), "b": jnp.zeros(2)})
+    costs = {"a": jnp.array([1.0, 3.0]), "b": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    found = average.update(costs)(costs)
+    np.testing.assert_allclose(found["a"], [2, 2], rtol=1e-6, atol=0)
+    np.testing.assert_allclose(found["b"], [[2, 3], [2, 3]], rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match=r"costs have shape \(2, 2\); MovingAverage keeps"):
+        sf.MovingAverage().update(jnp.zeros((2, 2)))
+
+
+def test_a_training_loop_carries_the_moving_average():
+    def loss(logit, baseline, key):
+        def f(bit):
+            cost = 3.0 + bit
+            return cost, cost
+
+        coin, estimator = sf.Bernoulli(logit), sf.ScoreFunction(baseline)
+        return sf.expectation(f, coin, key, estimator, num_samples=8, has_aux=True)
+
+    def step(carry, key):
+        logit, baseline = carry
+        (_, costs), gradient = jax.value_and_grad(loss, has_aux=True)(logit, baseline, key)
+        return (logit - gradient, baseline.update(costs)), baseline(costs)[0]
+
+    start = (jnp.zeros(()), sf.MovingAverage(0.9))
+    (logit, _), used = jax.jit(lambda keys: jax.lax.scan(step, start, keys))(
+        jax.random.split(KEY, 60)
+    )
+    assert used[0] == 0  # the first call must not have seen its own costs
+    assert used[1] >= 3
+    assert logit < -1
+
+
+@pytest.mark.parametrize("value", [2.0, {"a": 1.0, "b": jnp.array([2.0, 3.0])}])
+def test_a_constant_serves_every_sample(value):
+    costs = {"a": jnp.zeros(4), "b": jnp.zeros((4, 2))}
+    found = sf.ConstantBaseline(value)(costs)
+    expected = value if isinstance(value, dict) else {"a": value, "b": value}
+    for name, cost in costs.items():
+        np.testing.assert_array_equal(found[name], np.broadcast_to(expected[name], cost.shape))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (jnp.zeros(3), r"ConstantBaseline.value has shape \(3,\), but f returns shape \(\)"),
+        ({"a": 1.0, "b": 2.0}, "ConstantBaseline.value is PyTreeDef.*but f returns"),
+    ],
+)
+def test_a_baseline_of_another_shape_is_an_error(value, message):
+    with pytest.raises(ValueError, match=message):
+        sf.ConstantBaseline(value)(jnp.zeros(3))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_optimal_baseline_weighs_by_the_squared_score():
+    probs, table = jnp.array([0.2, 0.5, 0.3]), jnp.array([1.0, -2.0, 5.0])
+    die = sf.Categorical(jnp.log(probs))
+    x = jnp.array([0, 2, 1, 1])
+    weights = jax.vmap(lambda x: sf.OptimalBaseline().weight(x, as_record(die)))(x)
+    scores = np.eye(3)[x] - np.asarray(probs)
+    np.testing.assert_allclose(weights, (scores**2).sum(1), rtol=0, atol=1e-12)
+    found = sf.OptimalBaseline()(table[x], weights)
+    for i in range(4):
+        others = [j for j in range(4) if j != i]
+        expected = np.average(table[x][np.array(others)], weights=weights[np.array(others)])
+        np.testing.assert_allclose(found[i], expected, rtol=0, atol=1e-12)
+
+
+def as_record(die):
+    return sf.Distribution(lambda d, x: d.log_prob(x), lambda d, key: d.sample(key), die)
+
+
+def test_the_optimal_baseline_needs_parameters():
+    logits = jnp.zeros(3)
+    hidden = sf.Distribution(
+        lambda _, x: jax.nn.log_softmax(logits)[x],
+        lambda _, k: jax.random.categorical(k, logits),
+        (),
+    )
+    estimator = sf.ScoreFunction(sf.OptimalBaseline())
+    with pytest.raises(ValueError, match="OptimalBaseline weighs by the score with respect to"):
+        sf.expectation(lambda x: 1.0 * x, hidden, KEY, estimator, num_samples=2)
+    with pytest.raises(ValueError, match="OptimalBaseline needs weights"):
+        sf.OptimalBaseline()(COSTS)
+
+
+def learned_loss(params, key):
+    baseline = sf.LearnedBaseline(lambda p, x: p["a"] * x + p["b"], params["baseline"], 3.0)
+    coin = distrax.Bernoulli(logits=params["logit"])
+    estimator = sf.ScoreFunction(baseline)
+    return sf.expectation(lambda b: 2.0 * b + 1, coin, key, estimator, num_samples=5)
+
+
+PARAMS = {"logit": jnp.array(0.4), "baseline": {"a": jnp.array(0.5), "b": jnp.array(-1.0)}}
+
+
+def test_a_learned_baseline_is_trained_by_its_squared_error():
+    gradient = jax.grad(learned_loss)(PARAMS, KEY)["baseline"]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(5))
+    coin = distrax.Bernoulli(logits=PARAMS["logit"])
+    costs = 2.0 * jax.vmap(lambda key: coin.sample(seed=key))(keys) + 1
+
+    def error(p):
+        return jnp.mean((costs - (p["a"] * 3.0 + p["b"])) ** 2) / 2
+
+    expected = jax.grad(error)(PARAMS["baseline"])
+    for name, value in expected.items():
+        assert abs(value) > 0.1
+        np.testing.assert_allclose(gradient[name], value, rtol=1e-5, atol=0)
+
+
+def test_a_learned_baseline_changes_neither_value_nor_gradient_of_the_model():
+    other = {**PARAMS, "baseline": {"a": jnp.array(0.0), "b": jnp.array(0.5)}}
+    constant = sf.ScoreFunction(sf.ConstantBaseline(0.5))
+
+    def loss(logit):
+        coin = distrax.Bernoulli(logits=logit)
+        return sf.expectation(lambda b: 2.0 * b + 1, coin, KEY, constant, num_samples=5)
+
+    assert learned_loss(PARAMS, KEY) == learned_loss(other, KEY) == loss(PARAMS["logit"])
+    gradient = jax.grad(learned_loss)(other, KEY)["logit"]
+    np.testing.assert_allclose(gradient, jax.grad(loss)(PARAMS["logit"]), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [sf.ConstantBaseline, lambda v: sf.MovingAverage(0.9, total=v, weight_sum=jnp.ones(()))],
+)
+def test_no_derivative_passes_through_a_baseline(build):
+    def loss(value, logit):
+        estimator = sf.ScoreFunction(build(value))
+        return sf.expectation(lambda b: 2.0 * b, sf.Bernoulli(logit), KEY, estimator, num_samples=3)
+
+    assert jax.grad(loss)(jnp.array(0.7), jnp.array(0.3)) == 0
+    assert jax.grad(jax.grad(loss, 1), 0)(jnp.array(0.7), jnp.array(0.3)) == 0
