@@ -18,7 +18,7 @@ def is_float(x: Any) -> bool:
     return is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
-def example(keys: jax.Array) -> jax.ShapeDtypeStruct:
+def example(keys: jax.Array) -> Any:
     """One of the keys, to trace with and not to draw with.
 
     ``keys[0]`` would not do: JAX's check of key reuse takes it for a use, and along an axis that is

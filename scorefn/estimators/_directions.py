@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._arguments import example
 from .._distribution import Distribution, stop
 from .._guard import Reach, guard
 from .._poison import first_order
@@ -17,11 +18,11 @@ Direction = Callable[..., jax.Array]
 
 
 def perturbable(
-    estimator: Estimator, distribution: Distribution, key: jax.Array
+    estimator: Estimator, distribution: Distribution, keys: jax.Array
 ) -> Callable[[jax.Array, Direction], tuple[PyTree, PyTree]]:
     """From a key and a kind of direction to a draw, right to first order only, and a direction."""
     name = type(estimator).__name__
-    shapes = jax.tree.leaves(jax.eval_shape(distribution.draw, key))
+    shapes = jax.tree.leaves(jax.eval_shape(distribution.draw, example(keys)))
     if not shapes:
         raise TypeError(f"{name} perturbs a draw, which must hold at least one array of floats.")
     for leaf in shapes:
@@ -31,16 +32,16 @@ def perturbable(
                 f"{leaf.dtype}{list(leaf.shape)} from {type(distribution.params).__name__}. Let f "
                 f"close over what is not to be learned; ScoreFunction fits discrete draws."
             )
-    draw = guard(
-        distribution.draw,
-        key,
-        severed=_severed,
-        message=partial(_message, name),
-        root=distribution.params,
-    )
 
     def draw_and_direction(key: jax.Array, direction: Direction) -> tuple[PyTree, PyTree]:
         draw_key, direction_key = jax.random.split(key)
+        draw = guard(
+            distribution.draw,
+            draw_key,
+            severed=_severed,
+            message=partial(_message, name),
+            root=distribution.params,
+        )
         x = jax.tree.map(lambda leaf: first_order(leaf, name), draw(draw_key))
         leaves, structure = jax.tree.flatten(x)
         keys = jax.random.split(direction_key, len(leaves))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from .._arguments import example
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, OneHotCategorical, read_factors
 from .._guard import reach
@@ -25,7 +26,8 @@ def through(
 ) -> tuple[PyTree, PyTree]:
     """Costs and aux at the draws, which carry their own derivative."""
     name = type(estimator).__name__
-    factors = read_factors(distribution, keys[0])
+    key = example(keys)
+    factors = read_factors(distribution, key)
     if not isinstance(factors, Bernoulli | OneHotCategorical):
         raise TypeError(
             f"{name} needs independent bits or one-hot categories, as scorefn.Bernoulli(logits), "
@@ -41,7 +43,7 @@ def through(
     def drawn(logits: jax.Array, key: jax.Array) -> jax.Array:
         return draw(replace(factors, logits=logits.astype(wide)), key).astype(dtype)
 
-    found = reach(lambda x: f(x)[0], jax.eval_shape(drawn, logits, keys[0]), keys[0])
+    found = reach(lambda x: f(x)[0], jax.eval_shape(drawn, logits, key), key)
     if any(found.by_value) and not any(found.by_derivative):
         logits = poisoned(
             logits,

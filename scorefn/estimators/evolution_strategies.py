@@ -71,7 +71,7 @@ class EvolutionStrategies(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         scale = _fixed_scale(self, self.scale)
-        draw = perturbable(self, distribution, keys[0])
+        draw = perturbable(self, distribution, keys)
         return vmap(lambda key: attached(*pair_of_costs(f, draw, jax.random.normal, scale, key)))(
             keys
         )
@@ -130,7 +130,7 @@ class RankedEvolutionStrategies(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         scale = _fixed_scale(self, self.scale)
-        draw = perturbable(self, distribution, keys[0])
+        draw = perturbable(self, distribution, keys)
         costs, slopes, aux = vmap(
             lambda key: pair_of_costs(f, draw, jax.random.normal, scale, key)
         )(keys)

@@ -69,7 +69,7 @@ class SPSA(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         step = stop(jnp.asarray(self.step))
-        draw = perturbable(self, distribution, keys[0])
+        draw = perturbable(self, distribution, keys)
         return vmap(
             lambda key: attached(*pair_of_costs(f, draw, jax.random.rademacher, step, key))
         )(keys)
@@ -127,7 +127,7 @@ class ForwardGradient(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        draw = perturbable(self, distribution, keys[0])
+        draw = perturbable(self, distribution, keys)
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             x, v = draw(key, self.direction)

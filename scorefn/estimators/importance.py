@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from .._arguments import example
 from .._baselines import Baseline, LeaveOneOut
 from .._distribution import Distribution, as_distribution, stop
 from ._estimator import Cost, Estimator, PyTree, Vmap
@@ -71,7 +72,7 @@ class ImportanceWeighted(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         self.baseline.check_samples(len(keys))
-        proposal = _proposal(self.proposal, distribution, keys[0])
+        proposal = _proposal(self.proposal, distribution, keys)
 
         def one(key: jax.Array) -> Any:
             x, log_ratio = _draw_and_log_ratio(distribution, proposal, key)
@@ -156,7 +157,7 @@ class SelfNormalised(Estimator):
                 f"num_samples must be at least 2 with SelfNormalised, got {n}: the one weight "
                 f"would be 1 and its gradient 0."
             )
-        proposal = _proposal(self.proposal, distribution, keys[0])
+        proposal = _proposal(self.proposal, distribution, keys)
 
         def one(key: jax.Array) -> Any:
             x, log_ratio = _draw_and_log_ratio(distribution, proposal, key)
@@ -184,10 +185,10 @@ def _check_proposal(proposal: Any) -> None:
         )
 
 
-def _proposal(proposal: Any, distribution: Distribution, key: jax.Array) -> Distribution:
+def _proposal(proposal: Any, distribution: Distribution, keys: jax.Array) -> Distribution:
     """The proposal as our record, checked to draw what the distribution draws."""
     record = as_distribution(proposal)
-    draws = [jax.eval_shape(d.draw, key) for d in (distribution, record)]
+    draws = [jax.eval_shape(d.draw, example(keys)) for d in (distribution, record)]
     wanted, got = (jax.tree.map(lambda leaf: leaf.shape, draw) for draw in draws)
     if wanted != got:
         raise ValueError(
