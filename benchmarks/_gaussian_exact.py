@@ -108,3 +108,27 @@ def leave_one_out(problem: Problem, n: int) -> float:
 def pathwise(problem: Problem, n: int) -> float:
     """Of the pathwise derivative, n samples."""
     return (mean(problem.path**2) - problem.gradient**2) / n
+
+
+def measure_valued(problem: Problem, n: int) -> float:
+    """Of the coupled measure-valued derivative, n samples."""
+    along = {"mu": _square_along_mu, "sigma": _square_along_sigma}[problem.parameter]
+    return (along(problem) / problem.sigma**2 - problem.gradient**2) / n
+
+
+def _square_along_mu(problem: Problem) -> float:
+    # (f(mu + sigma r) - f(mu - sigma r))^2 / (2 pi), r of Rayleigh's density r exp(-r^2 / 2): half
+    # of |z| times the normal one, times sqrt(2 pi). The nodes are symmetric.
+    difference = problem.f - problem.f[::-1]
+    return mean(np.abs(NODES) * difference**2) / (2 * np.sqrt(2 * np.pi))
+
+
+def _square_along_sigma(problem: Problem) -> float:
+    # (f(mu + sigma m) - f(mu + sigma u m))^2, m of the double-sided Maxwell's density m^2 phi(m), u
+    # uniform: u m is normal.
+    nodes, weights = NODES[::8], WEIGHTS[::8] * 8
+    u, u_weights = np.polynomial.legendre.leggauss(128)
+    inner = problem.mu + problem.sigma * nodes[:, None] * (u + 1) / 2
+    blurred = np.asarray(problem.cost.value(inner, problem.k)) @ u_weights / 2
+    together = weights @ (nodes**2 * problem.f[::8] * blurred)
+    return mean(NODES**2 * problem.f**2) + mean(problem.f**2) - 2 * float(together)

@@ -49,11 +49,11 @@ def _setting(name: str, varied: Sequence[str], value: Any) -> bool:
 
 
 def _worst(rows: Sequence[Row]) -> str:
-    # NumPy's maximum does not overlook a nan.
+    # A biased estimator's bias is no surprise. NumPy's maximum does not overlook a nan.
     bias = np.max(np.abs([row["bias_z"] for row in rows if row["unbiased"]]))
-    worst = f"largest |bias z| {bias:.1f} of unbiased estimators"
+    worst = f"|bias z| at most {bias:.1f}"
     variances = [row["variance_z"] for row in rows if row["exact_variance"] is not None]
-    return f"{worst}, |variance z| {np.max(np.abs(variances)):.1f}" if variances else worst
+    return f"{worst}, |variance z| at most {np.max(np.abs(variances)):.1f}" if variances else worst
 
 
 def logistic_regression(results: Results) -> str:

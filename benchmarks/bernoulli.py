@@ -178,7 +178,7 @@ def figures(results: Results) -> dict[str, Figure]:
             rows = [r for r in results["rows"] if (r["t"], r["estimator"]) == (t, name)]
             look.points(axis, [row["theta"] for row in rows], rows)
         lowest = Coin(0.5, t).step ** 2 / 2000
-        axis.set(title=f"t = {t}", xlabel="θ, probability of 1", yscale="log", ylim=(lowest, 0.02))
+        axis.set(title=f"t = {t}", xlabel="θ, probability of 1", yscale="log", ylim=(lowest, 0.5))
     axes.flat[0].set_ylabel("variance of one gradient\n(d cost / d logit)²")
     zero = f"not shown, 0 everywhere: {', '.join(ALWAYS_ZERO)}"
     legend_below(figure, drawn, f"{CAPTION}; {zero}", columns=5)

@@ -2,7 +2,8 @@
 
 x ~ N(mu, sigma^2) with the costs (x - k)^2, exp(-k x^2) and cos(k x): the variance of the gradients
 with respect to mu and sigma, over k at sigma = 1 and over sigma at one k. One term for each
-gradient, as in the paper; leave-one-out needs two.
+gradient, as in the paper; leave-one-out needs two, and the four evaluations of the measure-valued
+term serve the value and both parameters.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,6 +42,7 @@ ENTRIES: Mapping[str, Entry] = {
     "REINFORCE (1)": Entry(sf.ScoreFunction(sf.ConstantBaseline(0.0)), 1, 1, exact.score_function),
     "LeaveOneOut (2)": Entry(sf.ScoreFunction(), 2, 2, exact.leave_one_out),
     "Pathwise (1)": Entry(sf.Pathwise(), 1, 1, exact.pathwise),
+    "MeasureValued (4)": Entry(sf.MeasureValued(), 1, 4, exact.measure_valued),
 }
 MU = 1.0
 PARAMETERS = ("mu", "sigma")
@@ -160,7 +162,7 @@ def _figure(results: Results, over: str) -> Figure:
 
 def _panel(axis: Axes, rows: list[Row], cost: str, parameter: str, over: str) -> None:
     values = [row[over] for row in rows]
-    grid = np.linspace(min(values), max(values), 121)
+    grid = np.linspace(min(values), max(values), 61)
     fixed = exact.Problem(COSTS[cost], FIXED_K[cost], MU, 1.0, parameter)
     for name, look in looks(ENTRIES).items():
         entry = ENTRIES[name]

@@ -35,7 +35,7 @@ from benchmarks._bernoulli_exact import Coin
 from benchmarks._logistic_training import ENTRIES
 from benchmarks._registry import SUITES
 from benchmarks._run import run
-from benchmarks._suite import Suite
+from benchmarks._suite import Suite, step_key
 
 # A right row goes beyond 6 standard errors with probability 2e-9, or less than 3e-6 for all of the
 # 1100 z that are looked at here; heavy tails make it more. The seed is fixed: such an accident can
@@ -158,13 +158,36 @@ def test_square_cost_in_closed_form(sigma: float) -> None:
     np.testing.assert_allclose(_gaussian_exact.pathwise(scale, 1), 4 * d2 + 8 * s2)
     np.testing.assert_allclose(_gaussian_exact.score_function(mu, 1), score)
     np.testing.assert_allclose(_gaussian_exact.score_function(mu, 3), score / 3)
+    np.testing.assert_allclose(_gaussian_exact.measure_valued(mu, 1), d2 * (16 / np.pi - 4))
+
+
+@pytest.mark.parametrize(("cost", "k", "sigma"), GAUSSIANS)
+def test_measure_valued_variance_along_sigma(cost: str, k: float, sigma: float) -> None:
+    """Over the noise as it is drawn: z normal, r of Rayleigh's density."""
+    problem = _gaussian(cost, k, sigma, "sigma")
+    # Only up to 8: what lies beyond has no weight. By symmetry of the sign, z > 0 and z < 0 apart.
+    half = (np.arange(1200) + 0.5) / 150
+    weights = np.exp(-(half**2) / 2)
+    normal, rayleigh = weights / (2 * np.sum(weights)), half * weights / np.sum(half * weights)
+    mean = square = 0.0
+    for sign in (-1, 1):
+        z = 1.0 + sigma * sign * half
+        m = 1.0 + sigma * sign * np.hypot(half[:, None], half)
+        f = problem.cost.value
+        change = (np.asarray(f(m, k)) - np.asarray(f(z, k))[:, None]) / sigma
+        mean += normal @ change @ rayleigh
+        square += normal @ change**2 @ rayleigh
+    np.testing.assert_allclose(mean, problem.gradient, rtol=1e-4, atol=1e-6)
+    found = _gaussian_exact.measure_valued(problem, 1)
+    np.testing.assert_allclose(found, square - mean**2, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("cost", "k"), [("exp", 10.0), ("cos", 5.0)])
 def test_score_function_wins_on_rough_costs(cost: str, k: float) -> None:
     problem = _gaussian(cost, k, 1.0, "mu")
-    ratio = _gaussian_exact.pathwise(problem, 1) / _gaussian_exact.score_function(problem, 1)
-    assert 12 < ratio < 26
+    path = _gaussian_exact.pathwise(problem, 1)
+    assert 12 < path / _gaussian_exact.score_function(problem, 1) < 26
+    assert 40 < path / _gaussian_exact.measure_valued(problem, 1) < 48
 
 
 @pytest.mark.parametrize("step", [0.0, 0.7])
@@ -295,7 +318,8 @@ def test_a_step_does_not_depend_on_those_before() -> None:
     names = [name for name in plan if name.endswith("REINFORCE (2)")]
     once = [plan[name]() for name in names]
     assert [bernoulli.SUITE.steps(sizes, 5)[name]() for name in reversed(names)] == once[::-1]
-    assert bernoulli.SUITE.steps(sizes, 6)[names[0]]() != once[0]
+    keys = [step_key(0, "one"), step_key(0, "other"), step_key(1, "one")]
+    assert len({str(jax.random.key_data(key)) for key in keys}) == len(keys)
 
 
 # Interruption.
@@ -369,7 +393,8 @@ def test_other_settings_are_not_resumed(tmp_path: Path, settings: dict[str, Any]
     with pytest.raises(RuntimeError):
         counter.run(tmp_path)
     counter.failing, counter.computed = "", []
-    counter.run(tmp_path, **settings)
+    found = counter.run(tmp_path, **settings)["settings"]
+    assert {name: found[name] for name in settings} == settings
     assert counter.computed == ["0", "1", "2", "3", "4"][: 3 if "quick" in settings else 5]
 
 
