@@ -79,6 +79,11 @@ class Problem:
         return np.asarray(self.cost.slope(self.x, self.k) * moved)
 
     @property
+    def size(self) -> float:
+        """The size of the terms that estimators subtract from each other."""
+        return float(np.sqrt(mean(self.f**2))) / self.sigma
+
+    @property
     def gradient(self) -> float:
         """The exact derivative of E f(x) in the parameter."""
         return mean(self.path)

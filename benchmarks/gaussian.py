@@ -98,6 +98,7 @@ def _rows(
         key,
         {parameter: problem.gradient for parameter, problem in known.items()},
         **sizes["repeats"],
+        magnitude=max(problem.size for problem in known.values()),
     )
     return {
         "rows": [
@@ -190,7 +191,7 @@ SUITE = Suite(
         "timing": {"rounds": 41, "size": 4000, "at_once": 4000},
     },
     quick={
-        "ks": {"square": [0.0, 3.0], "exp": [1.0, 10.0], "cos": [1.0, 5.0]},
+        "ks": {"square": [1.0, 3.0], "exp": [1.0, 10.0], "cos": [1.0, 5.0]},
         "sigmas": [0.5, 1.0],
         "repeats": {"batches": 5, "size": 4000, "at_once": 4000},
         "timing": {"rounds": 5, "size": 4000, "at_once": 4000},
