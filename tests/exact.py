@@ -327,8 +327,8 @@ def _joint() -> Problem:
     )
 
 
-def _bernoulli() -> Problem:
-    """An object of another library: two coins of distrax, with the sampler it has."""
+def _bernoulli(coins: Callable[[jax.Array], Any] = sf.Bernoulli) -> Problem:
+    """Two coins."""
 
     def f(params: PyTree) -> Callable[[Any], jax.Array]:
         def cost(x: jax.Array) -> jax.Array:
@@ -338,15 +338,47 @@ def _bernoulli() -> Problem:
         return cost
 
     def probs(params: PyTree) -> list[Any]:
-        # distrax's coin is 1 where the uniform number is BELOW the probability of 1.
+        # A coin is 1 where the uniform number is BELOW the probability of 1.
         return [_softmax(logit * np.array([0.5, -0.5])) for logit in params["logits"]]
 
     return _finite(
-        lambda params: distrax.Bernoulli(logits=params["logits"]),
+        lambda params: coins(params["logits"]),
         f,
         {"logits": np.array([0.4, -0.7])},
         probs,
         np.array([[1, 1], [1, 0], [0, 1], [0, 0]]),
+    )
+
+
+def _category() -> Problem:
+    """One record of the library, with a cost of its own for each category."""
+
+    def f(params: PyTree) -> Callable[[Any], jax.Array]:
+        table = jnp.array([5.0, 7.5, 2.0], params["logits"].dtype)
+        return lambda x: table[x.astype(jnp.int32)] ** 2 / 8 + params["logits"][0] * table[1]
+
+    return _finite(
+        lambda params: sf.Categorical(params["logits"]),
+        f,
+        {"logits": np.array([0.3, -0.5, 0.9])},
+        lambda params: [_softmax(params["logits"])],
+        np.arange(3),
+    )
+
+
+def _point() -> Problem:
+    """A point mass, for estimators that take f as a black box."""
+
+    def f(params: PyTree) -> Callable[[Any], jax.Array]:
+        return lambda x: jnp.sum(x**3) + params["shift"] * x[0]
+
+    return Problem(
+        lambda params: sf.Deterministic(params["value"]),
+        f,
+        {"value": np.array([0.5, -0.8]), "shift": np.array(0.7)},
+        lambda params: f(params)(params["value"]),
+        pieces(),
+        np.array([[0.5, -0.8]]),
     )
 
 
@@ -410,6 +442,9 @@ PROBLEMS = {
     "categorical": _categorical,
     "joint": _joint,
     "bernoulli": _bernoulli,
+    "distrax": lambda: _bernoulli(distrax.Bernoulli),
+    "category": _category,
+    "point": _point,
     "gaussian": _gaussian,
     "chain": _chain,
 }

@@ -1,6 +1,6 @@
 """Derivatives of a black box along random directions: finite differences and forward mode."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -114,7 +114,7 @@ class ForwardGradient(Estimator):
         Baydin et al., Gradients without backpropagation (2022), definition 1.
     """
 
-    direction: Direction = jax.random.rademacher
+    direction: Direction = field(default=jax.random.rademacher, repr=False)
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1 with a forward derivative"
