@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.legendre import leggauss
 
 # Of a standard normal. The trapezoid rule converges exponentially for smooth integrands on the
 # whole line and, unlike Gauss-Hermite, keeps up with fast oscillation: this one is good to 1e-12
@@ -12,6 +13,8 @@ import numpy as np
 NODES = np.linspace(-14.0, 14.0, 8001)
 WEIGHTS = np.exp(-(NODES**2) / 2)
 WEIGHTS /= np.sum(WEIGHTS)
+# Of the uniform on (0, 1).
+UNIFORM, UNIFORM_WEIGHTS = ((x + shift) / 2 for x, shift in zip(leggauss(128), (1, 0), strict=True))
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,7 @@ def _square_along_sigma(problem: Problem) -> float:
     # (f(mu + sigma m) - f(mu + sigma u m))^2, m of the double-sided Maxwell's density m^2 phi(m), u
     # uniform: u m is normal.
     nodes, weights = NODES[::8], WEIGHTS[::8] * 8
-    u, u_weights = np.polynomial.legendre.leggauss(128)
-    inner = problem.mu + problem.sigma * nodes[:, None] * (u + 1) / 2
-    blurred = np.asarray(problem.cost.value(inner, problem.k)) @ u_weights / 2
+    inner = problem.mu + problem.sigma * nodes[:, None] * UNIFORM
+    blurred = np.asarray(problem.cost.value(inner, problem.k)) @ UNIFORM_WEIGHTS
     together = weights @ (nodes**2 * problem.f[::8] * blurred)
     return mean(NODES**2 * problem.f**2) + mean(problem.f**2) - 2 * float(together)
