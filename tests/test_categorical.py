@@ -177,7 +177,8 @@ def test_dtypes_are_kept(estimator, dtype):
         assert terms.dtype == dtype
         return terms.sum()
 
-    assert jax.eval_shape(jax.grad(value), jnp.zeros(4, dtype)).dtype == dtype
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        assert jax.eval_shape(jax.grad(value), jnp.zeros(4, dtype)).dtype == dtype
     assert set(seen) == {jnp.dtype(jnp.int8)}
 
 

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 
+from .._arguments import wide
 from .._distribution import Distribution, stop
 from .._factors import Categorical, OneHotCategorical, read_factors
 from ._estimator import Estimator
@@ -47,7 +47,7 @@ def one_factor(estimator: Estimator, distribution: Distribution, key: jax.Array)
     if isinstance(factors, Categorical | OneHotCategorical):
         several = math.prod(factors.logits.shape[:-1])
         if several == 1:
-            dtype = jnp.promote_types(factors.logits.dtype, jnp.float32)
+            dtype = wide(factors.logits.dtype)
             log_probs = jax.nn.log_softmax(factors.logits.astype(dtype).reshape(-1))
             return OneFactor(log_probs, factors)
         kind = f"{several} independent factors"

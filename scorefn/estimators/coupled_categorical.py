@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from .._arguments import example, wide
 from .._distribution import Distribution, stop
 from .._factors import Categorical, OneHotCategorical, read_factors
 from .._poison import first_order
@@ -54,7 +55,7 @@ class CoupledCategorical(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factors = _categories(self, distribution, keys[0])
+        factors = _categories(self, distribution, example(keys))
         logits = stop(factors.logits)
         order = jnp.argsort(logits, axis=-1)
         sticks, log_ratios = _break(jnp.take_along_axis(logits, order, axis=-1))
@@ -90,7 +91,7 @@ def _categories(
             f"{type(distribution.params).__name__}. DisARM fits bits, ScoreFunction fits every "
             f"distribution."
         )
-    dtype = jnp.promote_types(factors.logits.dtype, jnp.float32)
+    dtype = wide(factors.logits.dtype)
     # The dtype of the draws is the distribution's, whatever is computed with.
     logits = first_order(factors.logits.astype(dtype), name)
     return replace(factors, logits=logits)

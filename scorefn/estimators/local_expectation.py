@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_count, example
+from .._arguments import check_count, example, wide
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, Factors, read_factors
 from .._poison import first_order
@@ -101,7 +101,7 @@ def _factors(
             f"scorefn.Categorical(logits) or those of a library, got "
             f"{type(distribution.params).__name__}. ScoreFunction fits every distribution."
         )
-    logits = factors.logits.astype(jnp.promote_types(factors.logits.dtype, jnp.float32))
+    logits = factors.logits.astype(wide(factors.logits.dtype))
     logits = first_order(logits, name)
     if isinstance(factors, Bernoulli):
         logits = jnp.stack([jnp.zeros_like(logits), logits], axis=-1)

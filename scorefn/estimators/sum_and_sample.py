@@ -69,7 +69,7 @@ class SumAndSample(Estimator):
         exact, _ = vmap(f)(factor.draws(summed))
 
         def one(key: jax.Array) -> Any:
-            x = jax.random.categorical(key, tail)
+            x = jax.random.categorical(key, tail).astype(summed.dtype)
             return x, *f(factor.draws(x))
 
         x, sampled, aux = vmap(one)(keys)
