@@ -72,11 +72,7 @@ class Distribution:
             return replace(self, params=params).log_density(x)
 
         # Inside shard_map the gradient by a parameter that all devices share is summed over them.
-        # The sum of no elements of the draw is 0 and as local as the draw: so is the parameter.
-        sums = [jnp.sum(jnp.ravel(leaf)[:0], dtype=jnp.float32) for leaf in jax.tree.leaves(x)]
-        zero = reduce(jnp.add, sums, jnp.zeros((), jnp.float32))
-        floats = [jnp.asarray(leaf) for leaf in self.floats()]
-        return jax.grad(log_density)([leaf + zero.astype(leaf.dtype) for leaf in floats])
+        return jax.grad(log_density)(as_local(self.floats(), x))
 
 
 def as_distribution(distribution: Any) -> Distribution:
@@ -112,6 +108,19 @@ def stop(tree: Any) -> Any:
         return jnp.asarray(jax.lax.stop_gradient(leaf)) if isinstance(leaf, jax.Array) else leaf
 
     return jax.tree.map(stopped, tree)
+
+
+def as_local(tree: Any, like: Any) -> Any:
+    """The float arrays unchanged, and inside shard_map as local to each device as others are."""
+    # The sum of no elements is 0 and as local as the elements.
+    sums = [jnp.sum(jnp.ravel(leaf)[:0], dtype=jnp.float32) for leaf in jax.tree.leaves(like)]
+    zero = reduce(jnp.add, sums, jnp.zeros((), jnp.float32))
+
+    def local(leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        return leaf + zero.astype(leaf.dtype)
+
+    return jax.tree.map(local, tree)
 
 
 def _seeded_sample(distribution: Any, key: jax.Array) -> Any:

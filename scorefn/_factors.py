@@ -53,7 +53,7 @@ class Bernoulli:
     def draw_at(self, noise: jax.Array) -> jax.Array:
         """The draw at given logistic noise: 1 where the noise lies below the logit."""
         # With u = sigmoid(noise) this is u < sigmoid(logit), right for logits of any size.
-        return self.cast(noise < self.logits)
+        return self.cast(noise < jnp.asarray(self.logits, noise.dtype))
 
     def cast(self, bits: jax.Array) -> jax.Array:
         """Bits of any dtype, as draws."""

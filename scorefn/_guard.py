@@ -11,6 +11,7 @@ that parameters which are merely held fixed never raise.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,26 +19,46 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from ._arguments import is_float
+from ._distribution import Distribution
 from ._poison import poisoned
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How one closed-over array reaches the leaves of an output."""
+    """How one array reaches the leaves of an output."""
 
     array: Any
     by_value: tuple[bool, ...]
     by_derivative: tuple[bool, ...]
 
 
-def hoist(fn: Callable[[jax.Array], Any], key: jax.Array) -> tuple[Callable[..., Any], list[Reach]]:
-    """`fn` with every array it closes over that may be differentiated made an argument of its own.
+def hoist(
+    fn: Callable[[Any, jax.Array], Any], tree: Any, key: jax.Array
+) -> tuple[Callable[..., Any], list[Reach]]:
+    """`fn` of a key alone, with every array that may be differentiated made an argument of its own.
 
     Returns:
         ``(hoisted, reaches)`` such that ``hoisted(key, *[r.array for r in reaches])`` is
-        ``fn(key)``, and one `Reach` for each such array.
+        ``fn(tree, key)``, and one `Reach` for each such array, in the tree or closed over.
     """
-    hoisted, arrays = jax.closure_convert(lambda key: fn(key), key)
+    leaves, structure = jax.tree.flatten(tree)
+    traced = [is_float(leaf) and isinstance(leaf, jax.core.Tracer) for leaf in leaves]
+    inside = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
+
+    # The leaves are arguments already here, since JAX's stop_gradient takes the tangent off a
+    # tracer of jvp before anything is recorded; and so that one array in two places counts twice.
+    def of_leaves(key: jax.Array, inside: list[jax.Array]) -> Any:
+        rest = iter(inside)
+        merged = [next(rest) if t else leaf for leaf, t in zip(leaves, traced, strict=True)]
+        return fn(jax.tree.unflatten(structure, merged), key)
+
+    converted, outside = jax.closure_convert(of_leaves, key, inside)
+    arrays = [*inside, *outside]
+
+    def hoisted(key: jax.Array, *arrays: jax.Array) -> Any:
+        return converted(key, list(arrays[: len(inside)]), *arrays[len(inside) :])
+
     if not arrays:
         return hoisted, []
     by_value = _by_value(hoisted, key, arrays)
@@ -46,28 +67,30 @@ def hoist(fn: Callable[[jax.Array], Any], key: jax.Array) -> tuple[Callable[...,
 
 
 def guard(
-    fn: Callable[[jax.Array], Any],
+    fn: Callable[[Distribution, jax.Array], Any],
+    distribution: Distribution,
     key: jax.Array,
     *,
     severed: Callable[[list[Reach]], list[bool]],
     message: Callable[[str], str],
-    root: Any,
 ) -> Callable[[jax.Array], Any]:
-    """`fn`, which raises once it is differentiated with respect to an array that is severed.
+    """`fn` of a key alone, which raises once it is differentiated along an array that is severed.
 
     Args:
-        fn: a function of one key.
-        key: an example of its argument; nothing is computed with it.
-        severed: from the arrays that `fn` closes over to which of them lose their derivative.
+        fn: a function of the distribution and one key.
+        distribution: what the arrays belong to; their names are looked up in its params.
+        key: an example of the argument; nothing is computed with it.
+        severed: from the arrays that `fn` uses to which of them lose their derivative.
         message: from the name of the array to the text of the ``TypeError``.
-        root: the object in which the names of arrays are looked up.
     """
-    hoisted, reaches = hoist(fn, key)
+    hoisted, reaches = hoist(fn, distribution, key)
     refused = severed(reaches)
     if not any(refused):
-        return fn
+        return partial(fn, distribution)
     arrays = [
-        poisoned(reach.array, message(describe(reach.array, root))) if refuse else reach.array
+        poisoned(reach.array, message(describe(reach.array, distribution.params)))
+        if refuse
+        else reach.array
         for reach, refuse in zip(reaches, refused, strict=True)
     ]
     return lambda key: hoisted(key, *arrays)

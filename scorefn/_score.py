@@ -108,7 +108,7 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
             f"{x.shape}: with one sample there is no other one to average."
         )
     n = x.shape[axis]
-    x = x if weight is None else _gathered(x, axis)
+    x = x if weight is None else gathered(x, axis)
     # (sum - x) / (n - 1) cancels when x carries a large offset; this form does not.
     mean = jnp.mean(x, axis, keepdims=True)
     plain = mean - (x - mean) / (n - 1)
@@ -122,7 +122,7 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
 
 def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:
     """The sum of the other elements along an axis, for each element, without cancellation."""
-    x = _gathered(x, axis)
+    x = gathered(x, axis)
     # Two running sums instead of total - x: nothing of x_i itself remains through rounding.
     front = jax.lax.slice_in_dim(jnp.cumsum(x, axis), 0, x.shape[axis] - 1, axis=axis)
     back = jnp.flip(jnp.cumsum(jnp.flip(x, axis), axis), axis)
@@ -131,7 +131,7 @@ def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:
     return jnp.concatenate([edge, front], axis) + jnp.concatenate([back, edge], axis)
 
 
-def _gathered(x: jax.Array, axis: int) -> jax.Array:
+def gathered(x: jax.Array, axis: int) -> jax.Array:
     """The array with all of an axis on each device, as running sums need it.
 
     Where axes are sharded explicitly this has to be said; else the compiler sees to it.

@@ -289,12 +289,12 @@ def test_gumbel_rao_has_the_mean_of_straight_through_gumbel_softmax(temperature)
 
 
 def bit_rao_rule(logit, num_conditional, order=30):
-    """Uniforms [P, 1 + M]: the bit, and its conditional noise."""
+    """Half of the uniforms [P, 2 M] are for the bit, the others its conditional noise."""
     p = sigmoid(logit)
     u, w = legendre(order=order)
     rows = np.array(list(itertools.product(range(len(u)), repeat=num_conditional)))
     inner, weights = u[rows], w[rows].prod(1)
-    both = [np.concatenate([np.full((len(rows), 1), at), inner], 1) for at in (p / 2, (1 + p) / 2)]
+    both = [np.concatenate([np.full_like(inner, at), inner], 1) for at in (p / 2, (1 + p) / 2)]
     return noise_keys(np.concatenate(both)), np.concatenate([p * weights, (1 - p) * weights])
 
 

@@ -36,11 +36,11 @@ def perturbable(
     def draw_and_direction(key: jax.Array, direction: Direction) -> tuple[PyTree, PyTree]:
         draw_key, direction_key = jax.random.split(key)
         draw = guard(
-            distribution.draw,
+            Distribution.draw,
+            distribution,
             draw_key,
             severed=_severed,
             message=partial(_message, name),
-            root=distribution.params,
         )
         x = jax.tree.map(lambda leaf: first_order(leaf, name), draw(draw_key))
         leaves, structure = jax.tree.flatten(x)

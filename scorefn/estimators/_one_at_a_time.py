@@ -49,18 +49,16 @@ def replaced_terms(
         )
     rule = rules[family.name]
     family = _guarded(family, name)
-    draw = jax.eval_shape(distribution.draw, example(keys))
-
-    # The replaced costs are needed as numbers only: no derivative passes through them, at no cost
-    # in time or memory. What f closes over is named, so that a mixed derivative can be refused.
-    costs, closed_over = jax.closure_convert(lambda x: f(x)[0], jnp.zeros(draw.shape, draw.dtype))
-    fixed = stop(closed_over)
-    mixed = _no_mixed_derivative(list(family.params.values()), closed_over, name)
 
     def one(key: jax.Array) -> tuple[PyTree, PyTree]:
         key_draw, key_points = jax.random.split(key)
         x = distribution.stopped_draw(key_draw)
         cost, aux = f(x)
+        # The replaced costs are needed as numbers only: no derivative passes through them, at no
+        # cost in time or memory. What f closes over is named, so that a mixed one can be refused.
+        costs, closed_over = jax.closure_convert(lambda x: f(x)[0], x)
+        fixed = stop(closed_over)
+        mixed = _no_mixed_derivative(list(family.params.values()), closed_over, name)
         code = family.encode(x)
         points, zeros = rule(family, code, key_points)
         replaced = _replace_each(

@@ -102,7 +102,7 @@ class DisARM(Estimator):
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             z = bits.noise(key)
-            difference = jnp.sign(z) * (jnp.abs(z) >= jnp.abs(logits))
+            difference = jnp.where(jnp.abs(z) >= jnp.abs(logits), jnp.sign(z), 0)
             return _antithetic(f, bits, z, difference * jax.nn.sigmoid(jnp.abs(logits)) / 2)
 
         return vmap(one)(keys)
@@ -161,8 +161,9 @@ class ARMS(Estimator):
         )
         debias = jax.nn.sigmoid(jnp.abs(logits)) / (1 - both_given_one)
         shares = vmap(lambda key: jax.random.exponential(key, logits.shape, logits.dtype))(keys)
-        log_u = (n - 1) * (jnp.log(sum_of_others(shares)) - jnp.log(jnp.sum(shares, axis=0)))
-        one = (log_u < log_q) != (logits > 0)
+        total = jnp.sum(shares, axis=0, keepdims=True)
+        log_u = (n - 1) * (jnp.log(sum_of_others(shares)) - jnp.log(total))
+        one = (log_u < log_q[None]) != (logits > 0)[None]
 
         def evaluate(one: jax.Array) -> tuple[PyTree, jax.Array, PyTree]:
             cost, aux = f(bits.cast(one))
@@ -252,7 +253,7 @@ def _antithetic(
     f: Cost, bits: Bernoulli, noise: jax.Array, weight: jax.Array
 ) -> tuple[PyTree, PyTree]:
     """The mean cost of the draws at -noise and noise; their difference weighs the derivative."""
-    costs, aux = jax.vmap(f)(bits.draw_at(jnp.stack([-noise, noise])))
+    costs, aux = jax.vmap(lambda z: f(bits.draw_at(z)))(jnp.stack([-noise, noise]))
     zero = zero_along(bits.logits, weight)
 
     def attach(cost: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._arguments import example
-from .._distribution import Distribution, stop
+from .._distribution import Distribution, as_local, stop
 from .._factors import Bernoulli, read_factors
 from .._score import attach_score, leave_one_out
 from ._estimator import Cost, Estimator, PyTree, Vmap
@@ -150,12 +150,12 @@ def _slopes(cost: PyTree, pull_back: Callable[[PyTree], Any], size: int) -> PyTr
 
     def slope(i: int) -> jax.Array:
         def along(direction: jax.Array) -> jax.Array:
-            zeros = [jnp.zeros_like(leaf) for leaf in leaves]
+            zeros = as_local([jnp.zeros_like(leaf) for leaf in leaves], leaves)
             zeros[i] = direction.reshape(leaves[i].shape)
             (derivative,) = pull_back(jax.tree.unflatten(structure, zeros))
             return derivative.ravel()
 
-        directions = jnp.eye(leaves[i].size, dtype=leaves[i].dtype)
+        directions = as_local(jnp.eye(leaves[i].size, dtype=leaves[i].dtype), leaves)
         return jax.vmap(along)(directions).reshape(*leaves[i].shape, size)
 
     return jax.tree.unflatten(structure, [slope(i) for i in range(len(leaves))])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from .._arguments import check_number
 from .._distribution import Distribution, stop
 from .._poison import poisoned
+from .._score import gathered
 from ._directions import attached, pair_of_costs, perturbable
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
@@ -136,7 +137,7 @@ class RankedEvolutionStrategies(Estimator):
         )(keys)
 
         def attach(pair: jax.Array) -> jax.Array:
-            rank = _centred_ranks(stop(pair))
+            rank = _centred_ranks(gathered(stop(pair), 0))
             slope = slopes.reshape(slopes.shape + (1,) * (pair.ndim - 2)).astype(pair.dtype)
             return (pair[:, 0] + pair[:, 1]) / 2 + (rank[:, 0] - rank[:, 1]) * slope
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._arguments import check_number
-from .._distribution import Distribution, stop
+from .._distribution import Distribution, as_local, stop
 from ._directions import Direction, attached, pair_of_costs, perturbable, zero_along_tree
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
@@ -131,7 +131,7 @@ class ForwardGradient(Estimator):
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             x, v = draw(key, self.direction)
-            costs, slopes, aux = jax.jvp(f, (stop(x),), (v,), has_aux=True)
+            costs, slopes, aux = jax.jvp(f, (as_local(stop(x), v),), (v,), has_aux=True)
             zero = zero_along_tree(x, v)
             return jax.tree.map(lambda a, b: a + b * zero.astype(a.dtype), costs, slopes), aux
 

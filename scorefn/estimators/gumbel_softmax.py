@@ -195,7 +195,7 @@ class GumbelRao(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         def draw(factors: Factors, key: jax.Array) -> jax.Array:
-            draw_key, *keys = jax.random.split(key, 1 + self.num_conditional)
+            draw_key, noise_key = jax.random.split(key)
             hard = corner(factors, perturbed(factors, draw_key))
 
             def soft(key: jax.Array) -> jax.Array:
@@ -203,6 +203,7 @@ class GumbelRao(Estimator):
                 noisy = stop(perturbed_given(factors, hard, key)) + zeros_along(factors.logits)
                 return relaxed(factors, noisy / fixed(self.temperature, noisy))
 
-            return carried(hard, jnp.mean(jax.vmap(soft)(jnp.stack(keys)), axis=0))
+            softs = jax.vmap(soft)(jax.random.split(noise_key, self.num_conditional))
+            return carried(hard, jnp.mean(softs, axis=0))
 
         return through(self, draw, f, distribution, keys, vmap)

@@ -52,11 +52,11 @@ class Pathwise(Estimator):
     ) -> tuple[PyTree, PyTree]:
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             draw = guard(
-                distribution.draw,
+                Distribution.draw,
+                distribution,
                 key,
                 severed=_severed,
                 message=_message,
-                root=distribution.params,
             )
             return f(draw(key))
 

@@ -86,7 +86,6 @@ class REBAR(Estimator):
                 f"{_name(distribution)}. RELAX fits categories given by their index, LAX "
                 f"continuous draws, ScoreFunction every distribution."
             )
-        frozen = _without_params(lambda x: f(x)[0], stop(factors.logits.astype(factors.dtype)))
 
         def squash(z: jax.Array) -> jax.Array:
             z = z / jnp.asarray(self.temperature, z.dtype)
@@ -97,6 +96,7 @@ class REBAR(Estimator):
             choice, z, tied = _perturbed(factors, key)
             b = factors.cast(choice)
             cost, aux = f(b)
+            frozen = _without_params(lambda x: f(x)[0], stop(b))
             log_prob = factors.log_prob(b)
 
             def term(cost: jax.Array, free: jax.Array, tied: jax.Array) -> jax.Array:
@@ -228,17 +228,17 @@ class LAX(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        def draw_and_log_prob(key: jax.Array) -> tuple[Any, jax.Array]:
+        def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
             x = distribution.draw(key)
             return x, distribution.log_density(stop(x))
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             draw = guard(
                 draw_and_log_prob,
+                distribution,
                 key,
                 severed=_severed,
                 message=_message,
-                root=distribution.params,
             )
             x, log_prob = draw(key)
             return _controlled(self, f, stop(x), log_prob, x, stop(x))

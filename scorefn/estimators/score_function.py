@@ -67,17 +67,17 @@ class ScoreFunction(Estimator):
     ) -> tuple[PyTree, PyTree]:
         self.baseline.check_samples(len(keys))
 
-        def draw_and_log_prob(key: jax.Array) -> tuple[Any, jax.Array]:
+        def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
             x = distribution.stopped_draw(key)
             return x, distribution.log_density(x)
 
         def one(key: jax.Array) -> Any:
             draw = guard(
                 draw_and_log_prob,
+                distribution,
                 key,
                 severed=_severed,
                 message=_message,
-                root=distribution.params,
             )
             x, log_prob = draw(key)
             weight = self.baseline.weight(x, distribution)
