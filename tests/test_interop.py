@@ -503,6 +503,8 @@ DERIVED = {
     "distrax.Beta",
     "distrax.Dirichlet",
     "distrax.MixtureSameFamily",
+    "distrax.MultivariateNormalFullCovariance",
+    "distrax.MultivariateNormalTri",
     "numpyro.Categorical-probs",
 }
 # The parameters are closed over by the model, where no pytree shows them.
