@@ -298,15 +298,10 @@ def test_f_is_evaluated_as_often_as_stated(estimator):
         jax.debug.callback(lambda _: count.append(1), x)
         return jnp.sum(x)
 
-    def evaluations(distribution):
-        count.clear()
-        jax.block_until_ready(sf.expectation(f, distribution, KEY, estimator, num_samples=3))
-        jax.effects_barrier()
-        return len(count)
-
-    assert evaluations(distrax.Normal(X, 1.0)) == 3 * int(estimator.evaluations[0])
-    forward = isinstance(estimator, sf.ForwardGradient)
-    assert evaluations(sf.Deterministic(X)) == (1 if forward else 6)
+    value = sf.expectation(f, sf.Deterministic(X), KEY, estimator, num_samples=3)
+    jax.block_until_ready(value)
+    jax.effects_barrier()
+    assert len(count) == 3 * int(estimator.evaluations[0])
 
 
 def test_forward_gradients_pass_a_while_loop_that_reverse_mode_refuses():

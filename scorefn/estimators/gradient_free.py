@@ -88,9 +88,8 @@ class ForwardGradient(Estimator):
 
     Unbiased, to first order, if f has a forward derivative: it may hold a ``while_loop`` that
     reverse mode refuses, and no memory grows with its length. One evaluation of f and of its
-    derivative for each term; for parameters the value of f is computed once for all. For n
-    parameters and the gradient g the total variance is ``(n - 1) |g|^2`` with signs and
-    ``(n + 1) |g|^2`` with normal directions.
+    derivative for each term. For n parameters and the gradient g the total variance is
+    ``(n - 1) |g|^2`` with signs and ``(n + 1) |g|^2`` with normal directions.
 
     It is meant for parameters, ``Deterministic(params)``; any distribution with a differentiable
     sampler will do: this is then `Pathwise` with df/dx estimated.
