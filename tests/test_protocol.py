@@ -146,8 +146,6 @@ EVALUATIONS = {
     "GO": lambda n: 3 * n,
     "REBAR": lambda n: 3 * n,
     "SumAndSample": lambda n: n + 1,
-    # All terms share their value, at one point; each has a forward derivative of its own.
-    "ForwardGradient": lambda _: 1,
 }
 
 
