@@ -61,9 +61,19 @@ def _learned() -> sf.Baseline:
     return sf.LearnedBaseline(_affine, jnp.array([1.5, 2.0]), jnp.array(0.4))
 
 
+def _array(problem: Problem, values: Any) -> jax.Array:
+    """An array of the precision of the problem."""
+    return jnp.asarray(values, jax.tree.leaves(problem.params)[0].dtype)
+
+
 def _wide(problem: Problem) -> sf.Distribution:
     """A proposal that covers the Gaussian problem."""
-    return problem.distribution({"mean": jnp.array(0.2), "log_scale": jnp.array(0.3)})
+    params = {"mean": _array(problem, 0.2), "log_scale": _array(problem, 0.3)}
+    return problem.distribution(params)
+
+
+def _rodeo(problem: Problem) -> sf.Estimator:
+    return sf.RODEO(_value_and_slope, _array(problem, [0.5, 2.0]))
 
 
 def _sum(params: Any, x: Any) -> Any:
@@ -107,7 +117,7 @@ ENTRIES = [
     Entry("RELAX", lambda _: sf.RELAX(_sum, jnp.array(1.5)), BITS, **APART),
     Entry("LAX", lambda _: sf.LAX(_sum, jnp.array(1.5)), ("chain",), **APART),
     Entry("DoubleCV", lambda _: sf.DoubleCV(), BITS, **COUPLED),
-    Entry("RODEO", lambda _: sf.RODEO(_value_and_slope, jnp.array([0.5, 2.0])), BITS, **COUPLED),
+    Entry("RODEO", _rodeo, BITS, **COUPLED),
     Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("SelfNormalised", lambda p: sf.SelfNormalised(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("GumbelSoftmax", lambda _: sf.GumbelSoftmax(0.5), BITS, **APART),

@@ -417,18 +417,11 @@ def test_checks_of_keys_and_of_tracers_find_nothing(entry: Entry, kind: str) -> 
     assert jnp.all(jnp.isfinite(grad))
 
 
-# Known to promote a rank or, with x64 on, a dtype, where JAX is told to refuse it: to be mended.
-PROMOTES = {"SPSA", "ES", "RankedES"}
-PROMOTES_X64 = PROMOTES | {"RODEO", "ImportanceWeighted", "SelfNormalised"}
-
-
 @pytest.mark.parametrize("precision", [False, True], ids=["x32", "x64"])
 @pytest.mark.parametrize(("entry", "kind"), each())
 def test_float32_stays_float32_under_strict_promotion(
-    entry: Entry, kind: str, request: pytest.FixtureRequest, *, precision: bool
+    entry: Entry, kind: str, *, precision: bool
 ) -> None:
-    if entry.name in (PROMOTES_X64 if precision else PROMOTES):
-        request.applymarker(pytest.mark.xfail(reason="promotes", strict=False))
     with (
         jax.enable_x64(new_val=precision),
         jax.numpy_dtype_promotion("strict"),

@@ -58,7 +58,8 @@ def pair_of_costs(
     x, v = draw(key, direction)
 
     def both(x: jax.Array, v: jax.Array) -> jax.Array:
-        return stop(x) + step.astype(x.dtype) * jnp.stack([v, -v])
+        move = step.astype(x.dtype) * v
+        return jnp.stack([stop(x) + move, stop(x) - move])
 
     costs, aux = jax.vmap(f)(jax.tree.map(both, x, v))
     zero = zero_along_tree(x, v)
