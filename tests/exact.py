@@ -1,11 +1,8 @@
 """Exact means and variances of an estimator: every draw that there is, through the real keys.
 
-A random key that carries its own noise makes this possible. Its data are uniform numbers:
-``jax.random.uniform(key)`` returns the first of them, ``fold_in(key, i)`` and ``split`` pick the
-part that belongs to sample i. Every sampler, estimator and `expectation` runs on such keys as it
-is, unaware. One key for each point of a tensor-product rule (the middle of each piece of a finite
-distribution's inverse, Gauss-Hermite nodes for a Gaussian), each with its weight, gives means and
-variances up to rounding; a key that is used twice shows as a bias.
+One key that carries its own noise for each point of a tensor-product rule (the middle of each piece
+of a finite distribution's inverse, Gauss-Hermite nodes for a Gaussian), each with its weight, gives
+means and variances up to rounding.
 """
 
 import itertools
@@ -20,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jax.extend.random import define_prng_impl
 from jax.flatten_util import ravel_pytree
+from noise import noise_keys
 
 import scorefn as sf
 
@@ -29,62 +26,6 @@ PyTree = Any
 
 # A program that runs once takes its time to compile: let that be short.
 FAST = {"xla_backend_optimization_level": 0}
-
-# ---------------------------------------------------------------- keys that carry their own noise
-
-_CAPACITY = 12  # uniform numbers in one key
-
-
-def _seed(seed: Any) -> jax.Array:
-    del seed
-    return jnp.zeros((1 + 2 * _CAPACITY,), jnp.uint32)
-
-
-def _part(data: jax.Array, width: jax.Array, i: jax.Array) -> jax.Array:
-    """The key whose noise begins at number ``i * width`` and which owns `width` numbers."""
-    shift = -2 * (width * i.astype(jnp.uint32)).astype(jnp.int32)
-    return jnp.concatenate([width[None], jnp.roll(data[1:], shift)])
-
-
-def _fold_in(data: jax.Array, i: jax.Array) -> jax.Array:
-    return _part(data, data[0], i)
-
-
-def _split(data: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    n = math.prod(shape)
-    parts = jax.vmap(partial(_part, data, data[0] // np.uint32(n)))(jnp.arange(n))
-    return parts.reshape(*shape, *data.shape)
-
-
-def _random_bits(data: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    n = math.prod(shape)
-    assert n <= _CAPACITY, "more noise was asked for than one key carries"
-    high, low = data[1 : 1 + 2 * n].reshape(n, 2).T
-    if bit_width == 32:
-        return high.reshape(shape)
-    return (high.astype(jnp.uint64) << np.uint64(32) | low).reshape(shape)
-
-
-_NOISE = define_prng_impl(
-    key_shape=(1 + 2 * _CAPACITY,),
-    seed=_seed,
-    split=_split,
-    random_bits=_random_bits,
-    fold_in=_fold_in,
-    name="noise",
-    tag="noise",
-)
-
-
-def noise_key(uniforms: jax.Array, width: int) -> jax.Array:
-    """The key that deals out these numbers in (0, 1), `width` to each ``fold_in``."""
-    assert uniforms.size <= _CAPACITY, "more noise than one key carries"
-    bits = (uniforms * 2.0**52).astype(jnp.uint64) << np.uint64(12)
-    words = jnp.stack([bits >> np.uint64(32), bits & np.uint64(2**32 - 1)], -1)
-    words = words.astype(jnp.uint32).reshape(-1)
-    data = jnp.pad(words, (0, 2 * _CAPACITY - words.size))
-    data = jnp.concatenate([jnp.full((1,), width, jnp.uint32), data])
-    return jax.random.wrap_key_data(data, impl=_NOISE)
 
 
 @dataclass(frozen=True)
@@ -140,13 +81,13 @@ def exact_moments(
     rule = noise**num_samples
 
     @partial(jax.jit, compiler_options=FAST)
-    def run(points: jax.Array, weights: jax.Array) -> tuple[PyTree, PyTree]:
-        values = jax.vmap(lambda row: fn(noise_key(row, noise.width)))(points)
+    def run(keys: jax.Array, weights: jax.Array) -> tuple[PyTree, PyTree]:
+        values = jax.vmap(fn)(keys)
         mean = jax.tree.map(lambda v: jnp.tensordot(weights, v, 1), values)
         squares = jax.tree.map(lambda v, m: jnp.square(v - m), values, mean)
         return mean, jax.tree.map(lambda v: jnp.tensordot(weights, v, 1), squares)
 
-    return run(rule.points, rule.weights)
+    return run(noise_keys(rule.points, noise.width), rule.weights)
 
 
 def folded(key: jax.Array, num_samples: int) -> jax.Array:

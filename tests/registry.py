@@ -63,7 +63,7 @@ def _learned() -> sf.Baseline:
 
 def _array(problem: Problem, values: Any) -> jax.Array:
     """An array of the precision of the problem."""
-    return jnp.asarray(values, jax.tree.leaves(problem.params)[0].dtype)
+    return jnp.asarray(values, jnp.asarray(jax.tree.leaves(problem.params)[0]).dtype)
 
 
 def _wide(problem: Problem) -> sf.Distribution:

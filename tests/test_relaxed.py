@@ -11,7 +11,7 @@ import numpy as np
 import numpyro.distributions as numpyro
 import optax
 import pytest
-from exact import derivatives, hermite, noise_key
+from exact import derivatives, hermite
 from noise import noise_keys
 
 import scorefn as sf
@@ -321,9 +321,9 @@ def test_lax_is_unbiased_at_every_order(estimator):
     noise = hermite(9)
     params = jax.tree.map(jnp.asarray, NORMAL)
 
-    def term(params, point):
+    def term(params, key):
         f, normal = normal_problem(params)
-        return estimator(f, normal, noise_key(point, 1)[None])[0]
+        return estimator(f, normal, key[None])[0]
 
     def expected(params):
         mean, variance = params["mean"], jnp.exp(2 * params["log_scale"])
@@ -331,8 +331,8 @@ def test_lax_is_unbiased_at_every_order(estimator):
         square = mean**2 + variance
         return 0.5 * cube - 2 * mean + mean * square + params["shift"] * mean
 
-    each = jit(jax.vmap(lambda point: derivatives(lambda p: term(p, point), params, 2)))
-    means = [jnp.tensordot(noise.weights, x, 1) for x in each(jnp.asarray(noise.points))]
+    each = jit(jax.vmap(lambda key: derivatives(lambda p: term(p, key), params, 2)))
+    means = [jnp.tensordot(noise.weights, x, 1) for x in each(noise_keys(noise.points))]
     for mean, exact in zip(means, derivatives(expected, params, 2), strict=True):
         np.testing.assert_allclose(mean, exact, rtol=0, atol=1e-10)
 
@@ -415,17 +415,12 @@ def variance(estimator, keys, weights):
     return weights @ gradients**2 - (weights @ gradients) ** 2
 
 
-def folded_keys(uniforms):
-    # `fold_in(key, 0)` hands on the first eighth of the numbers of such a key.
-    return noise_keys(np.repeat(uniforms, 8, axis=1))
-
-
 @pytest.mark.parametrize(
     "estimator", [sf.REBAR(0.7, 0.6), sf.RELAX(sigmoid_surrogate, PARAMS)], ids=["rebar", "relax"]
 )
 def test_squared_gradient_has_the_derivative_of_the_variance_as_its_mean(estimator):
     uniforms, weights = bits_rule((0.4,))
-    keys = folded_keys(uniforms)
+    keys = noise_keys(uniforms)
     estimator = jax.tree.map(jnp.asarray, estimator)
 
     def single(key):
@@ -454,7 +449,7 @@ def test_squared_gradient_is_the_second_moment():
 )
 def test_learning_lowers_the_variance(estimator):
     uniforms, weights = bits_rule((0.4,))
-    keys = folded_keys(uniforms)
+    keys = noise_keys(uniforms)
     start = jax.tree.map(jnp.asarray, estimator)
     adam = optax.adam(0.02)
 
