@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from dataclasses import field, replace
+from functools import reduce
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from ._distribution import Distribution, stop
+from ._record import record
 from ._score import leave_one_out
 
 PyTree = Any
@@ -59,8 +60,7 @@ class Baseline(ABC):
             )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class LeaveOneOut(Baseline):
     """The mean cost of the other samples of the same call: the default, and nothing to tune.
 
@@ -84,8 +84,7 @@ class LeaveOneOut(Baseline):
         return jax.tree.map(leave_one_out, costs)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class OptimalBaseline(Baseline):
     """The mean cost of the other samples, weighed by the squared norms of their scores.
 
@@ -125,8 +124,7 @@ class OptimalBaseline(Baseline):
         return reduce(jnp.add, [jnp.sum(jnp.square(s.astype(wide))) for s in score])
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class ConstantBaseline(Baseline):
     """A constant chosen beforehand; 0 is plain REINFORCE.
 
@@ -149,10 +147,7 @@ class ConstantBaseline(Baseline):
         return _repeated(self.value, costs, "ConstantBaseline.value")
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["decay", "total", "weight_sum"], meta_fields=[]
-)
-@dataclass(frozen=True)
+@record()
 class MovingAverage(Baseline):
     """The exponentially weighted mean of the costs of earlier calls.
 
@@ -206,8 +201,7 @@ class MovingAverage(Baseline):
         )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["params", "inputs"], meta_fields=["apply"])
-@dataclass(frozen=True)
+@record(static=["apply"])
 class LearnedBaseline(Baseline):
     """A function with parameters of its own, trained in the same backward pass as the model.
 

@@ -1,17 +1,16 @@
 """A point mass: parameters as a distribution, for estimators that treat f as a black box."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ._record import record
+
 PyTree = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class Deterministic:
     """All mass at one point: every draw is the value itself, and derivatives pass through it.
 

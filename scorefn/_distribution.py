@@ -2,22 +2,18 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from dataclasses import field, replace
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ._arguments import is_float, is_number
+from ._record import record
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params"],
-    meta_fields=["log_prob", "sample"],
-)
-@dataclass(frozen=True)
+@record(static=["log_prob", "sample"])
 class Distribution:
     """Any distribution whose log-density can be written down: two pure functions and parameters.
 

@@ -1,7 +1,5 @@
 """Independent discrete factors: three small records, and how they are read off any library."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +8,10 @@ from jax.typing import DTypeLike
 
 from ._arguments import wide
 from ._distribution import Distribution
+from ._record import record
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["logits"], meta_fields=["dtype"])
-@dataclass(frozen=True)
+@record(static=["dtype"])
 class Bernoulli:
     """Independent bits, given by plain logits.
 
@@ -60,8 +58,7 @@ class Bernoulli:
         return bits.astype(jnp.asarray(self.logits).dtype if self.dtype is None else self.dtype)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["logits"], meta_fields=["dtype"])
-@dataclass(frozen=True)
+@record(static=["dtype"])
 class Categorical:
     """Independent categories, given by plain logits.
 
@@ -92,8 +89,7 @@ class Categorical:
         return index.astype(self.dtype)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["logits"], meta_fields=["dtype"])
-@dataclass(frozen=True)
+@record(static=["dtype"])
 class OneHotCategorical:
     """Independent categories whose draws are one-hot vectors, given by plain logits.
 

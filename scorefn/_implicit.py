@@ -1,8 +1,6 @@
 """Implicit reparameterisation: a draw that carries the derivative of its distribution function."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +9,7 @@ from jax.scipy.special import logsumexp, ndtr
 from jax.scipy.stats import norm
 
 from ._distribution import stop
+from ._record import record
 
 PyTree = Any
 
@@ -105,12 +104,7 @@ def implicit_reparameterization(
     return draw(floats, x)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["logits", "loc", "scale"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
+@record()
 class NormalMixture:
     r"""Independent mixtures of Normals, whose draws can be differentiated in all parameters.
 

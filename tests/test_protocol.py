@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -63,6 +64,17 @@ def test_the_registry_holds_every_public_estimator_and_baseline() -> None:
     built = {type(entry.build(problem(entry.kinds[0]))) for entry in ENTRIES}
     assert built == set(public(sf.Estimator))
     assert {type(build()) for build in BASELINES.values()} == set(public(sf.Baseline))
+
+
+def test_structures_differ_where_classes_do() -> None:
+    # jit compares structures to find the program of a call: equal ones would share it.
+    logits = jnp.zeros(2)
+    built = [param.values[0]() for param in values()]
+    built += [kind(logits) for kind in (sf.Bernoulli, sf.Categorical, sf.OneHotCategorical)]
+    built += [sf.Deterministic(logits), sf.NormalMixture(logits, logits, logits)]
+    for one, other in itertools.combinations(built, 2):
+        if type(one) is not type(other):
+            assert jax.tree.structure(one) != jax.tree.structure(other), (one, other)
 
 
 @pytest.mark.parametrize("build", values())

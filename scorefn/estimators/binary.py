@@ -1,7 +1,6 @@
 """Estimators for independent bits: antithetic and coupled draws, and single flips."""
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import ClassVar
 
 import jax
@@ -11,12 +10,12 @@ from .._arguments import example
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, read_factors
 from .._poison import first_order
+from .._record import record
 from .._score import leave_one_out, sum_of_others, zero_along
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class ARM(Estimator):
     r"""Augment-REINFORCE-merge: a pair of antithetic draws, weighed by their common noise.
 
@@ -60,8 +59,7 @@ class ARM(Estimator):
         return vmap(one)(keys)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class DisARM(Estimator):
     r"""ARM with its noise integrated out: a pair of antithetic draws, also known as U2G.
 
@@ -108,8 +106,7 @@ class DisARM(Estimator):
         return vmap(one)(keys)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class ARMS(Estimator):
     r"""Antithetic REINFORCE with many samples: K mutually antithetic draws, leave-one-out.
 
@@ -179,8 +176,7 @@ class ARMS(Estimator):
         return jax.tree.map(attach, costs), aux
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class BitFlip(Estimator):
     r"""One bit, chosen uniformly, is flipped.
 

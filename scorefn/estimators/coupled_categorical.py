@@ -1,7 +1,6 @@
 """An estimator for independent categories: a pair of draws, coupled stick by stick."""
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import ClassVar
 
 import jax
@@ -11,12 +10,12 @@ from .._arguments import example, wide
 from .._distribution import Distribution, stop
 from .._factors import Categorical, OneHotCategorical, read_factors
 from .._poison import first_order
+from .._record import record
 from .._score import attach_score, zero_along
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class CoupledCategorical(Estimator):
     r"""A pair of antithetic draws by stick-breaking, importance-weighted: DisARM-IW.
 

@@ -1,8 +1,7 @@
 """Leave-one-out whose costs and whose baselines are both corrected by a linear extrapolation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,12 +10,12 @@ import jax.numpy as jnp
 from .._arguments import example
 from .._distribution import Distribution, as_local, stop
 from .._factors import Bernoulli, read_factors
+from .._record import record
 from .._score import attach_score, leave_one_out
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["coefficient"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class DoubleCV(Estimator):
     r"""Leave-one-out with a linear extrapolation of f as a control variate, used twice.
 

@@ -2,8 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import field
 from typing import Any, ClassVar
 
 import jax
@@ -13,11 +12,11 @@ import numpy as np
 from .._arguments import example, wide
 from .._distribution import Distribution
 from .._factors import Bernoulli, read_factors
+from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["support"], meta_fields=["max_size"])
-@dataclass(frozen=True)
+@record(static=["max_size"])
 class Enumerate(Estimator):
     r"""The exact sum over a finite support: no variance, and the oracle for everything else.
 

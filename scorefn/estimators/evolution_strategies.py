@@ -1,7 +1,5 @@
 """Evolution strategies: a black box smoothed by Gaussian noise on its parameters."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import jax
@@ -10,13 +8,13 @@ import jax.numpy as jnp
 from .._arguments import check_number
 from .._distribution import Distribution, stop
 from .._poison import poisoned
+from .._record import record
 from .._score import gathered
 from ._directions import attached, pair_of_costs, perturbable
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["scale"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class EvolutionStrategies(Estimator):
     r"""Antithetic Gaussian smoothing: unbiased for the smoothed objective, not for f itself.
 
@@ -78,8 +76,7 @@ class EvolutionStrategies(Estimator):
         )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["scale"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class RankedEvolutionStrategies(Estimator):
     r"""BIASED on purpose: evolution strategies on the ranks of the costs, not on the costs.
 

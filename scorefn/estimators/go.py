@@ -1,20 +1,19 @@
 """General and one-sample gradients: ordered discrete draws take one step up."""
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import field
 from typing import ClassVar
 
 import jax
 
 from .._arguments import check_count
 from .._distribution import Distribution
+from .._record import record
 from .._weak_derivatives import ONE_STEP
 from ._estimator import Cost, Estimator, PyTree, Vmap
 from ._one_at_a_time import replaced_terms
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["chunk_size"])
-@dataclass(frozen=True)
+@record(static=["chunk_size"])
 class GO(Estimator):
     r"""The general and one-sample (GO) gradient, for ordered discrete factors.
 

@@ -1,7 +1,6 @@
 """Derivatives of a black box along random directions: finite differences and forward mode."""
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import field
 from typing import ClassVar
 
 import jax
@@ -9,12 +8,12 @@ import jax.numpy as jnp
 
 from .._arguments import check_number
 from .._distribution import Distribution, as_local, stop
+from .._record import record
 from ._directions import Direction, attached, pair_of_costs, perturbable, zero_along_tree
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["step"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class SPSA(Estimator):
     r"""BIASED by O(step^2): simultaneous perturbation, two evaluations of a black box f.
 
@@ -75,8 +74,7 @@ class SPSA(Estimator):
         )(keys)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["direction"])
-@dataclass(frozen=True)
+@record(static=["direction"])
 class ForwardGradient(Estimator):
     r"""The derivative along one random direction, by forward mode: no backward pass through f.
 

@@ -1,7 +1,6 @@
 """Relaxed bits and one-hot categories, and straight-through surrogates made of them."""
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import field
 from typing import ClassVar
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 
 from .._arguments import check_count, check_number
 from .._distribution import Distribution, stop
+from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap
 from ._surrogate import (
     Factors,
@@ -23,8 +23,7 @@ from ._surrogate import (
 )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["temperature"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class GumbelSoftmax(Estimator):
     r"""BIASED: the draw itself is relaxed, to a point between its values; also called Concrete.
 
@@ -82,8 +81,7 @@ class GumbelSoftmax(Estimator):
         return through(self, draw, f, distribution, keys, vmap)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["temperature"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class StraightThroughGumbelSoftmax(Estimator):
     r"""BIASED: f is differentiated at the draw, which is differentiated as if it were relaxed.
 
@@ -139,10 +137,7 @@ class StraightThroughGumbelSoftmax(Estimator):
         return through(self, draw, f, distribution, keys, vmap)
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["temperature"], meta_fields=["num_conditional"]
-)
-@dataclass(frozen=True)
+@record(static=["num_conditional"])
 class GumbelRao(Estimator):
     r"""BIASED: straight-through Gumbel-softmax, averaged over the noise that gives the same draw.
 

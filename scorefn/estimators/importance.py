@@ -1,7 +1,6 @@
 """Importance weighting: draws come from another distribution than the one asked about."""
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import field
 from typing import Any, ClassVar
 
 import jax
@@ -10,11 +9,11 @@ import jax.numpy as jnp
 from .._arguments import example
 from .._baselines import Baseline, LeaveOneOut
 from .._distribution import Distribution, as_distribution, stop
+from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["proposal", "baseline"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class ImportanceWeighted(Estimator):
     r"""Draws from a proposal q, weighed by how likely the distribution p makes them: off-policy.
 
@@ -98,8 +97,7 @@ class ImportanceWeighted(Estimator):
         return self.baseline.train(terms, stopped), aux
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["proposal"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class SelfNormalised(Estimator):
     r"""BIASED by O(1/n): importance weights divided by their sum; densities need no normaliser.
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,11 +12,11 @@ from .._arguments import check_count, example, wide
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, Factors, read_factors
 from .._poison import first_order
+from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["chunk_size"])
-@dataclass(frozen=True)
+@record(static=["chunk_size"])
 class LocalExpectation(Estimator):
     r"""Every coordinate is summed over its values in turn, with the others as they were drawn.
 

@@ -1,20 +1,19 @@
 """Weak derivatives: the derivative of a distribution is a difference of two others."""
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import field
 from typing import ClassVar
 
 import jax
 
 from .._arguments import check_count
 from .._distribution import Distribution
+from .._record import record
 from .._weak_derivatives import WEAK
 from ._estimator import Cost, Estimator, PyTree, Vmap
 from ._one_at_a_time import replaced_terms
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["chunk_size"])
-@dataclass(frozen=True)
+@record(static=["chunk_size"])
 class MeasureValued(Estimator):
     r"""The measure-valued derivative, also called the weak derivative.
 

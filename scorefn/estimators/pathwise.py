@@ -1,18 +1,16 @@
 """Reparameterisation: the derivative flows through the draw itself."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import jax
 
 from .._distribution import Distribution
 from .._guard import Reach, guard
+from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class Pathwise(Estimator):
     r"""The pathwise derivative: f is differentiated through the draw.
 

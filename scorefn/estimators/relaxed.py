@@ -1,8 +1,7 @@
 """Estimators whose control variate is a relaxation of the draw, with its pathwise derivative."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import field, replace
 from typing import Any, ClassVar
 
 import jax
@@ -12,14 +11,12 @@ from .._arguments import example, is_float
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli, Categorical, Factors, OneHotCategorical, read_factors
 from .._guard import Reach, guard
+from .._record import record
 from .._score import attach_score
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["temperature", "coefficient"], meta_fields=[]
-)
-@dataclass(frozen=True)
+@record()
 class REBAR(Estimator):
     r"""The score function, with f of the relaxed draw as its control variate.
 
@@ -109,8 +106,7 @@ class REBAR(Estimator):
         return vmap(one)(keys)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["surrogate"])
-@dataclass(frozen=True)
+@record(static=["surrogate"])
 class RELAX(Estimator):
     r"""The score function, with a learned function of the continuous draw as control variate.
 
@@ -177,8 +173,7 @@ class RELAX(Estimator):
         return vmap(one)(keys)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["surrogate"])
-@dataclass(frozen=True)
+@record(static=["surrogate"])
 class LAX(Estimator):
     r"""The score function, with a learned function as control variate; for continuous draws.
 

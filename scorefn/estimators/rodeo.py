@@ -1,7 +1,7 @@
 """Leave-one-out with control variates made of a discrete Stein operator."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,17 +10,13 @@ import jax.numpy as jnp
 
 from .._arguments import is_float
 from .._distribution import Distribution, stop
+from .._record import record
 from .._score import attach_score, leave_one_out
 from ._estimator import Cost, Estimator, PyTree, Vmap
 from .double_cv import Draws, draw_with_slopes, lined_up, with_leave_one_out
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "alpha", "beta"],
-    meta_fields=["surrogate"],
-)
-@dataclass(frozen=True)
+@record(static=["surrogate"])
 class RODEO(Estimator):
     r"""Leave-one-out with two learned control variates, one for the baselines, one for the score.
 

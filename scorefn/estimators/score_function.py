@@ -1,7 +1,6 @@
 """The log-derivative trick: the derivative of the probability, weighed by the cost."""
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import field
 from typing import Any, ClassVar
 
 import jax
@@ -9,12 +8,12 @@ import jax
 from .._baselines import Baseline, LeaveOneOut
 from .._distribution import Distribution, stop
 from .._guard import Reach, guard
+from .._record import record
 from .._score import attach_score
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["baseline"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class ScoreFunction(Estimator):
     r"""The score-function estimator, also called REINFORCE or the likelihood-ratio method.
 

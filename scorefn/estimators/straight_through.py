@@ -1,7 +1,5 @@
 """Straight-through surrogates: f is differentiated at the draw of bits or one-hot categories."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import jax
@@ -10,12 +8,12 @@ import jax.numpy as jnp
 from .._arguments import check_number
 from .._distribution import Distribution, stop
 from .._factors import Bernoulli
+from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap
 from ._surrogate import Factors, carried, corner, fixed, perturbed, relaxed, through, zeros_along
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class StraightThrough(Estimator):
     r"""BIASED: f is differentiated at the draw, as if the draw were its own mean.
 
@@ -64,8 +62,7 @@ class StraightThrough(Estimator):
         return through(self, draw, f, distribution, keys, vmap)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["temperature"], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class ReinMax(Estimator):
     r"""BIASED, except for quadratic f: straight-through of second order, by Heun's rule.
 

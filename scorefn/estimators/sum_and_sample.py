@@ -1,7 +1,5 @@
 """Estimators for one categorical factor: some categories are summed, one of the rest is drawn."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -9,13 +7,13 @@ import jax.numpy as jnp
 
 from .._arguments import check_count, example
 from .._distribution import Distribution, stop
+from .._record import record
 from .._score import attach_score, leave_one_out
 from ._estimator import Cost, Estimator, PyTree, Vmap
 from ._one_factor import OneFactor, one_factor
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["size"])
-@dataclass(frozen=True)
+@record(static=["size"])
 class SumAndSample(Estimator):
     r"""The most probable categories are summed exactly, and one of the others is drawn.
 
@@ -85,8 +83,7 @@ class SumAndSample(Estimator):
         return _added_up(factor, indices, costs), aux
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["size"])
-@dataclass(frozen=True)
+@record(static=["size"])
 class StochasticSumAndSample(Estimator):
     r"""`SumAndSample` whose summed categories are drawn too, without replacement.
 

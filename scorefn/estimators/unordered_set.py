@@ -1,8 +1,6 @@
 """An estimator for one categorical factor: a set of distinct categories, weighed as a set."""
 
 import itertools
-from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import jax
@@ -11,6 +9,7 @@ import numpy as np
 
 from .._arguments import example
 from .._distribution import Distribution, stop
+from .._record import record
 from .._score import attach_score
 from ._estimator import Cost, Estimator, PyTree, Vmap
 from ._one_factor import one_factor
@@ -19,8 +18,7 @@ from ._one_factor import one_factor
 _MOST = 12
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
+@record()
 class UnorderedSet(Estimator):
     r"""Distinct categories, drawn without replacement and weighed as a set; baseline built in.
 
