@@ -24,7 +24,7 @@ class Estimator(ABC):
     derivatives of ``E[f(x)]``. Because the keys are an argument, handing in every possible draw of
     a finite distribution proves an estimator unbiased exactly.
 
-    A new estimator is a `record`, a frozen dataclass that is a pytree, with the one method `terms` and
+    A new estimator is a `record` (a frozen dataclass and a pytree) with the one method `terms` and
     the facts below, from which the table in the documentation is made.
 
     Attributes:
