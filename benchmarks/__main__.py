@@ -64,11 +64,11 @@ def _chosen(parser: argparse.ArgumentParser, asked: list[str] | None) -> list[st
 
 
 def _markdown(parser: argparse.ArgumentParser, out: Path) -> int:
-    for name, table in _tables.MARKDOWN.items():
-        path = out / f"{name}.json"
+    for name, (suite, table) in _tables.MARKDOWN.items():
+        path = out / f"{suite}.json"
         if not path.exists():
-            parser.error(f"there are no results {path.name} in {out}; run the suite {name} first")
-        sys.stdout.write(table(_store.read(path)))
+            parser.error(f"there are no results {path.name} in {out}; run the suite {suite} first")
+        sys.stdout.write(f"<!-- table:{name} -->\n{table(_store.read(path))}<!-- /table -->\n")
     return 0
 
 

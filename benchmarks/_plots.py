@@ -34,9 +34,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def panels(rows: int, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure with a grid of axes, [rows, columns]; it belongs to no window."""
-    figure = Figure(figsize=(3.1 * columns + 0.6, 2.5 * rows + 0.9), layout="constrained")
+def panels(
+    rows: int, columns: int, *, size: tuple[float, float] = (3.1, 2.5), **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of axes, [rows, columns], each of that size; it belongs to no window."""
+    width, height = size
+    figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.9), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

@@ -1,6 +1,6 @@
 """Tables: on the terminal, and in markdown made from the committed json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ HEADERS = {
     "evaluations": "evals",
     "exact_variance": "exact",
     "bias_z": "bias z",
+    "relative_variance": "rel var",
+    "relative_bias": "rel bias",
     "time_us": "µs",
     "variance_x_time": "var × µs",
 }
@@ -36,6 +38,8 @@ def terminal(suite: Suite, results: Results) -> Table:
     # Narrow enough for 80 columns.
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     columns = [name for name in varied if name not in ONLY_IN_FILES]
+    if any(row["exact_variance"] is None for row in shown):
+        columns.remove("exact_variance")
     for name in columns:
         text = any(isinstance(row[name], str) for row in shown)
         table.add_column(HEADERS.get(name, name), justify="left" if text else "right", no_wrap=True)
@@ -75,10 +79,53 @@ def logistic_regression(results: Results) -> str:
         cells += [_short(found[stage]["variance"]) for stage in stages]
         cells += [_short(found[last]["time_us"]), _short(found[last]["variance_x_time"])]
         lines.append([*cells, _short(curve["elbo"][-1], ".1f")])
+    return _markdown(lines)
+
+
+def bits(results: Results) -> str:
+    """Variances relative to leave-one-out (2) where draws are bits, one estimator a line."""
+    columns = [("separable", 0.5), ("separable", 0.9), ("quadratic", 1.0)]
+    columns += [("vae", stage) for stage in results["settings"]["stages"]]
+    last = columns[-1]
+    titles = [f"{objective}, {at:g}" for objective, at in columns]
+    header = ["estimator", *titles, f"bias, {titles[-1]}", "time, vae, µs"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    found = {(row["estimator"], row["objective"], row["at"]): row for row in results["rows"]}
+    for name in dict.fromkeys(name for name, objective, _ in found if objective == "vae"):
+        cells = [_relative(found.get((name, *column))) for column in columns]
+        row = found[name, *last]
+        bias = "" if row["unbiased"] else format(row["relative_bias"], ".0%")
+        lines.append([name, *cells, bias, _short(row["time_us"], ".0f")])
+    return _markdown(lines)
+
+
+def categories(results: Results) -> str:
+    """Variances relative to leave-one-out (2) of one variable with 1000 values, by its entropy."""
+    rows = [row for row in results["rows"] if row["objective"] == "thousand"]
+    found = {(row["estimator"], row["at"]): row for row in rows}
+    ats = list(dict.fromkeys(row["at"] for row in rows))
+    header = ["estimator", *(f"entropy {at:g}" for at in ats), "time, µs"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for name in dict.fromkeys(row["estimator"] for row in rows):
+        cells = [_relative(found[name, at]) for at in ats]
+        lines.append([name, *cells, _short(found[name, ats[0]]["time_us"], ".1f")])
+    return _markdown(lines)
+
+
+# By the name of the table: the suite it is made from, and how.
+MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
+    "logistic_regression": ("logistic_regression", logistic_regression),
+    "bits": ("discrete", bits),
+    "categories": ("discrete", categories),
+}
+
+
+def _relative(row: Row | None) -> str:
+    return "" if row is None else _short(row["relative_variance"], ".2g")
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-MARKDOWN: Mapping[str, Any] = {"logistic_regression": logistic_regression}
 
 
 def between_markers(text: str, name: str) -> str:

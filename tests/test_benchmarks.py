@@ -28,10 +28,12 @@ from benchmarks import (
     _logistic_model,
     _store,
     _tables,
+    _vae_training,
     bernoulli,
     gaussian,
 )
 from benchmarks._bernoulli_exact import Coin
+from benchmarks._discrete_tasks import TOYS, VAE_ENTRIES
 from benchmarks._logistic_training import ENTRIES
 from benchmarks._registry import SUITES
 from benchmarks._run import run
@@ -47,6 +49,8 @@ SCORE_FUNCTIONS = [
     for name, entry in bernoulli.ENTRIES.items()
     if isinstance(entry.estimator(COINS[0]), sf.ScoreFunction)
 ]
+FEW = ("LeaveOneOut (2)", "DoubleCV (2)", "StraightThrough (1)", "UnorderedSet (8)")
+TRAINED = ("MovingAverage (2)", "LeaveOneOut (4)")
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).parent.parent
 
@@ -230,10 +234,11 @@ def test_data() -> None:
 
 @pytest.mark.parametrize("name", SUITES)
 def test_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Compiling takes nearly all of the time. The two left out differ from others in nothing but
-    # what the library does.
+    # Compiling takes nearly all of the time. Those left out differ from others in nothing but what
+    # the library does.
     monkeypatch.delitem(ENTRIES, "LeaveOneOut")
     monkeypatch.delitem(ENTRIES, "OptimalBaseline")
+    _few_discrete_entries(monkeypatch)
     assert command.main(["--quick", "--suite", name, "--out", str(tmp_path)]) == 0
     results = _store.read(tmp_path / f"{name}.json")
     assert list(results["settings"].items())[2:] == list(_plain(SUITES[name].quick).items())
@@ -246,6 +251,16 @@ def test_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert path.read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob("*.partial.json")) + list(tmp_path.glob(".*"))
     EXTRA[name](results)
+
+
+def _few_discrete_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, toy in TOYS.items():
+        settings = dict(itertools.islice(toy.settings.items(), 1))
+        entries = {n: toy.entries[n] for n in FEW if n in toy.entries}
+        monkeypatch.setitem(TOYS, name, replace(toy, settings=settings, entries=entries))
+    for entries, few in ((VAE_ENTRIES, FEW), (_vae_training.ENTRIES, TRAINED)):
+        for name in set(entries) - set(few):
+            monkeypatch.delitem(entries, name)
 
 
 def _check_rows(rows: list[dict[str, Any]]) -> None:
@@ -305,9 +320,25 @@ def _check_logistic_regression(results: dict[str, Any]) -> None:
         assert curve["accuracy"][-1] > 0.95
 
 
+def _check_discrete(results: dict[str, Any]) -> None:
+    """Every objective has its rows, tuning helps, and every training run learns."""
+    relative = {(r["objective"], r["estimator"]): r["relative_variance"] for r in results["rows"]}
+    assert {objective for objective, _ in relative} == {*TOYS, "vae"}
+    assert all(relative[name, "LeaveOneOut (2)"] < 1.3 for name in (*TOYS, "vae"))
+    assert relative["quadratic", "DoubleCV (2)"] < 0.1
+    assert relative["without_replacement", "UnorderedSet (8)"] < 1e-6
+    biased = [row for row in results["rows"] if not row["unbiased"]]
+    assert {row["estimator"] for row in biased} == {"StraightThrough (1)"}
+    assert all(row["relative_bias"] > 0.01 for row in biased)
+    assert set(results["curves"]) == set(TRAINED)
+    for curve in results["curves"].values():
+        assert all(elbo[-1] > elbo[0] + 15 for elbo in curve["elbo"])
+
+
 EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "bernoulli": _check_bernoulli,
     "gaussian": _check_gaussian,
+    "discrete": _check_discrete,
     "logistic_regression": _check_logistic_regression,
 }
 
@@ -543,7 +574,8 @@ def test_committed_results_are_of_the_present_suites(name: str) -> None:
 
 def test_markdown_table_equals_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--markdown"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = _tables.between_markers(capsys.readouterr().out, "logistic_regression")
+    lines = printed.splitlines()
     results = _store.read(command.RESULTS / "logistic_regression.json")
     assert len(lines) == 2 + len(results["curves"])
     for line in lines[2:]:
@@ -557,11 +589,37 @@ def test_markdown_table_equals_json(capsys: pytest.CaptureFixture[str]) -> None:
         np.testing.assert_allclose(float(numbers[-1]), elbo, atol=0.05)
 
 
-def test_readme_table_is_that_of_the_committed_results() -> None:
-    results = _committed("logistic_regression")
-    readme = (ROOT / "README.md").read_text()
-    found = _tables.between_markers(readme, "logistic_regression")
-    assert found == _tables.logistic_regression(results)
+def test_the_tables_of_discrete_equal_the_json() -> None:
+    results = _committed("discrete")
+    found = {(r["estimator"], r["objective"], r["at"]): r for r in results["rows"]}
+    header, _, *lines = _cells(_tables.bits(results))
+    assert len(lines) == len(VAE_ENTRIES)
+    for name, *cells in lines:
+        for title, cell in list(zip(header[1:], cells, strict=True))[:-2]:
+            objective, at = title.split(", ")
+            row = found.get((name, objective, float(at)))
+            assert cell == ("" if row is None else f"{row['relative_variance']:.2g}")
+    header, _, *lines = _cells(_tables.categories(results))
+    for name, *cells in lines:
+        for title, cell in list(zip(header[1:], cells, strict=True))[:-1]:
+            row = found[name, "thousand", float(title.split()[1])]
+            assert cell == f"{row['relative_variance']:.2g}"
+
+
+def _cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
+    ("bits", "categories"), "docs/estimators.md"
+)
+
+
+@pytest.mark.parametrize("name", _tables.MARKDOWN)
+def test_tables_in_documents_are_those_of_the_committed_results(name: str) -> None:
+    suite, table = _tables.MARKDOWN[name]
+    found = _tables.between_markers((ROOT / DOCUMENTS[name]).read_text(), name)
+    assert found == table(_committed(suite))
 
 
 def test_a_document_without_markers() -> None:

@@ -36,44 +36,6 @@ def close(actual, desired, atol=1e-5):
 
 
 @pytest.mark.parametrize("estimator", ALL, ids=repr)
-def test_transformations_agree(estimator):
-    logits, keys = jnp.array(LOGITS), jnp.stack([KEY, jax.random.key(9)])
-
-    def fn(logits, key):
-        return total(estimator, logits, key=key)
-
-    @jax.jit
-    def together(logits):
-        gradients = jax.vmap(jax.grad(fn), (None, 0))(logits, keys)
-        along = jax.jvp(lambda z: fn(z, KEY), (logits,), (jnp.arange(4.0),))[1]
-        return gradients, along, jax.grad(fn)(logits, keys[1])
-
-    gradients, along, second = together(logits)
-    close(along, gradients[0] @ np.arange(4.0), 1e-4)
-    close(second, gradients[1])
-    close(gradients.sum(1), [0.0, 0.0], 1e-4)
-
-
-@pytest.mark.parametrize("estimator", ALL, ids=repr)
-def test_chunks_and_devices_change_nothing(estimator):
-    mesh = jax.make_mesh((4,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
-
-    @jax.jit
-    def together(logits):
-        return [
-            jax.grad(lambda z, options=options: total(estimator, z, num_samples=4, **options))(
-                logits
-            )
-            for options in ({}, {"chunk_size": 3}, {"sharding": spread})
-        ]
-
-    whole, *others = together(jnp.array(LOGITS))
-    for other in others:
-        close(other, whole)
-
-
-@pytest.mark.parametrize("estimator", ALL, ids=repr)
 def test_aux_is_that_of_the_draws(estimator):
     def value(logits):
         f = lambda x: (1.0 * x, x)  # noqa: E731

@@ -326,34 +326,6 @@ def test_evaluations(estimator):
 
 
 @TWO
-def test_transformations_agree(estimator):
-    key, logits = jax.random.key(1), jnp.array([[0.3, -0.2], [0.8, 0.0]])
-
-    def f(x):
-        return jnp.sum(jnp.sin(x[0] + 2 * x[1])) + jnp.prod(x + 0.3)
-
-    def loss(logits, **options):
-        return sf.expectation(f, sf.Bernoulli(logits), key, estimator, num_samples=4, **options)
-
-    def in_a_scan(logits):
-        return jax.lax.scan(lambda total, _: (total + loss(logits), None), 0.0, None, 2)[0] / 2
-
-    wanted = jit(lambda x: derivatives(loss, x, 2))(logits)
-    batch = jnp.stack([0 * logits, logits])
-    others = {
-        "eager": [wanted[0], jax.grad(loss)(logits).reshape(1, 4)],
-        "chunks": jit(lambda x: derivatives(partial(loss, chunk_size=2), x, 1))(logits),
-        "scan": jit(lambda x: derivatives(in_a_scan, x, 2))(logits),
-        "vmap": [x[1] for x in jit(jax.vmap(lambda x: derivatives(loss, x, 1)))(batch)],
-    }
-    for name, found in others.items():
-        for a, b in zip(found, wanted, strict=False):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=name)
-    _, along = jax.jvp(loss, (logits,), (jnp.ones((2, 2)),))
-    np.testing.assert_allclose(along, wanted[1].sum(), rtol=0, atol=1e-12)
-
-
-@TWO
 def test_pytrees_of_costs_and_aux(estimator):
     key, logits = jax.random.key(1), jnp.array([0.3, -0.2])
 

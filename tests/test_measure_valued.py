@@ -638,32 +638,6 @@ def test_costs_may_be_pytrees_with_aux():
         np.testing.assert_allclose(alone, among, rtol=1e-14)
 
 
-@X64
-def test_transformations_agree():
-    estimator = sf.MeasureValued()
-
-    def loss(logits, key):
-        return sf.expectation(cost, sf.Bernoulli(logits), key, estimator, num_samples=2)
-
-    logits = jnp.array([[0.3, -0.2], [1.0, 0.4], [0.0, -2.0]])
-    keys = jax.random.split(jax.random.key(0), 3)
-    one = QUICK(jax.grad(loss))
-    gradients = np.stack([one(row, key) for row, key in zip(logits, keys, strict=True)])
-    np.testing.assert_allclose(jax.grad(loss)(logits[0], keys[0]), gradients[0], rtol=1e-12)
-    np.testing.assert_allclose(QUICK(jax.vmap(jax.grad(loss)))(logits, keys), gradients, rtol=1e-12)
-    tangent = jnp.array([0.7, -1.3])
-    _, along = QUICK(lambda row: jax.jvp(lambda row: loss(row, keys[0]), (row,), (tangent,)))(
-        logits[0]
-    )
-    np.testing.assert_allclose(along, gradients[0] @ tangent, rtol=1e-12)
-
-    def total(logits):
-        add = lambda c, row_key: (c + loss(*row_key), None)  # noqa: E731
-        return jax.lax.scan(add, 0.0, (logits, keys))[0]
-
-    np.testing.assert_allclose(QUICK(jax.grad(total))(logits), gradients, rtol=1e-12)
-
-
 def in_scan(loss):
     return lambda *args: jax.lax.scan(lambda c, _: (c + loss(*args), None), 0.0, length=2)[0]
 

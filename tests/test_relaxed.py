@@ -506,39 +506,6 @@ def test_evaluations(estimator, count):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=["rebar", "relax"])
-def test_transformations_agree(estimator):
-    key, logits = jax.random.key(1), jnp.array([0.3, -0.2, 0.8])
-
-    def loss(logits, estimator=estimator, **options):
-        params = {"shift": 0.4, "logits": logits}
-        bits = sf.Bernoulli(logits)
-        return sf.expectation(between(params), bits, key, estimator, num_samples=4, **options)
-
-    def in_a_scan(logits):
-        return jax.lax.scan(lambda total, _: (total + loss(logits), None), 0.0, None, 2)[0] / 2
-
-    wanted = jit(lambda x: derivatives(loss, x, 2))(logits)
-    batch = jnp.stack([0 * logits, logits])
-    others = {
-        "eager": [wanted[0], jax.grad(loss)(logits)[None]],
-        "chunks": jit(lambda x: derivatives(partial(loss, chunk_size=2), x, 1))(logits),
-        "scan": jit(lambda x: derivatives(in_a_scan, x, 2))(logits),
-        "vmap": [x[1] for x in jit(jax.vmap(lambda x: derivatives(loss, x, 1)))(batch)],
-    }
-    for name, found in others.items():
-        for a, b in zip(found, wanted, strict=False):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=name)
-    _, along = jax.jvp(loss, (logits,), (jnp.ones(3),))
-    np.testing.assert_allclose(along, wanted[1].sum(), rtol=0, atol=1e-12)
-
-    def swept(leaves):
-        return loss(logits, jax.tree.unflatten(jax.tree.structure(estimator), leaves))
-
-    leaves = [jnp.stack([jnp.asarray(leaf)] * 2) for leaf in jax.tree.leaves(estimator)]
-    np.testing.assert_allclose(jax.vmap(swept)(leaves), wanted[0][0], rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=["rebar", "relax"])
 def test_pytrees_of_costs_and_aux(estimator):
     key, logits = jax.random.key(1), jnp.array([0.3, -0.2])
 

