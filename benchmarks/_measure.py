@@ -26,16 +26,23 @@ class Measurement:
     Attributes:
         mean: of the repeats, shaped like the gradient.
         variance: of ONE gradient, summed over its components: the mean squared distance to the
-            exact mean, which is known.
+            exact mean, where that is known.
         variance_se: the standard error of `variance`.
         bias_z: (mean - exact) / standard error; of several components or directions the largest in
             absolute value, with its sign.
+        repeats: how many gradients were measured.
     """
 
     mean: np.ndarray
     variance: float
     variance_se: float
     bias_z: float
+    repeats: int
+
+    def relative_bias(self, exact: np.ndarray) -> float:
+        """The norm of the bias by that of the exact gradient, freed of the noise of the repeats."""
+        square = np.sum((self.mean - exact) ** 2) - self.variance / self.repeats
+        return float(np.sqrt(max(square, 0.0) / np.sum(exact**2)))
 
     def columns(self, exact_variance: float | None = None) -> dict[str, float | None]:
         """The columns that every suite reports."""
@@ -61,6 +68,7 @@ def measure(
     size: int,
     at_once: int,
     expected: Mapping[str, Any] | None = None,
+    biased: bool = False,
     magnitude: float = 0.0,
     projected: bool = False,
 ) -> dict[str, Measurement]:
@@ -75,7 +83,8 @@ def measure(
         batches: the number of batches.
         size: independent gradients in each batch.
         at_once: how many of these in one vmap; 1 means one after the other.
-        expected: the mean of the estimator, where it is biased.
+        expected: the mean of the estimator, where it is biased and known.
+        biased: whether it is biased, and its mean unknown.
         magnitude: of the largest term that is cancelled on the way to a gradient; float32 rounds
             by so much times 1e-6, which counts as error even where the variance is 0.
         projected: whether the bias is looked for along the exact gradient and a few random
@@ -88,7 +97,7 @@ def measure(
         name: _measurement(
             np.concatenate([np.asarray(estimates[name], np.float64) for estimates in found]),
             np.asarray(exact[name], np.float64),
-            np.asarray((expected or exact)[name], np.float64),
+            None if biased else np.asarray((expected or exact)[name], np.float64),
             magnitude,
             projected=projected,
         )
@@ -99,7 +108,7 @@ def measure(
 def _measurement(
     estimates: np.ndarray,
     exact: np.ndarray,
-    expected: np.ndarray,
+    expected: np.ndarray | None,
     magnitude: float,
     *,
     projected: bool,
@@ -112,7 +121,8 @@ def _measurement(
     projections = errors @ along.T
     unsure = projections.var(axis=0, ddof=1) / n + along**2 @ np.ravel(rounding) ** 2
     z = projections.mean(axis=0) / np.sqrt(unsure)
-    squares = np.sum(((estimates - expected) ** 2).reshape(n, -1), axis=1)
+    centre, degrees = (mean, n - 1) if expected is None else (expected, n)
+    squares = np.sum(((estimates - centre) ** 2).reshape(n, -1), axis=1) * (n / degrees)
     # (d + r)^2 = d^2 + 2 d r + r^2: what rounding by r does to a squared distance d^2.
     noise = np.sum(rounding**2)
     rounded = 2 * np.sqrt(squares.mean() * noise) + noise
@@ -121,6 +131,7 @@ def _measurement(
         variance=float(squares.mean()),
         variance_se=float(np.sqrt(squares.var(ddof=1) / n + rounded**2)),
         bias_z=float(z[np.argmax(np.abs(z))]),
+        repeats=n,
     )
 
 

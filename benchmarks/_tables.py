@@ -37,9 +37,10 @@ def terminal(suite: Suite, results: Results) -> Table:
     title = ", ".join([suite.name, *fixed])
     # Narrow enough for 80 columns.
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    columns = [name for name in varied if name not in ONLY_IN_FILES]
+    hidden = set(ONLY_IN_FILES)
     if any(row["exact_variance"] is None for row in shown):
-        columns.remove("exact_variance")
+        hidden.add("exact_variance")
+    columns = [name for name in varied if name not in hidden]
     for name in columns:
         text = any(isinstance(row[name], str) for row in shown)
         table.add_column(HEADERS.get(name, name), justify="left" if text else "right", no_wrap=True)

@@ -42,10 +42,10 @@ def _row(
         key,
         {"params": task.gradient},
         **repeats,
+        biased=not unbiased,
         magnitude=task.magnitude,
         projected=task.projected,
     )["params"]
-    bias = np.linalg.norm(measured.mean - task.gradient) / np.linalg.norm(task.gradient)
     row = {
         "objective": objective,
         "at": at,
@@ -54,8 +54,7 @@ def _row(
         "evaluations": task.entry.evaluations,
         **measured.columns(task.variance),
         "relative_variance": measured.variance / task.pair,
-        # Of an unbiased one this would be the noise of the repeats.
-        "relative_bias": None if unbiased else float(bias),
+        "relative_bias": None if unbiased else measured.relative_bias(task.gradient),
         "timing": f"{objective} {name}",
     }
     return {"rows": [row]}

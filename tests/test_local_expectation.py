@@ -3,12 +3,15 @@
 import itertools
 from functools import partial
 
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as npd
 import pytest
 from gumbel import draws, log_softmax, product
 from noise import noise_keys
+from tensorflow_probability.substrates.jax import distributions as tfd
 
 import scorefn as sf
 
@@ -168,3 +171,24 @@ def test_memory_grows_with_the_chunk(size):
 def test_a_chunk_that_does_not_fit_is_an_error(chunk_size):
     with pytest.raises((TypeError, ValueError), match="chunk_size"):
         sf.LocalExpectation(chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("library", [distrax, tfd, npd])
+def test_what_a_library_gives_probability_0_adds_nothing(library) -> None:
+    f, probs = jnp.array([2.0, -1.0, 9.0, 0.5]), jnp.array([0.5, 0.3, 0.0, 0.2])
+
+    def loss(probs):
+        die = library.Categorical(probs=probs)
+        return sf.expectation(lambda x: f[x], die, jax.random.key(0), sf.LocalExpectation())
+
+    # The library divides by the sum of the probabilities.
+    desired = jnp.where(probs > 0, f - probs @ f, 0)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(probs), desired, rtol=0, atol=1e-6)
+
+    def loss_of_bits(probs):
+        bits = library.Bernoulli(probs=probs)
+        return sf.expectation(lambda b: f @ b, bits, jax.random.key(0), sf.LocalExpectation())
+
+    ends = jnp.array([0.0, 1.0, 0.3, 0.9])
+    desired = jnp.where((ends > 0) & (ends < 1), f, 0)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss_of_bits))(ends), desired, rtol=0, atol=2e-6)

@@ -18,10 +18,10 @@ from .gumbel_softmax import GumbelSoftmax as GumbelSoftmax
 from .gumbel_softmax import StraightThroughGumbelSoftmax as StraightThroughGumbelSoftmax
 from .importance import ImportanceWeighted as ImportanceWeighted
 from .importance import SelfNormalised as SelfNormalised
+from .lax import LAX as LAX
 from .local_expectation import LocalExpectation as LocalExpectation
 from .measure_valued import MeasureValued as MeasureValued
 from .pathwise import Pathwise as Pathwise
-from .relaxed import LAX as LAX
 from .relaxed import REBAR as REBAR
 from .relaxed import RELAX as RELAX
 from .rodeo import RODEO as RODEO

@@ -1,7 +1,7 @@
 """Estimators whose control variate is a relaxation of the draw, with its pathwise derivative."""
 
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Any, ClassVar
 
 import jax
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from .._arguments import example, is_float
 from .._distribution import Distribution, stop
-from .._factors import Bernoulli, Categorical, Factors, OneHotCategorical, read_factors
-from .._guard import Reach, guard
+from .._factors import Bernoulli, OneHotCategorical, read_factors
 from .._record import record
 from .._score import attach_score
 from ._estimator import Cost, Estimator, PyTree, Vmap
+from ._perturbed import as_floats, perturbed
 
 
 @record()
@@ -90,7 +90,7 @@ class REBAR(Estimator):
             return soft.astype(factors.dtype)
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            choice, z, tied = _perturbed(factors, key)
+            choice, z, tied = perturbed(factors, key)
             b = factors.cast(choice)
             cost, aux = f(b)
             frozen = _without_params(lambda x: f(x)[0], stop(b))
@@ -166,137 +166,11 @@ class RELAX(Estimator):
             )
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            choice, z, tied = _perturbed(factors, key)
+            choice, z, tied = perturbed(factors, key)
             b = factors.cast(choice)
-            return _controlled(self, f, b, factors.log_prob(b), z, tied)
+            return controlled(self.surrogate, self.params, f, b, factors.log_prob(b), z, tied)
 
         return vmap(one)(keys)
-
-
-@record(static=["surrogate"])
-class LAX(Estimator):
-    r"""The score function, with a learned function as control variate; for continuous draws.
-
-    .. code-block:: text
-
-        x = sample(key),  c(x) = surrogate(params, x)
-        term        f(x)
-        derivative  df/dparams + (f(x) - c(x)) dlog_prob(x) + dc/dx dx
-
-    The pathwise derivative of the surrogate stands in for that of f, and the score function for
-    what it misses. With a surrogate equal to f this is `Pathwise`, with 0 the plain score function.
-
-    Unbiased at every order, whatever surrogate, if that is as smooth as derivatives are taken; any
-    f, which is not differentiated in x. One evaluation of f for each term, and two of the surrogate
-    and its derivative.
-
-    Attributes:
-        surrogate: ``surrogate(params, x)``, to a scalar float near f(x); where f returns several
-            numbers, this one serves them all.
-        params: any pytree of arrays; `squared_gradient` learns them. The derivative of the
-            expectation along them is 0.
-
-    Raises:
-        TypeError: somebody differentiates with respect to a parameter that (part of) the draw
-            depends on without a derivative, or that log_prob does not depend on; the surrogate
-            returns anything but a float.
-        ValueError: the surrogate returns more than one number.
-
-    Example:
-        >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
-        >>> estimator = sf.LAX(lambda slope, x: slope * x, jnp.array(1.0))
-        >>> def loss(mean, key):
-        ...     normal = distrax.Normal(mean, 1.0)
-        ...     return sf.expectation(lambda x: jnp.floor(x), normal, key, estimator)
-        >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0))
-
-    References:
-        Grathwohl et al., Backpropagation through the void: optimizing control variates for
-        black-box gradient estimation (2018), equation 6.
-    """
-
-    surrogate: Callable[[PyTree, Any], jax.Array] = field(repr=False)
-    params: PyTree
-
-    needs: ClassVar[str] = "a differentiable log_prob and sampler; any f; a surrogate"
-
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
-        def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
-            x = distribution.draw(key)
-            return x, distribution.log_density(stop(x))
-
-        def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            draw = guard(
-                draw_and_log_prob,
-                distribution,
-                key,
-                severed=_severed,
-                message=_message,
-            )
-            x, log_prob = draw(key)
-            return _controlled(self, f, stop(x), log_prob, x, stop(x))
-
-        return vmap(one)(keys)
-
-
-def as_floats(factors: Factors | None) -> Factors | None:
-    """The factors with draws of floats: those of the library, or of the logits if it has ints."""
-    if factors is None:
-        return None
-    dtype = jnp.dtype(factors.logits.dtype if factors.dtype is None else factors.dtype)
-    floating = jnp.issubdtype(dtype, jnp.floating)
-    return replace(factors, dtype=dtype if floating else factors.logits.dtype)
-
-
-def _perturbed(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The choice, as `cast` takes it, the z that it is made from, and z' ~ p(z | choice).
-
-    z' is coupled to z: the noise that p(z | choice) is sampled with is the one that gives z again.
-    It does not depend on the choice, so the coupling leaves each mean as it is, and saves noise:
-    what the two have in common cancels.
-    """
-    if isinstance(factors, Bernoulli):
-        return _perturbed_bits(factors, key)
-    return _perturbed_categories(factors, key)
-
-
-def _perturbed_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    noise = bits.noise(key)
-    logits = bits.logits.astype(noise.dtype)
-    one = noise < logits
-    z = logits - noise
-    # With s = +1 or -1 for one or zero, P(s z > t) = sigmoid(s logit - t). Divided by P(s z > 0),
-    # this is uniform, w; solved for t it is softplus(l + softplus(s logit)), l = logit(1 - w).
-    sign = jnp.where(one, 1, -1).astype(z.dtype)
-    size = jnp.maximum(jnp.abs(stop(z)), jnp.finfo(z.dtype).tiny)
-    reach = jax.nn.softplus(sign * logits)
-    uniform = size + jnp.log(-jnp.expm1(-size)) - stop(reach)
-    return one, z, _at(z, sign * jax.nn.softplus(uniform + reach))
-
-
-def _perturbed_categories(
-    factors: Categorical | OneHotCategorical, key: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    dtype = jnp.promote_types(factors.logits.dtype, jnp.float32)
-    log_probs = jax.nn.log_softmax(factors.logits.astype(dtype))
-    z = log_probs + jax.random.gumbel(key, log_probs.shape, dtype)
-    choice = jnp.argmax(z, axis=-1)
-    # The largest z is Gumbel, whatever the parameters. Given it, t, the others are Gumbel truncated
-    # at t: -log(exp(-t) + exp(-y)), y Gumbel at their own log-probability.
-    chosen = jnp.arange(z.shape[-1]) == choice[..., None]
-    top = stop(jnp.max(z, axis=-1, keepdims=True))
-    gap = jnp.maximum(jnp.where(chosen, 1, top - stop(z)), jnp.finfo(dtype).tiny)
-    possible = ~chosen & (log_probs > -jnp.inf)
-    noise = stop(z - log_probs - jnp.log(-jnp.expm1(-gap)))
-    y = jnp.where(possible, log_probs + jnp.where(possible, noise, 0), 0)
-    return choice, z, _at(z, jnp.where(possible, -jnp.logaddexp(-top, -y), stop(z)))
-
-
-def _at(z: jax.Array, x: jax.Array) -> jax.Array:
-    """The value of z, to the last bit, with the derivative of x."""
-    return stop(z) + jnp.where(jnp.isfinite(z), x - stop(x), 0)
 
 
 def _without_params(f: Callable[[Any], PyTree], example: Any) -> Callable[[Any], PyTree]:
@@ -312,11 +186,28 @@ def _control(free: jax.Array, tied: jax.Array, log_prob: jax.Array) -> jax.Array
     return control - stop(control)
 
 
-def _controlled(
-    estimator: RELAX | LAX, f: Cost, x: Any, log_prob: jax.Array, free: Any, tied: Any
+def controlled(
+    surrogate: Callable[[PyTree, Any], jax.Array],
+    params: PyTree,
+    f: Cost,
+    x: Any,
+    log_prob: jax.Array,
+    free: Any,
+    tied: Any,
 ) -> tuple[PyTree, PyTree]:
+    """The score function of f at the stopped x, with the surrogate as its control variate.
+
+    Args:
+        surrogate: ``surrogate(params, z)``.
+        params: of the surrogate.
+        f: to ``(cost, aux)``.
+        x: the draw, stopped.
+        log_prob: of the draw.
+        free: what the surrogate is differentiated through, unconditionally.
+        tied: the same given the draw.
+    """
     cost, aux = f(x)
-    at_free, at_tied = (_one_float(estimator.surrogate(estimator.params, z)) for z in (free, tied))
+    at_free, at_tied = (_one_float(surrogate(params, z)) for z in (free, tied))
     control = _control(at_free, at_tied, log_prob)
 
     def term(cost: jax.Array) -> jax.Array:
@@ -332,27 +223,6 @@ def _one_float(value: Any) -> jax.Array:
     if jnp.shape(value) != ():
         raise ValueError(f"surrogate must return one number, got shape {jnp.shape(value)}; sum it.")
     return jnp.asarray(value)
-
-
-def _severed(reaches: list[Reach]) -> list[bool]:
-    # For the draw the rule of Pathwise, for the log-density that of ScoreFunction.
-    blind = not any(reach.by_derivative[-1] for reach in reaches)
-    return [
-        any(
-            value and (blind or not derivative)
-            for value, derivative in zip(reach.by_value[:-1], reach.by_derivative[:-1], strict=True)
-        )
-        for reach in reaches
-    ]
-
-
-def _message(leaf: str) -> str:
-    return (
-        f"LAX cannot differentiate with respect to {leaf}: the draw depends on it through an "
-        f"operation without derivative, or log_prob does not depend on it, so that its gradient "
-        f"would silently be wrong. RELAX fits bits and categories, ScoreFunction every "
-        f"distribution; if it is not meant to be learned, wrap it in jax.lax.stop_gradient."
-    )
 
 
 def _name(distribution: Distribution) -> str:
