@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     if options.list:
         for suite in SUITES.values():
-            console.print(f"{suite.name:20s} {suite.summary}", highlight=False, soft_wrap=True)
+            note = "" if suite.default else " (not in the default run)"
+            text = f"{suite.name:20s} {suite.summary}{note}"
+            console.print(text, highlight=False, soft_wrap=True)
         return 0
     # Quick results never replace those of a full run, unless asked to.
     out = options.out or (RESULTS / "quick" if options.quick else RESULTS)
@@ -42,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "--suite",
         action="append",
         metavar="NAME",
-        help="run this suite only; repeat it, or separate names by commas",
+        help="run this suite only; repeat it, or separate names by commas; `all` means all",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: seconds, for a check")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
@@ -55,8 +57,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _chosen(parser: argparse.ArgumentParser, asked: list[str] | None) -> list[str]:
     if asked is None:
-        return list(SUITES)
+        return [name for name, suite in SUITES.items() if suite.default]
     names = [name.strip() for part in asked for name in part.split(",")]
+    if "all" in names:
+        return list(SUITES)
     for name in names:
         if name not in SUITES:
             parser.error(f"there is no suite {name!r}; the suites are {', '.join(SUITES)}")

@@ -1,4 +1,4 @@
-"""The suites of the default run, in order: one file each."""
+"""The suites in the order in which they run: one file each."""
 
 from . import bernoulli, discrete, gaussian, logistic_regression
 

@@ -28,6 +28,7 @@ class Suite:
             ``times`` (microseconds, by name) and ``curves`` (lists of numbers, by name).
         figures: ``figures(results)``, drawn from what the json holds, by file name.
         shown: whether a row is among those printed.
+        default: whether it is part of the default run, which takes less than 3 minutes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Suite:
     steps: Callable[[Sizes, int], Mapping[str, Step]]
     figures: Callable[[Results], Mapping[str, Figure]]
     shown: Callable[[Row], bool]
+    default: bool = True
 
 
 def step_key(seed: int, name: str) -> jax.Array:

@@ -143,4 +143,5 @@ SUITE = Suite(
     steps=steps,
     figures=figures,
     shown=lambda row: row["objective"] == "vae" and row["at"] in (100, 3000),
+    default=False,
 )

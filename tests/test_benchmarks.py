@@ -498,6 +498,20 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines] == list(SUITES)
 
 
+def test_the_default_run_leaves_out_what_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = {name: Counter() for name in ("short", "long")}
+    monkeypatch.setattr(command, "SUITES", {})
+    for name, counter in counters.items():
+        suite = replace(counter.suite, name=name, default=name == "short")
+        monkeypatch.setitem(command.SUITES, name, suite)
+    assert command.main(["--out", str(tmp_path)]) == 0
+    assert {path.stem for path in tmp_path.glob("*.json")} == {"short"}
+    assert command.main(["--suite", "all", "--out", str(tmp_path)]) == 0
+    assert {path.stem for path in tmp_path.glob("*.json")} == {"short", "long"}
+
+
 def test_unknown_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         command.main(["--suite", "bernoulli,bernouli", "--out", str(tmp_path / "new")])
