@@ -144,3 +144,16 @@ def weighted_leave_one_out(coin: Coin, bits: Sequence[int]) -> float:
         (f - (weighed - s**2 * f) / (total - s**2)) * s for s, f in zip(scores, costs, strict=True)
     ]
     return sum(terms) / len(terms)
+
+
+def double_cv(coin: Coin, bits: Sequence[int]) -> float:
+    """The estimate of DoubleCV of two bits with the coefficient 1."""
+    terms = []
+    for k, other in ((0, 1), (1, 0)):
+        slopes = [coin.slopes[bits[other]], coin.slopes[bits[k]]]
+        r, r_other = (
+            coin.costs[b] - slope * (b - coin.theta)
+            for b, slope in zip((bits[k], bits[other]), slopes, strict=True)
+        )
+        terms.append((r - r_other) * (bits[k] - coin.theta) + slopes[0] * coin.spread)
+    return sum(terms) / 2
