@@ -1,11 +1,17 @@
 """Eight virtual CPU devices, set before any test uses JAX; double precision for exact tests."""
 
+import os
 from collections.abc import Iterator
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+if jax.__version_info__ < (0, 11):
+    # Here programs are small and run once. These emitters take half of the time of the whole suite
+    # to make them faster; jax 0.12 has others, and does not know the flag.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 
 
 @pytest.fixture
