@@ -107,7 +107,7 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
 
 def figures(results: Results) -> dict[str, Figure]:
     """Exact variances as lines, measured ones as points, over theta."""
-    figure, axes = panels(1, len(TARGETS))
+    figure, axes = panels(1, len(TARGETS), size=(3.1, 3.4))
     # A variance of 0 has no place on a logarithmic axis.
     drawn = looks(name for name in ENTRIES if name not in ALWAYS_ZERO)
     grid = np.linspace(0.01, 0.99, 197)
@@ -120,7 +120,7 @@ def figures(results: Results) -> dict[str, Figure]:
         axis.set(title=f"t = {t}", xlabel="θ, probability of 1", yscale="log", ylim=(lowest, 0.5))
     axes.flat[0].set_ylabel("variance of one gradient\n(d cost / d logit)²")
     zero = f"not shown, 0 everywhere: {', '.join(ALWAYS_ZERO)}"
-    legend_below(figure, drawn, f"{CAPTION}; {zero}", columns=5)
+    legend_below(figure, drawn, f"{CAPTION}\n{zero}", columns=5)
     return {"bernoulli": figure}
 
 

@@ -15,7 +15,12 @@ def estimators() -> list[type[sf.Estimator]]:
     public = (getattr(sf, name) for name in sf.__dict__ if not name.startswith("_"))
     classes = [c for c in public if inspect.isclass(c) and issubclass(c, sf.Estimator)]
     classes = [c for c in classes if not inspect.isabstract(c)]
-    return sorted(classes, key=lambda c: (not c.unbiased, c.__name__.lower()))
+    # Those that wrap another one have its facts, as properties; they come last.
+    return sorted(classes, key=lambda c: (_wraps(c), not c.unbiased, c.__name__.lower()))
+
+
+def _wraps(cls: type[sf.Estimator]) -> bool:
+    return isinstance(cls.order, property)
 
 
 def table() -> str:
@@ -26,11 +31,15 @@ def table() -> str:
     ]
     for cls in estimators():
         summary = inspect.getdoc(cls).splitlines()[0].rstrip(".")
-        order = "all" if cls.order == float("inf") else f"{cls.order:.0f}"
-        bias = "yes" if cls.unbiased else "**no**"
+        order, bias = ("as inside", "as inside") if _wraps(cls) else _facts(cls)
         cells = (f"`{cls.__name__}`", summary, cls.needs, cls.evaluations, order, bias)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _facts(cls: type[sf.Estimator]) -> tuple[str, str]:
+    order = "all" if cls.order == float("inf") else f"{cls.order:.0f}"
+    return order, "yes" if cls.unbiased else "**no**"
 
 
 def page(text: str) -> str:

@@ -30,12 +30,14 @@ from .estimators import RELAX as RELAX
 from .estimators import RODEO as RODEO
 from .estimators import SPSA as SPSA
 from .estimators import BitFlip as BitFlip
+from .estimators import ControlVariate as ControlVariate
 from .estimators import CoupledCategorical as CoupledCategorical
 from .estimators import DisARM as DisARM
 from .estimators import DoubleCV as DoubleCV
 from .estimators import Enumerate as Enumerate
 from .estimators import Estimator as Estimator
 from .estimators import EvolutionStrategies as EvolutionStrategies
+from .estimators import FittedControlVariate as FittedControlVariate
 from .estimators import ForwardGradient as ForwardGradient
 from .estimators import GumbelRao as GumbelRao
 from .estimators import GumbelSoftmax as GumbelSoftmax

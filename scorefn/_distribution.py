@@ -57,18 +57,19 @@ class Distribution:
         """The leaves of params that a score can be taken of."""
         return [leaf for leaf in jax.tree.leaves(self.params) if is_float(leaf)]
 
+    def with_floats(self, floats: list[Any]) -> "Distribution":
+        """The same distribution with other values for `floats`."""
+        leaves, structure = jax.tree.flatten(self.params)
+        rest = iter(floats)
+        merged = [next(rest) if is_float(leaf) else leaf for leaf in leaves]
+        return replace(self, params=jax.tree.unflatten(structure, merged))
+
     def score(self, x: Any) -> Any:
         """The derivative of the log-density of one draw along each of `floats`, a list."""
-        leaves, structure = jax.tree.flatten(self.params)
-
-        def log_density(floats: list[jax.Array]) -> jax.Array:
-            rest = iter(floats)
-            merged = [next(rest) if is_float(leaf) else leaf for leaf in leaves]
-            params = jax.tree.unflatten(structure, merged)
-            return replace(self, params=params).log_density(x)
-
         # Inside shard_map the gradient by a parameter that all devices share is summed over them.
-        return jax.grad(log_density)(as_local(self.floats(), x))
+        return jax.grad(lambda floats: self.with_floats(floats).log_density(x))(
+            as_local(self.floats(), x)
+        )
 
 
 def as_distribution(distribution: Any) -> Distribution:

@@ -144,6 +144,14 @@ def gathered(x: jax.Array, axis: int) -> jax.Array:
     return jax.sharding.reshard(x, jax.sharding.PartitionSpec(*parts))
 
 
+def spread_like(x: jax.Array, like: jax.Array) -> jax.Array:
+    """The array with its leading axis on the devices as another's: what `gathered` undoes."""
+    sharding: Any = jax.typeof(like).sharding
+    if not sharding.spec or sharding.spec[0] is None:
+        return x
+    return jax.sharding.reshard(x, jax.sharding.PartitionSpec(sharding.spec[0]))
+
+
 def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:
     """A scalar 0, whose derivative along x is the weight: it carries an estimate into a cost."""
     return jnp.sum(weight * (x - jax.lax.stop_gradient(x)))

@@ -72,6 +72,14 @@ def _wide(problem: Problem) -> sf.Distribution:
     return problem.distribution(params)
 
 
+def _product(x: Any) -> jax.Array:
+    return x[0] * x[1]
+
+
+def _mean_product(bits: Any) -> jax.Array:
+    return jnp.prod(jax.nn.sigmoid(bits.logits))
+
+
 def _rodeo(problem: Problem) -> sf.Estimator:
     return sf.RODEO(_value_and_slope, _array(problem, [0.5, 2.0]))
 
@@ -82,6 +90,11 @@ def _sum(params: Any, x: Any) -> Any:
 
 def _value_and_slope(params: Any, value: Any, slope: Any) -> Any:
     return params[0] * value + slope, params[1] * slope
+
+
+def _controlled(kind: Any, **options: Any) -> Callable[[Problem], sf.Estimator]:
+    inner = _score(lambda: sf.ConstantBaseline(1.7))
+    return lambda p: kind(inner(p), _product, _mean_product, **options)
 
 
 def twice(n: int, _: int) -> int:
@@ -118,6 +131,8 @@ ENTRIES = [
     Entry("LAX", lambda _: sf.LAX(_sum, jnp.array(1.5)), ("chain",), **APART),
     Entry("DoubleCV", lambda _: sf.DoubleCV(), BITS, **COUPLED),
     Entry("RODEO", _rodeo, BITS, **COUPLED),
+    Entry("ControlVariate", _controlled(sf.ControlVariate, coefficient=0.7), BITS),
+    Entry("FittedCV", _controlled(sf.FittedControlVariate), BITS, samples=(3,), **PAIRS),
     Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("SelfNormalised", lambda p: sf.SelfNormalised(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("GumbelSoftmax", lambda _: sf.GumbelSoftmax(0.5), BITS, **APART),
@@ -149,7 +164,7 @@ def grid(entries: list[Entry]) -> list[Any]:
     ]
 
 
-def each(kinds: Sequence[str] = tuple(PROBLEMS), num_samples: int = 2) -> list[Any]:
+def each(kinds: Sequence[str] = tuple(PROBLEMS), num_samples: int = 3) -> list[Any]:
     """Every estimator that takes so many samples, on the first of the problems it applies to."""
     return [
         pytest.param(entry, next(k for k in entry.kinds if k in kinds), id=entry.name)

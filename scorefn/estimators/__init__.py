@@ -5,6 +5,8 @@ from .binary import ARM as ARM
 from .binary import ARMS as ARMS
 from .binary import BitFlip as BitFlip
 from .binary import DisARM as DisARM
+from .control_variate import ControlVariate as ControlVariate
+from .control_variate import FittedControlVariate as FittedControlVariate
 from .coupled_categorical import CoupledCategorical as CoupledCategorical
 from .double_cv import DoubleCV as DoubleCV
 from .enumerate import Enumerate as Enumerate
