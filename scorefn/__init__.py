@@ -32,6 +32,7 @@ from .estimators import SPSA as SPSA
 from .estimators import BitFlip as BitFlip
 from .estimators import ControlVariate as ControlVariate
 from .estimators import CoupledCategorical as CoupledCategorical
+from .estimators import DeltaMethod as DeltaMethod
 from .estimators import DisARM as DisARM
 from .estimators import DoubleCV as DoubleCV
 from .estimators import Enumerate as Enumerate

@@ -56,6 +56,12 @@ def check_number(name: str, value: Any, *, above: float = -np.inf, least: float 
         raise ValueError(f"{name} must be {bound}, got {value}.")
 
 
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """One of the values that exist."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
 def check_key(key: Any) -> jax.Array:
     """One random key, typed or raw."""
     hint = "pass jax.random.key(seed), or one key out of jax.random.split(key, n)"

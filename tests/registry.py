@@ -97,6 +97,18 @@ def _controlled(kind: Any, **options: Any) -> Callable[[Problem], sf.Estimator]:
     return lambda p: kind(inner(p), _product, _mean_product, **options)
 
 
+def _gaussian_moments(params: Any) -> tuple[jax.Array, jax.Array]:
+    return params["mean"], jnp.exp(params["log_scale"])
+
+
+def _delta(_: Problem) -> sf.Estimator:
+    return sf.DeltaMethod(sf.Pathwise(), moments=_gaussian_moments)
+
+
+def _muprop(_: Problem) -> sf.Estimator:
+    return sf.DeltaMethod(sf.ScoreFunction(sf.ConstantBaseline(0.0)), 1)
+
+
 def twice(n: int, _: int) -> int:
     return 2 * n
 
@@ -133,6 +145,8 @@ ENTRIES = [
     Entry("RODEO", _rodeo, BITS, **COUPLED),
     Entry("ControlVariate", _controlled(sf.ControlVariate, coefficient=0.7), BITS),
     Entry("FittedCV", _controlled(sf.FittedControlVariate), BITS, samples=(3,), **PAIRS),
+    Entry("DeltaMethod", _delta, ("gaussian",), evaluations=lambda n, _: n + 6),
+    Entry("MuProp", _muprop, BITS, evaluations=lambda n, _: n + 3),
     Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("SelfNormalised", lambda p: sf.SelfNormalised(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("GumbelSoftmax", lambda _: sf.GumbelSoftmax(0.5), BITS, **APART),

@@ -29,7 +29,7 @@ HEAVY = [
 # A name that comes or goes is a decision: it is written here, in the documents and the changelog.
 PUBLIC = """
 ARM ARMS Baseline Bernoulli BitFlip Categorical ConstantBaseline ControlVariate CoupledCategorical
-Deterministic DisARM Distribution DoubleCV Enumerate Estimator EvolutionStrategies
+Deterministic DeltaMethod DisARM Distribution DoubleCV Enumerate Estimator EvolutionStrategies
 FittedControlVariate ForwardGradient GO GumbelRao GumbelSoftmax ImportanceWeighted LAX
 LearnedBaseline LeaveOneOut LocalExpectation MeasureValued MovingAverage NormalMixture
 OneHotCategorical OptimalBaseline Pathwise REBAR RELAX RODEO RankedEvolutionStrategies ReinMax SPSA

@@ -8,6 +8,7 @@ from .binary import DisARM as DisARM
 from .control_variate import ControlVariate as ControlVariate
 from .control_variate import FittedControlVariate as FittedControlVariate
 from .coupled_categorical import CoupledCategorical as CoupledCategorical
+from .delta_method import DeltaMethod as DeltaMethod
 from .double_cv import DoubleCV as DoubleCV
 from .enumerate import Enumerate as Enumerate
 from .evolution_strategies import EvolutionStrategies as EvolutionStrategies
