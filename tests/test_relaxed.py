@@ -258,7 +258,9 @@ def test_the_estimate_does_not_move_with_what_is_learned():
     keys = jax.random.split(jax.random.key(0), 20)
     for estimator in (sf.REBAR(0.3, 1.2), sf.RELAX(sigmoid_surrogate, PARAMS)):
         slopes = jit(jax.vmap(jax.grad(loss), (None, 0)))(estimator, keys)
-        assert all(np.all(slope == 0) for slope in jax.tree.leaves(slopes))
+        for slope in jax.tree.leaves(slopes):
+            # Exactly 0, but for what a compiler makes of a - a.
+            np.testing.assert_allclose(slope, 0, atol=1e-15)
 
 
 def test_relax_of_the_term_of_rebar_is_rebar():
