@@ -29,6 +29,7 @@ from .estimators import REBAR as REBAR
 from .estimators import RELAX as RELAX
 from .estimators import RODEO as RODEO
 from .estimators import SPSA as SPSA
+from .estimators import Antithetic as Antithetic
 from .estimators import BitFlip as BitFlip
 from .estimators import ControlVariate as ControlVariate
 from .estimators import CoupledCategorical as CoupledCategorical

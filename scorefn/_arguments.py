@@ -18,6 +18,11 @@ def is_float(x: Any) -> bool:
     return is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
+def again(keys: jax.Array) -> jax.Array:
+    """The same keys once more, on purpose: the same draws are wanted."""
+    return jax.random.clone(keys) if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else keys
+
+
 def example(keys: jax.Array) -> Any:
     """One of the keys, to trace with and not to draw with.
 

@@ -131,9 +131,7 @@ def read_factors(distribution: Distribution, key: jax.Array) -> Factors | None:
     and expanded ones are unwrapped, since the factors of one draw are independent anyhow. The key
     is only an example: nothing is drawn with it.
     """
-    inner = distribution.params
-    while _names(inner) & {"Independent", "ExpandedDistribution"}:
-        inner = getattr(inner, "distribution", None) or inner.base_dist
+    inner = unwrapped(distribution.params)
     names = _names(inner)
     # One-hot first: in distrax it is a subclass of Categorical.
     kinds = {"OneHot": OneHotCategorical, "Categorical": Categorical, "Bernoulli": Bernoulli}
@@ -152,6 +150,14 @@ def read_factors(distribution: Distribution, key: jax.Array) -> Factors | None:
     draw = jax.eval_shape(distribution.draw, key)
     shape = (*draw.shape, jnp.shape(logits)[-1]) if kind is Categorical else draw.shape
     return kind(jnp.broadcast_to(logits, shape), draw.dtype)
+
+
+def unwrapped(distribution: Any) -> Any:
+    """What is inside of Independent and of numpyro's expanded distributions."""
+    while _names(distribution) & {"Independent", "ExpandedDistribution"}:
+        inner = getattr(distribution, "distribution", None)
+        distribution = distribution.base_dist if inner is None else inner
+    return distribution
 
 
 def _log(probs: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ._distribution import Distribution, _method_log_prob
-from ._factors import Bernoulli, Factors, OneHotCategorical, _names, read_factors
+from ._factors import Bernoulli, Factors, OneHotCategorical, read_factors, unwrapped
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def read_family(distribution: Distribution, key: jax.Array) -> Family | None:
     factors = read_factors(distribution, key)
     if factors is not None:
         return _discrete(factors)
-    inner = distribution.params
-    while _names(inner) & {"Independent", "ExpandedDistribution"}:
-        inner = getattr(inner, "distribution", None) or inner.base_dist
+    inner = unwrapped(distribution.params)
     name = next((_CLASSES[n] for n in _mro(inner) if n in _CLASSES), None)
     if name is None:
         return None

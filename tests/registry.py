@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from exact import PROBLEMS, Noise, Problem
+from exact import PROBLEMS, Noise, Problem, pieces
 
 import scorefn as sf
 
@@ -109,6 +110,24 @@ def _muprop(_: Problem) -> sf.Estimator:
     return sf.DeltaMethod(sf.ScoreFunction(sf.ConstantBaseline(0.0)), 1)
 
 
+def _mirrored(params: Any, x: Any) -> Any:
+    return 2 * params["mean"] - x
+
+
+def _antithetic(_: Problem) -> sf.Estimator:
+    return sf.Antithetic(sf.Pathwise(), _mirrored)
+
+
+def _antithetic_bits(_: Problem) -> sf.Estimator:
+    return sf.Antithetic(sf.ScoreFunction(sf.ConstantBaseline(0.5)))
+
+
+def _both_sides(problem: Problem) -> Noise:
+    """The rule for bits that are drawn from u and from 1 - u."""
+    first, second = (pieces(t, 1 - t) for t in 1 / (1 + np.exp(-problem.params["logits"])))
+    return first * second
+
+
 def twice(n: int, _: int) -> int:
     return 2 * n
 
@@ -147,6 +166,8 @@ ENTRIES = [
     Entry("FittedCV", _controlled(sf.FittedControlVariate), BITS, samples=(3,), **PAIRS),
     Entry("DeltaMethod", _delta, ("gaussian",), evaluations=lambda n, _: n + 6),
     Entry("MuProp", _muprop, BITS, evaluations=lambda n, _: n + 3),
+    Entry("Antithetic", _antithetic, ("gaussian",), **PAIRS),
+    Entry("AntitheticBits", _antithetic_bits, BITS, (1, 2, 3), **PAIRS, noise=_both_sides),
     Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("SelfNormalised", lambda p: sf.SelfNormalised(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("GumbelSoftmax", lambda _: sf.GumbelSoftmax(0.5), BITS, **APART),

@@ -1,6 +1,7 @@
 """The estimators, one family a file."""
 
 from ._estimator import Estimator as Estimator
+from .antithetic import Antithetic as Antithetic
 from .binary import ARM as ARM
 from .binary import ARMS as ARMS
 from .binary import BitFlip as BitFlip

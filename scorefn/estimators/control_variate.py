@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from .._arguments import example
+from .._arguments import again, example
 from .._distribution import Distribution, as_distribution, as_local, stop
 from .._record import record
 from .._score import spread_like
@@ -192,7 +192,7 @@ class FittedControlVariate(Transformation):
 
         def one(sample: tuple[jax.Array, jax.Array]) -> tuple[PyTree, PyTree]:
             key, c = sample
-            terms, aux = self.estimator.terms(f, distribution, _again(key)[None], jax.vmap)
+            terms, aux = self.estimator.terms(f, distribution, again(key)[None], jax.vmap)
             leaves, structure = jax.tree.flatten(terms)
             borders = np.cumsum([leaf.size for leaf in leaves])[:-1]
 
@@ -252,7 +252,7 @@ def _controls(
     def h(x: Any) -> tuple[jax.Array, None]:
         return _floats(estimator.h(x)), None
 
-    terms, _ = estimator.estimator.terms(h, distribution, _again(key)[None], jax.vmap)
+    terms, _ = estimator.estimator.terms(h, distribution, again(key)[None], jax.vmap)
     return terms[0] - _floats(estimator.mean(distribution.params)).astype(terms.dtype)
 
 
@@ -261,11 +261,6 @@ def _floats(numbers: ArrayLike) -> jax.Array:
     numbers = jnp.ravel(jnp.asarray(numbers))
     floating = jnp.issubdtype(numbers.dtype, jnp.floating)
     return numbers if floating else numbers.astype(jnp.result_type(float))
-
-
-def _again(key: jax.Array) -> jax.Array:
-    """The same key, on purpose: f and h are to see the same draw."""
-    return jax.random.clone(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
 
 
 def sample_gradients(
@@ -285,7 +280,7 @@ def sample_gradients(
         )
 
     def outputs(flat: jax.Array, key: jax.Array) -> jax.Array:
-        terms, _ = estimator.estimator.terms(f, unflatten(flat), _again(key)[None], jax.vmap)
+        terms, _ = estimator.estimator.terms(f, unflatten(flat), again(key)[None], jax.vmap)
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(terms)])
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
