@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ._arguments import check_chunk, check_count, check_key, check_sharding
 from ._distribution import Distribution, as_distribution
 from .estimators import Estimator
+from .estimators._estimator import check_estimator
 
 PyTree = Any
 
@@ -73,13 +74,7 @@ def expectation(
     """
     if not callable(f):
         raise TypeError(f"f must be a function of one draw, got {f!r}.")
-    if isinstance(estimator, type):
-        raise TypeError(
-            f"estimator must be an instance, got the class {estimator.__name__}; "
-            f"write {estimator.__name__}()."
-        )
-    if not isinstance(estimator, Estimator):
-        raise TypeError(f"estimator must be an Estimator, as ScoreFunction(), got {estimator!r}.")
+    check_estimator(estimator)
     distribution = as_distribution(distribution)
     key = check_key(key)
     num_samples = check_count("num_samples", num_samples)

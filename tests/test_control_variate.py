@@ -159,7 +159,7 @@ def wrong(**changes):
     ("changes", "error", "message"),
     [
         ({"estimator": sf.Pathwise}, TypeError, r"write Pathwise\(\)"),
-        ({"estimator": 3}, TypeError, "wraps an Estimator"),
+        ({"estimator": 3}, TypeError, "estimator must be an Estimator"),
         ({"mean": two_means}, ValueError, r"one shape, \(\) or \[m\], got \(\) and \(2,\)"),
         ({"coefficient": np.ones(3)}, ValueError, r"coefficient has shape \(3,\)"),
         ({"kind": sf.FittedControlVariate}, ValueError, "num_samples must be at least 3"),

@@ -97,3 +97,14 @@ class Estimator(ABC):
                 f"the gradient would silently be 0. Use ScoreFunction, or return a float."
             )
         return cost.astype(jnp.result_type(float))
+
+
+def check_estimator(estimator: Any) -> None:
+    """Raises ``TypeError`` unless it is an instance of an estimator."""
+    if isinstance(estimator, type):
+        raise TypeError(
+            f"estimator must be an instance, got the class {estimator.__name__}; "
+            f"write {estimator.__name__}()."
+        )
+    if not isinstance(estimator, Estimator):
+        raise TypeError(f"estimator must be an Estimator, as ScoreFunction(), got {estimator!r}.")

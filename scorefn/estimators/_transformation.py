@@ -1,7 +1,5 @@
 """Estimators made from another estimator: what they inherit."""
 
-from typing import Any
-
 from ._estimator import Estimator
 
 
@@ -28,14 +26,3 @@ class Transformation(Estimator):
     def differentiates_f(self) -> bool:  # type: ignore[override]
         """As the estimator inside."""
         return self.estimator.differentiates_f
-
-
-def check_estimator(name: str, estimator: Any) -> None:
-    """Raises ``TypeError`` unless it is an instance of an estimator."""
-    if isinstance(estimator, type):
-        raise TypeError(
-            f"{name} wraps an instance of an estimator, got the class {estimator.__name__}; write "
-            f"{estimator.__name__}()."
-        )
-    if not isinstance(estimator, Estimator):
-        raise TypeError(f"{name} wraps an Estimator, as Pathwise(), got {estimator!r}.")

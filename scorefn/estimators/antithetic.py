@@ -11,8 +11,8 @@ from .._arguments import again
 from .._distribution import Distribution
 from .._factors import Bernoulli, unwrapped
 from .._record import record
-from ._estimator import Cost, Estimator, PyTree, Vmap
-from ._transformation import Transformation, check_estimator
+from ._estimator import Cost, Estimator, PyTree, Vmap, check_estimator
+from ._transformation import Transformation
 
 # Symmetric about their location, in any library.
 _SYMMETRIC = ("Normal", "Laplace", "Logistic", "StudentT", "Uniform")
@@ -62,7 +62,7 @@ class Antithetic(Transformation):
     needs: ClassVar[str] = "a symmetric distribution, or a mirror"
 
     def __post_init__(self) -> None:
-        check_estimator("Antithetic", self.estimator)
+        check_estimator(self.estimator)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap

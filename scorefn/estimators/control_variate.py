@@ -14,9 +14,9 @@ from .._arguments import again, example
 from .._distribution import Distribution, as_distribution, as_local, stop
 from .._record import record
 from .._score import spread_like
-from ._estimator import Cost, Estimator, PyTree, Vmap
+from ._estimator import Cost, Estimator, PyTree, Vmap, check_estimator
 from ._regression import regression_coefficients
-from ._transformation import Transformation, check_estimator
+from ._transformation import Transformation
 
 
 @record(static=["h", "mean"])
@@ -70,7 +70,7 @@ class ControlVariate(Transformation):
     needs: ClassVar[str] = "a function of known mean"
 
     def __post_init__(self) -> None:
-        check_estimator("ControlVariate", self.estimator)
+        check_estimator(self.estimator)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
@@ -175,7 +175,7 @@ class FittedControlVariate(Transformation):
     needs: ClassVar[str] = "a function of known mean; an estimator that serves one sample"
 
     def __post_init__(self) -> None:
-        check_estimator("FittedControlVariate", self.estimator)
+        check_estimator(self.estimator)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap

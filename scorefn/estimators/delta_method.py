@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from .._arguments import check_choice
 from .._distribution import Distribution, as_local, stop
 from .._record import record
-from ._estimator import Cost, Estimator, PyTree, Vmap
+from ._estimator import Cost, Estimator, PyTree, Vmap, check_estimator
 from ._moments_of import Moments, read_moments
-from ._transformation import Transformation, check_estimator
+from ._transformation import Transformation
 
 
 @record(static=["degree", "trace", "moments"])
@@ -76,7 +76,7 @@ class DeltaMethod(Transformation):
     needs: ClassVar[str] = "mean and covariance of the draws; f differentiable"
 
     def __post_init__(self) -> None:
-        check_estimator("DeltaMethod", self.estimator)
+        check_estimator(self.estimator)
         check_choice("degree", self.degree, (1, 2))
         check_choice("trace", self.trace, ("exact", "hutchinson"))
 
