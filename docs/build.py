@@ -26,13 +26,13 @@ def _wraps(cls: type[sf.Estimator]) -> bool:
 def table() -> str:
     """The table of all estimators, as markdown."""
     lines = [
-        "| estimator | what it is | needs | evaluations of f for one term | orders | unbiased |",
-        "|---|---|---|---|---|---|",
+        "| estimator | what it is | good for | needs | evaluations | orders | unbiased |",
+        "|---|---|---|---|---|---|---|",
     ]
     for cls in estimators():
         summary = inspect.getdoc(cls).splitlines()[0].rstrip(".")
         order, bias = ("as inside", "as inside") if _wraps(cls) else _facts(cls)
-        cells = (f"`{cls.__name__}`", summary, cls.needs, cls.evaluations, order, bias)
+        cells = (f"`{cls.__name__}`", summary, cls.when, cls.needs, cls.evaluations, order, bias)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -129,6 +129,7 @@ def test_the_facts_about_an_estimator_are_declared(entry: Entry) -> None:
     assert isinstance(facts.evaluations, str)
     assert facts.evaluations
     assert facts.needs
+    assert facts.when
     assert isinstance(facts.differentiates_f, bool)
     assert text.splitlines()[0].endswith(".")
     for part in (".. code-block:: text", "Example:", "    >>> "):

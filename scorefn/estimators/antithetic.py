@@ -59,6 +59,7 @@ class Antithetic(Transformation):
     mirror: Callable[[Any, Any], Any] | None = field(default=None, repr=False)
 
     evaluations: ClassVar[str] = "twice those of the estimator inside"
+    when: ClassVar[str] = "f that goes one way through a symmetric distribution"
     needs: ClassVar[str] = "a symmetric distribution, or a mirror"
 
     def __post_init__(self) -> None:

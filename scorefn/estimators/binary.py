@@ -45,6 +45,7 @@ class ARM(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2"
+    when: ClassVar[str] = "to compare with the literature; DisARM is never worse"
     needs: ClassVar[str] = "independent bits; any f"
 
     def terms(
@@ -90,6 +91,7 @@ class DisARM(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2"
+    when: ClassVar[str] = "black-box f, 2 evaluations"
     needs: ClassVar[str] = "independent bits; any f"
 
     def terms(
@@ -138,6 +140,7 @@ class ARMS(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1, coupled"
+    when: ClassVar[str] = "black-box f, 3 evaluations or more"
     needs: ClassVar[str] = "independent bits, 2 samples or more; any f"
 
     def terms(
@@ -206,6 +209,7 @@ class BitFlip(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2"
+    when: ClassVar[str] = "few bits, 2 evaluations"
     needs: ClassVar[str] = "independent bits; any f"
 
     def terms(

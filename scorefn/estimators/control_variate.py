@@ -67,6 +67,7 @@ class ControlVariate(Transformation):
     coefficient: float | jax.Array = 1.0
 
     evaluations: ClassVar[str] = "as the estimator inside"
+    when: ClassVar[str] = "a function like f has a known mean"
     needs: ClassVar[str] = "a function of known mean"
 
     def __post_init__(self) -> None:
@@ -172,6 +173,7 @@ class FittedControlVariate(Transformation):
     per_parameter: bool = field(default=False, kw_only=True)
 
     evaluations: ClassVar[str] = "2, coupled"
+    when: ClassVar[str] = "the same, with many samples and few parameters"
     needs: ClassVar[str] = "a function of known mean; an estimator that serves one sample"
 
     def __post_init__(self) -> None:

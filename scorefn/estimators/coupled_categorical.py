@@ -49,6 +49,7 @@ class CoupledCategorical(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2"
+    when: ClassVar[str] = "2 evaluations; measure it against leave-one-out"
     needs: ClassVar[str] = "independent categories; any f"
 
     def terms(

@@ -73,6 +73,7 @@ class DeltaMethod(Transformation):
     moments: Callable[[Any], Moments] | None = field(default=None, kw_only=True, repr=False)
 
     evaluations: ClassVar[str] = "1, and 3 or 6 once for all terms; derivatives of f at the mean"
+    when: ClassVar[str] = "f smooth at the scale of the distribution"
     needs: ClassVar[str] = "mean and covariance of the draws; f differentiable"
 
     def __post_init__(self) -> None:

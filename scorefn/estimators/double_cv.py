@@ -54,6 +54,7 @@ class DoubleCV(Estimator):
     coefficient: float | jax.Array = 1.0
 
     evaluations: ClassVar[str] = "1, coupled"
+    when: ClassVar[str] = "f nearly linear between the bits; learn the coefficient"
     needs: ClassVar[str] = "independent bits, 2 samples or more; f differentiable in them"
     differentiates_f: ClassVar[bool] = True
 

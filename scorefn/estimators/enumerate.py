@@ -52,6 +52,7 @@ class Enumerate(Estimator):
     max_size: int = field(default=4096, kw_only=True)
 
     evaluations: ClassVar[str] = "size of the support, once for all terms"
+    when: ClassVar[str] = "a support of up to some thousand values, f cheap"
     needs: ClassVar[str] = "a finite support; any f"
 
     def terms(

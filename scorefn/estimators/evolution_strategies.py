@@ -59,6 +59,7 @@ class EvolutionStrategies(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2"
+    when: ClassVar[str] = "a black box of many parameters, with jumps"
     needs: ClassVar[str] = (
         "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"
     )
@@ -117,6 +118,7 @@ class RankedEvolutionStrategies(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2, coupled"
+    when: ClassVar[str] = "a black box with outliers, whose size says little"
     needs: ClassVar[str] = (
         "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"
     )

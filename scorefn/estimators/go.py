@@ -51,6 +51,7 @@ class GO(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1, and 1 for each factor"
+    when: ClassVar[str] = "counts and other ordered draws, few factors"
     needs: ClassVar[str] = "independent factors of an ordered discrete family; any f"
 
     def __post_init__(self) -> None:

@@ -57,6 +57,7 @@ class SPSA(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2"
+    when: ClassVar[str] = "a black box of many parameters, smooth"
     needs: ClassVar[str] = (
         "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"
     )
@@ -115,6 +116,7 @@ class ForwardGradient(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1 with a forward derivative"
+    when: ClassVar[str] = "f without reverse mode, or too deep for it"
     needs: ClassVar[str] = (
         "parameters, as scorefn.Deterministic, or a differentiable sampler; f differentiable, "
         "continuous"

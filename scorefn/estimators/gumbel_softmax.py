@@ -63,6 +63,7 @@ class GumbelSoftmax(Estimator):
 
     unbiased: ClassVar[bool] = False
     evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "the relaxed objective is itself what is wanted"
     needs: ClassVar[str] = (
         "independent bits or one-hot categories; f differentiable at and between them"
     )
@@ -120,6 +121,7 @@ class StraightThroughGumbelSoftmax(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "f must see whole values, and a bias is no harm"
     needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
     differentiates_f: ClassVar[bool] = True
 
@@ -179,6 +181,7 @@ class GumbelRao(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "the same, where f is dear and time is not"
     needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
     differentiates_f: ClassVar[bool] = True
 

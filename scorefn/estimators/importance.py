@@ -57,6 +57,7 @@ class ImportanceWeighted(Estimator):
     proposal: Any
     baseline: Baseline = field(default_factory=LeaveOneOut)
 
+    when: ClassVar[str] = "draws that come from another distribution"
     needs: ClassVar[str] = "a proposal that covers it, a differentiable log_prob; any f"
 
     def __post_init__(self) -> None:
@@ -141,6 +142,7 @@ class SelfNormalised(Estimator):
 
     unbiased: ClassVar[bool] = False
     evaluations: ClassVar[str] = "1, coupled"
+    when: ClassVar[str] = "the same, with densities known up to a constant"
     needs: ClassVar[str] = "a proposal that covers it, log_probs up to a constant, 2 samples; any f"
 
     def __post_init__(self) -> None:

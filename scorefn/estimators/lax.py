@@ -58,6 +58,7 @@ class LAX(Estimator):
     surrogate: Callable[[PyTree, Any], jax.Array] = field(repr=False)
     params: PyTree
 
+    when: ClassVar[str] = "f without derivative, a surrogate worth training"
     needs: ClassVar[str] = "a differentiable log_prob and sampler; any f; a surrogate"
 
     def terms(

@@ -55,6 +55,7 @@ class LocalExpectation(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "D (C - 1) + 1 for D coordinates of C values; D + 1 for bits"
+    when: ClassVar[str] = "f cheap for many draws at once"
     needs: ClassVar[str] = "independent bits or categories; any f"
 
     def __post_init__(self) -> None:

@@ -64,6 +64,7 @@ class MeasureValued(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1, and 1 or 2 for each scalar parameter"
+    when: ClassVar[str] = "few factors, f rough or without derivative"
     needs: ClassVar[str] = "independent factors of a common family; any f"
 
     def __post_init__(self) -> None:

@@ -42,6 +42,7 @@ class Pathwise(Estimator):
         Mohamed et al., Monte Carlo Gradient Estimation in Machine Learning (2020), section 5.
     """
 
+    when: ClassVar[str] = "continuous draws and a smooth f"
     needs: ClassVar[str] = "a differentiable sampler; f differentiable, continuous"
     differentiates_f: ClassVar[bool] = True
 

@@ -65,6 +65,7 @@ class REBAR(Estimator):
     coefficient: float | jax.Array = 1.0
 
     evaluations: ClassVar[str] = "3"
+    when: ClassVar[str] = "f smooth between the values, one draw; learn its leaves"
     needs: ClassVar[str] = "independent bits or one-hot categories; f smooth between their values"
     differentiates_f: ClassVar[bool] = True
 
@@ -152,6 +153,7 @@ class RELAX(Estimator):
     surrogate: Callable[[PyTree, Any], jax.Array] = field(repr=False)
     params: PyTree
 
+    when: ClassVar[str] = "black-box f, one draw, a surrogate worth training"
     needs: ClassVar[str] = "independent bits or categories; any f; a surrogate"
 
     def terms(

@@ -76,6 +76,7 @@ class RODEO(Estimator):
     beta: float | jax.Array = 1.0
 
     evaluations: ClassVar[str] = "1, coupled"
+    when: ClassVar[str] = "as DoubleCV, with a surrogate worth training"
     needs: ClassVar[str] = (
         "independent bits, 2 samples or more; f differentiable in them; a surrogate"
     )

@@ -52,6 +52,7 @@ class ScoreFunction(Estimator):
 
     baseline: Baseline = field(default_factory=LeaveOneOut)
 
+    when: ClassVar[str] = "everything that has no better one here, with 4 samples and more"
     needs: ClassVar[str] = "a differentiable log_prob; any f"
 
     def __post_init__(self) -> None:

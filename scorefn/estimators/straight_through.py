@@ -48,6 +48,7 @@ class StraightThrough(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "to compare with the literature; ReinMax is better"
     needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
     differentiates_f: ClassVar[bool] = True
 
@@ -104,6 +105,7 @@ class ReinMax(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "early training on one evaluation, where a bias is no harm"
     needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
     differentiates_f: ClassVar[bool] = True
 

@@ -51,6 +51,7 @@ class SumAndSample(Estimator):
     size: int
 
     evaluations: ClassVar[str] = "1, and `size` once for all terms"
+    when: ClassVar[str] = "nearly all probability on few categories"
     needs: ClassVar[str] = "one categorical factor; any f"
 
     def __post_init__(self) -> None:
@@ -121,6 +122,7 @@ class StochasticSumAndSample(Estimator):
     size: int
 
     evaluations: ClassVar[str] = "`size` + 1"
+    when: ClassVar[str] = "as UnorderedSet, where terms must not be coupled"
     needs: ClassVar[str] = "one categorical factor; any f"
 
     def __post_init__(self) -> None:

@@ -52,6 +52,7 @@ class UnorderedSet(Estimator):
     """
 
     evaluations: ClassVar[str] = "1, coupled"
+    when: ClassVar[str] = "most probability on few categories"
     needs: ClassVar[str] = "one categorical factor, at most 12 samples; any f"
 
     def terms(
