@@ -79,7 +79,7 @@ ENTRIES: Mapping[str, Entry] = {
     "BitFlip (2)": Entry(lambda _: sf.BitFlip(), 1, 2, lambda _: 0.0),
     "LocalExpectation (2)": Entry(lambda _: sf.LocalExpectation(), 1, 2, lambda _: 0.0),
     "MeasureValued (2)": Entry(lambda _: sf.MeasureValued(), 1, 2, lambda _: 0.0),
-    "GO (2)": Entry(lambda _: sf.GO(), 1, 2, lambda _: 0.0),
+    "GO (2)": Entry(lambda _: sf.GO(), 1, 2, exact.go),
     "DoubleCV (2)": Entry(
         lambda _: sf.DoubleCV(), 2, 2, lambda coin: exact.enumerated(coin, 2, exact.double_cv)
     ),

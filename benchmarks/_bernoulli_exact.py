@@ -108,6 +108,11 @@ def arms(coin: Coin, n: int) -> float:
     return (coin.step * coin.spread / (p - ones[2])) ** 2 * variance
 
 
+def go(coin: Coin) -> float:
+    """Of GO, one sample: only a 0, of probability 1 - theta, has one above it to compare with."""
+    return (coin.step * coin.spread) ** 2 * coin.theta / (1 - coin.theta)
+
+
 def straight_through(coin: Coin) -> float:
     """Of straight-through, one sample."""
     return coin.spread**3 * (coin.slopes[1] - coin.slopes[0]) ** 2
