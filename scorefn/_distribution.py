@@ -97,6 +97,11 @@ def as_distribution(distribution: Any) -> Distribution:
     return Distribution(_method_log_prob, _seeded_sample if seeded else _keyed_sample, distribution)
 
 
+def is_object(distribution: Distribution) -> bool:
+    """Whether params is an object with methods of its own, wrapped by `as_distribution`."""
+    return distribution.log_prob is _method_log_prob
+
+
 def stop(tree: Any) -> Any:
     """The pytree with no derivative passing through; leaves that are no arrays stay as they are."""
 

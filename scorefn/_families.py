@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._distribution import Distribution, _method_log_prob
+from ._distribution import Distribution, is_object
 from ._factors import Bernoulli, Factors, OneHotCategorical, read_factors, unwrapped
 
 
@@ -41,7 +41,7 @@ def read_family(distribution: Distribution, key: jax.Array) -> Family | None:
     which are read as differentiable functions of what the user gave. The key is only an example:
     nothing is drawn with it.
     """
-    if distribution.log_prob is not _method_log_prob:
+    if not is_object(distribution):
         return None
     factors = read_factors(distribution, key)
     if factors is not None:

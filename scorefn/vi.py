@@ -191,6 +191,10 @@ def renyi(
     Returns:
         A scalar, in nats.
 
+    Raises:
+        TypeError: as `Pathwise`.
+        ValueError: alpha is the number 1.
+
     Example:
         >>> import distrax, jax
         >>> from scorefn import vi
@@ -202,6 +206,8 @@ def renyi(
     References:
         Li and Turner, Renyi divergence variational inference (2016), equation 6.
     """
+    if isinstance(alpha, int | float) and alpha == 1:
+        raise ValueError("alpha must not be 1: that limit is the evidence lower bound, use elbo.")
     distribution = as_distribution(q)
     z = _draws(distribution, key, num_samples)
     log_w = jax.vmap(partial(_log_weight, log_joint, distribution))(z)

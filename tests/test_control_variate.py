@@ -129,7 +129,6 @@ def test_h_equal_to_f_leaves_no_variance() -> None:
                 cost, distrax.Normal(jnp.array(0.3), jnp.array(1.2)), keys
             ),
             sf.FittedControlVariate(inner, cost, mean),
-            sf.FittedControlVariate(inner, cost, mean, per_parameter=True),
         ):
 
             def loss(params, key, estimator=estimator):
@@ -141,6 +140,56 @@ def test_h_equal_to_f_leaves_no_variance() -> None:
                 jnp.array([0.3, 1.2])
             )
             np.testing.assert_allclose(gradients, jnp.broadcast_to(exact, (50, 2)), atol=1e-9)
+
+
+def test_a_coefficient_for_each_parameter_leaves_no_variance_either() -> None:
+    def log_prob(params, x):
+        return jax.scipy.stats.norm.logpdf(x, params[0], params[1])
+
+    def sample(params, key):
+        return params[0] + params[1] * jax.random.normal(key)
+
+    estimator = sf.FittedControlVariate(
+        sf.Pathwise(),
+        jnp.sin,
+        lambda p: jnp.sin(p[0]) * jnp.exp(-(p[1] ** 2) / 2),
+        per_parameter=True,
+    )
+
+    def loss(params, key):
+        f = lambda x: 3 * jnp.sin(x) + 2  # noqa: E731
+        return sf.expectation(
+            f, sf.Distribution(log_prob, sample, params), key, estimator, num_samples=4
+        )
+
+    keys = jax.random.split(jax.random.key(0), 20)
+    params = jnp.array([0.3, 1.2])
+    gradients = once(jax.vmap(jax.grad(loss), (None, 0)))(params, keys)
+    exact = jax.grad(lambda p: 3 * jnp.sin(p[0]) * jnp.exp(-(p[1] ** 2) / 2))(params)
+    np.testing.assert_allclose(gradients, jnp.broadcast_to(exact, (20, 2)), atol=1e-9)
+
+
+def test_a_library_object_may_hold_a_parameter_twice() -> None:
+    estimator = sf.FittedControlVariate(
+        sf.Pathwise(), lambda x: x[0], lambda q: q.mean()[0], per_parameter=True
+    )
+    normal = distrax.MultivariateNormalFullCovariance(jnp.zeros(2), jnp.eye(2))
+    with pytest.raises(ValueError, match="one of them twice"):
+        sf.expectation(jnp.sum, normal, jax.random.key(0), estimator, num_samples=3)
+
+
+@pytest.mark.parametrize("coefficient", [0.7, 1.0, np.array(0.3)])
+def test_controls_that_are_integers_count_as_floats(coefficient: Any) -> None:
+    """Both draws of a coin whose library draws integers, each with its probability."""
+    estimator = sf.ControlVariate(PLAIN, lambda b: 2 * b, lambda coin: 2 * coin.probs, coefficient)
+    cost, theta = np.array([1.5, -4.0]), 0.3
+    keys = jax.random.split(jax.random.key(0), 64)
+    coin = distrax.Bernoulli(probs=jnp.array(theta))
+    bits = np.asarray(jax.vmap(lambda k: coin.sample(seed=k))(keys))
+    assert set(bits.tolist()) == {0, 1}
+    terms = np.asarray(estimator(lambda b: jnp.asarray(cost)[b], coin, keys))
+    mean = (1 - theta) * terms[bits == 0][0] + theta * terms[bits == 1][0]
+    np.testing.assert_allclose(mean, (1 - theta) * cost[0] + theta * cost[1], rtol=1e-12)
 
 
 def wrong(**changes):

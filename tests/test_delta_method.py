@@ -159,6 +159,29 @@ def test_arguments_that_do_not_exist(build: Any, error: type[Exception], message
         build()
 
 
+CORRELATED = {
+    "distrax.Dirichlet": lambda: distrax.Dirichlet(jnp.ones(3)),
+    "tfd.Dirichlet": lambda: tfd.Dirichlet(jnp.ones(3)),
+    "npd.Dirichlet": lambda: npd.Dirichlet(jnp.ones(3)),
+    "a mixture of vectors": lambda: tfd.MixtureSameFamily(
+        tfd.Categorical(logits=jnp.zeros(2)),
+        tfd.Independent(tfd.Normal(jnp.array([[0.0, 0.0], [1.0, 1.0]]), 1.0), 1),
+    ),
+    "inside Independent": lambda: tfd.Independent(tfd.Dirichlet(jnp.ones((2, 3))), 1),
+}
+
+
+@pytest.mark.parametrize("name", CORRELATED)
+def test_variances_alone_are_not_taken_for_a_covariance(name: str) -> None:
+    with pytest.raises(TypeError, match="Give moments"):
+        sf.expectation(
+            lambda x: jnp.prod(x),
+            CORRELATED[name](),
+            jax.random.key(0),
+            sf.DeltaMethod(sf.ScoreFunction(sf.ConstantBaseline(0.0))),
+        )
+
+
 @pytest.mark.parametrize(
     ("distribution", "moments", "error", "message"),
     [

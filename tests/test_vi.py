@@ -214,6 +214,8 @@ def test_what_does_not_fit_raises() -> None:
     key, q = jax.random.key(0), distrax.Normal(0.0, 1.0)
     with pytest.raises(ValueError, match="needs entropy"):
         vi.sticking_the_landing(jnp.square, q, key, coefficient=0.5)
+    with pytest.raises(ValueError, match="use elbo"):
+        vi.renyi(jnp.square, q, key, 1.0, num_samples=2)
     with pytest.raises(ValueError, match="num_samples must be at least 2"):
         vi.vimco(jnp.square, q, key, num_samples=1)
     with pytest.raises(TypeError, match="distribution must be"):
@@ -229,6 +231,20 @@ def test_a_second_derivative_of_what_is_right_to_first_order_raises(objective: A
 
     with pytest.raises(TypeError, match="first order"):
         jax.hessian(bound)(0.3)
+
+    def along_model(w):
+        q = distrax.Normal(0.2, 1.0)
+        return objective(lambda z: jnp.cos(w * z), q, jax.random.key(0), num_samples=2)
+
+    with pytest.raises(TypeError, match="first order"):
+        jax.hessian(along_model)(0.3)
+
+
+def test_a_bound_has_the_value_of_its_draws() -> None:
+    q, key = sf.Bernoulli(jnp.array([0.3, -0.2])), jax.random.key(4)
+    log_joint = bits_joint({"model": 0.7})
+    values = [bound(log_joint, q, key, num_samples=5) for bound in (vi.vimco, vi.iwae, vi.dreg)]
+    np.testing.assert_allclose(values, values[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("objective", [vi.iwae, vi.dreg])

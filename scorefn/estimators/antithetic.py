@@ -34,7 +34,9 @@ class Antithetic(Transformation):
     linear) it helps; for f symmetric about the centre it costs a factor of 2.
 
     Attributes:
-        estimator: how derivatives are estimated.
+        estimator: how derivatives are estimated; one that draws by the distribution's sampler, as
+            `Pathwise` and `ScoreFunction` do. One that draws for itself, as `DisARM`, stays right
+            and only costs twice as much.
         mirror: ``mirror(params, x) -> x'``, differentiable if the estimator differentiates draws;
             params as for `Distribution`, or the object of a library. None mirrors Normal,
             multivariate normal, Laplace, Logistic, StudentT and Uniform at their centre, and the

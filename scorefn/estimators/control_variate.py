@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from .._arguments import again, example
-from .._distribution import Distribution, as_distribution, as_local, stop
+from .._distribution import Distribution, as_distribution, as_local, is_object, stop
 from .._record import record
 from .._score import spread_like
 from ._estimator import Cost, Estimator, PyTree, Vmap, check_estimator
@@ -84,12 +84,13 @@ class ControlVariate(Transformation):
                 f"{mean.shape}."
             )
 
-        def combined(controls: jax.Array) -> jax.Array:
+        def combined(controls: ArrayLike) -> jax.Array:
+            controls = _floats(controls)
             return jnp.sum(jnp.asarray(self.coefficient, controls.dtype) * controls)
 
         def controlled(x: Any) -> tuple[PyTree, PyTree]:
             cost, aux = f(x)
-            control = combined(jnp.asarray(self.h(x)))
+            control = combined(self.h(x))
             return jax.tree.map(lambda c: c - control.astype(c.dtype), cost), aux
 
         terms, aux = self.estimator.terms(controlled, distribution, keys, vmap)
@@ -146,12 +147,14 @@ class FittedControlVariate(Transformation):
         estimator: how derivatives are estimated.
         h: as for `ControlVariate`.
         mean: as for `ControlVariate`.
-        per_parameter: whether each parameter has a coefficient of its own.
+        per_parameter: whether each number in `params` has a coefficient of its own. ``mean`` must
+            then be right for all values of them, each moved alone: not for the object of a library,
+            which may hold one parameter twice.
 
     Raises:
         TypeError: the estimator is not an instance of one.
         ValueError: too few samples; mean and h differ in shape; the distribution has no float
-            parameters.
+            parameters; a coefficient for each parameter of a library's object.
 
     Example:
         >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
@@ -184,6 +187,7 @@ class FittedControlVariate(Transformation):
     ) -> tuple[PyTree, PyTree]:
         gradients, controls = sample_gradients(self, f, distribution, keys, vmap)
         if self.per_parameter:
+            _check_parameters(distribution)
             # [n, P, O, 1] and [n, P, m, 1]: a regression for each parameter.
             by_parameter = (jnp.moveaxis(g, -1, 1)[..., None] for g in (gradients, controls))
             fit = jax.vmap(regression_coefficients, (1, 1), 3)
@@ -229,6 +233,18 @@ def known_mean(
             f"{shape} and {mean.shape}."
         )
     return mean
+
+
+def _check_parameters(distribution: Distribution) -> None:
+    # distrax keeps a covariance beside its square root: with a coefficient for each, what h loses
+    # along one is not what its mean gains along the other, and the derivative would be biased.
+    kind = type(distribution.params)
+    if is_object(distribution) and not kind.__module__.startswith("scorefn."):
+        raise ValueError(
+            f"FittedControlVariate fits a coefficient for each parameter only to the params of a "
+            f"Distribution or a record of scorefn, got {kind.__name__}, which may hold one of them "
+            f"twice. Give Distribution(log_prob, sample, params), or per_parameter=False."
+        )
 
 
 def flat_params(
@@ -278,7 +294,7 @@ def sample_gradients(
     if len(keys) < controls + 2:
         raise ValueError(
             f"num_samples must be at least {controls + 2} to fit {controls} control variates, got "
-            f"{len(keys)}: each coefficient is fitted to the other samples."
+            f"{len(keys)}: a regression needs more samples than coefficients."
         )
 
     def outputs(flat: jax.Array, key: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from .._arguments import check_choice
 from .._distribution import Distribution, as_local, stop
 from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap, check_estimator
-from ._moments_of import Moments, read_moments
+from ._mean_and_scale import Moments, read_moments
 from ._transformation import Transformation
 
 
@@ -44,8 +44,8 @@ class DeltaMethod(Transformation):
         trace: "exact" or "hutchinson".
         moments: ``moments(params) -> (mean, scale)``, differentiable: mean shaped like a draw, and
             scale either the standard deviations of independent components, shaped alike, or a
-            square root [D, D] of the covariance of a draw [D]. None reads them off an object of
-            distrax, TFP or numpyro, or a `Bernoulli`.
+            square root [D, D] of the covariance of a draw [D]. None reads them off independent
+            scalar factors and multivariate normals of distrax, TFP or numpyro, or a `Bernoulli`.
 
     Raises:
         TypeError: the estimator is not an instance of one; a draw is not one array of floats; the

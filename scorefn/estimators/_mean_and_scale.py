@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._arguments import example
 from .._distribution import Distribution
-from .._factors import Bernoulli
+from .._factors import Bernoulli, unwrapped
 
 Moments = tuple[jax.Array, jax.Array]
 
@@ -43,20 +43,29 @@ def _read(distribution: Any) -> Moments:
     if isinstance(distribution, Bernoulli):
         mean = jax.nn.sigmoid(jnp.asarray(distribution.logits))
         return mean, jnp.sqrt(mean * (1 - mean))
-    mean = _called(getattr(distribution, "mean", None))
-    if "MultivariateNormal" in type(distribution).__name__:
-        covariance = getattr(distribution, "covariance", None)
-        covariance = getattr(distribution, "covariance_matrix", covariance)
-        return mean, jnp.linalg.cholesky(_called(covariance))
-    return mean, jnp.sqrt(_called(getattr(distribution, "variance", None)))
+    inner = unwrapped(distribution)
+    mean = _called(distribution, "mean")
+    if "MultivariateNormal" in type(inner).__name__:
+        name = "covariance_matrix" if hasattr(inner, "covariance_matrix") else "covariance"
+        return mean, jnp.linalg.cholesky(_called(distribution, name))
+    # Only what has no event axes of its own is known to have independent components: the
+    # variances of a Dirichlet, or of a mixture of vectors, leave out how they go together.
+    if tuple(getattr(inner, "event_shape", (None,))) != ():
+        raise _unknown(distribution)
+    return mean, jnp.sqrt(_called(distribution, "variance"))
 
 
-def _called(value: Any) -> jax.Array:
+def _called(distribution: Any, name: str) -> jax.Array:
     # A method in distrax and TFP, a property in numpyro.
+    value = getattr(distribution, name, None)
     value = value() if callable(value) else value
     if value is None:
-        raise TypeError(
-            "DeltaMethod needs the mean and the covariance of the draws, and this distribution has "
-            "no methods for them. Give moments=lambda params: (mean, scale)."
-        )
+        raise _unknown(distribution)
     return value
+
+
+def _unknown(distribution: Any) -> TypeError:
+    return TypeError(
+        f"DeltaMethod needs the mean and the covariance of the draws, and cannot read them off "
+        f"{type(distribution).__name__}. Give moments=lambda params: (mean, scale)."
+    )
