@@ -32,7 +32,9 @@ def table() -> str:
     for cls in estimators():
         summary = inspect.getdoc(cls).splitlines()[0].rstrip(".")
         order, bias = ("as inside", "as inside") if _wraps(cls) else _facts(cls)
-        cells = (f"`{cls.__name__}`", summary, cls.when, cls.needs, cls.evaluations, order, bias)
+        coupled = ", coupled" if cls.coupled is True else ""
+        evaluations = f"{cls.evaluations}{coupled}"
+        cells = (f"`{cls.__name__}`", summary, cls.when, cls.needs, evaluations, order, bias)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

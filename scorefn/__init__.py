@@ -47,6 +47,7 @@ from .estimators import ImportanceWeighted as ImportanceWeighted
 from .estimators import LocalExpectation as LocalExpectation
 from .estimators import MeasureValued as MeasureValued
 from .estimators import Pathwise as Pathwise
+from .estimators import QuasiMonteCarlo as QuasiMonteCarlo
 from .estimators import RankedEvolutionStrategies as RankedEvolutionStrategies
 from .estimators import ReinMax as ReinMax
 from .estimators import ScoreFunction as ScoreFunction
@@ -54,6 +55,7 @@ from .estimators import SelfNormalised as SelfNormalised
 from .estimators import StochasticSumAndSample as StochasticSumAndSample
 from .estimators import StraightThrough as StraightThrough
 from .estimators import StraightThroughGumbelSoftmax as StraightThroughGumbelSoftmax
+from .estimators import Stratified as Stratified
 from .estimators import SumAndSample as SumAndSample
 from .estimators import UnorderedSet as UnorderedSet
 

@@ -22,9 +22,14 @@ class Baseline(ABC):
     ``baseline(costs, weights)`` returns the baselines, ``baseline.update(costs)`` the baseline to
     use next time. Both are pure: a baseline is an immutable value that is carried through a
     training loop like an optimiser's state. It is handed no draws, so it cannot depend on one.
+
+    Attributes:
+        min_samples: how many samples it needs.
+        coupled: whether a baseline is made from the costs of other samples of the same call.
     """
 
     min_samples: ClassVar[int] = 1
+    coupled: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
@@ -142,6 +147,8 @@ class ConstantBaseline(Baseline):
 
     value: PyTree = 0.0
 
+    coupled: ClassVar[bool] = False
+
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         del weights
         return _repeated(self.value, costs, "ConstantBaseline.value")
@@ -173,6 +180,8 @@ class MovingAverage(Baseline):
     decay: float | jax.Array = 0.99
     total: PyTree = field(default_factory=lambda: jnp.zeros(()))
     weight_sum: jax.Array = field(default_factory=lambda: jnp.zeros(()))
+
+    coupled: ClassVar[bool] = False
 
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         del weights
@@ -233,6 +242,8 @@ class LearnedBaseline(Baseline):
     apply: Callable[[PyTree, PyTree], PyTree] = field(repr=False)
     params: PyTree
     inputs: PyTree = None
+
+    coupled: ClassVar[bool] = False
 
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         del weights

@@ -118,6 +118,10 @@ def _antithetic(_: Problem) -> sf.Estimator:
     return sf.Antithetic(sf.Pathwise(), _mirrored)
 
 
+def _quantile(params: Any, u: jax.Array) -> jax.Array:
+    return params["mean"] + jnp.exp(params["log_scale"]) * jnp.sqrt(2) * jax.lax.erf_inv(2 * u - 1)
+
+
 def _antithetic_bits(_: Problem) -> sf.Estimator:
     return sf.Antithetic(sf.ScoreFunction(sf.ConstantBaseline(0.5)))
 
@@ -168,6 +172,8 @@ ENTRIES = [
     Entry("MuProp", _muprop, BITS, evaluations=lambda n, _: n + 3),
     Entry("Antithetic", _antithetic, ("gaussian",), **PAIRS),
     Entry("AntitheticBits", _antithetic_bits, BITS, (1, 2, 3), **PAIRS, noise=_both_sides),
+    Entry("Stratified", lambda _: sf.Stratified(sf.Pathwise(), _quantile), GAUSSIAN[:1], **APART),
+    Entry("Sobol", lambda _: sf.QuasiMonteCarlo(sf.Pathwise(), _quantile), GAUSSIAN[:1], **APART),
     Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("SelfNormalised", lambda p: sf.SelfNormalised(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("GumbelSoftmax", lambda _: sf.GumbelSoftmax(0.5), BITS, **APART),

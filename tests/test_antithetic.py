@@ -69,8 +69,8 @@ def test_a_fair_bit_and_its_opposite_know_everything() -> None:
 
 
 @pytest.mark.parametrize("distribution", [distrax.Gamma(2.0, 1.0), tfd.NormalInverseGaussian])
-def test_without_a_known_mirror_one_must_be_given(distribution: Any) -> None:
+def test_without_symmetry_or_inverse_cdf_one_must_be_given(distribution: Any) -> None:
     if isinstance(distribution, type):
         distribution = distribution(0.0, 2.0, 1.0, 1.0)
-    with pytest.raises(TypeError, match="mirror=lambda params, x"):
+    with pytest.raises(TypeError, match="icdf=lambda params, u"):
         sf.expectation(jnp.sin, distribution, jax.random.key(0), sf.Antithetic(sf.Pathwise()))

@@ -203,7 +203,7 @@ MESHES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 # problems of categories do not take part, nor do estimators that do so themselves, or whose nested
 # maps make JAX move a sharded axis.
 NOT_INDEXED = ("bernoulli", "gaussian", "chain", "point")
-INDEXES = ("LocalExpectation", "FittedCV")
+INDEXES = ("LocalExpectation", "FittedCV", "Stratified")
 
 
 def mesh_of(kind: str) -> jax.sharding.Mesh:

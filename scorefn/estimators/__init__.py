@@ -26,12 +26,14 @@ from .lax import LAX as LAX
 from .local_expectation import LocalExpectation as LocalExpectation
 from .measure_valued import MeasureValued as MeasureValued
 from .pathwise import Pathwise as Pathwise
+from .quasi_monte_carlo import QuasiMonteCarlo as QuasiMonteCarlo
 from .relaxed import REBAR as REBAR
 from .relaxed import RELAX as RELAX
 from .rodeo import RODEO as RODEO
 from .score_function import ScoreFunction as ScoreFunction
 from .straight_through import ReinMax as ReinMax
 from .straight_through import StraightThrough as StraightThrough
+from .stratified import Stratified as Stratified
 from .sum_and_sample import StochasticSumAndSample as StochasticSumAndSample
 from .sum_and_sample import SumAndSample as SumAndSample
 from .unordered_set import UnorderedSet as UnorderedSet

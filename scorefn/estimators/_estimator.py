@@ -31,6 +31,8 @@ class Estimator(ABC):
         unbiased: whether value and derivatives are right in expectation.
         order: the highest order of derivative that is right; a higher one raises.
         evaluations: evaluations of f for one term.
+        coupled: whether the samples of a call are used for one another, as in a leave-one-out
+            baseline: right if their draws are independent, and only then.
         when: what it is good for.
         needs: what the distribution and f must supply.
         differentiates_f: whether f must be differentiable in the draw.
@@ -39,6 +41,7 @@ class Estimator(ABC):
     unbiased: ClassVar[bool] = True
     order: ClassVar[float] = math.inf
     evaluations: ClassVar[str] = "1"
+    coupled: ClassVar[bool] = False
     when: ClassVar[str]
     needs: ClassVar[str]
     differentiates_f: ClassVar[bool] = False

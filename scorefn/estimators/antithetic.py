@@ -7,24 +7,26 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._arguments import again
+from .._arguments import again, example
 from .._distribution import Distribution
 from .._factors import Bernoulli, unwrapped
+from .._quantiles import InverseCdf, read_quantile
 from .._record import record
-from ._estimator import Cost, Estimator, PyTree, Vmap, check_estimator
-from ._transformation import Transformation
+from ._estimator import Cost, Estimator, PyTree, Vmap
+from ._sampling_scheme import SamplingScheme, uniform
 
 # Symmetric about their location, in any library.
 _SYMMETRIC = ("Normal", "Laplace", "Logistic", "StudentT", "Uniform")
 
 
-@record(static=["mirror"])
-class Antithetic(Transformation):
+@record(static=["mirror", "icdf"])
+class Antithetic(SamplingScheme):
     r"""Any estimator, on each draw and on its mirror image.
 
     .. code-block:: text
 
         x' = mirror(params, x), of the same distribution as x
+             or icdf(params, 1 - u),  x = icdf(params, u)
         term        (that of the estimator at x + that at x') / 2
 
     Unbiased wherever the estimator is, at its orders. Two evaluations of f for each term and one
@@ -39,11 +41,15 @@ class Antithetic(Transformation):
             and only costs twice as much.
         mirror: ``mirror(params, x) -> x'``, differentiable if the estimator differentiates draws;
             params as for `Distribution`, or the object of a library. None mirrors Normal,
-            multivariate normal, Laplace, Logistic, StudentT and Uniform at their centre, and the
-            noise of a `Bernoulli` record at 0.
+            multivariate normal, Laplace, Logistic, StudentT and Uniform at their centre, the noise
+            of a `Bernoulli` record at 0, and u at 1/2 for all else of which the inverse cdf is
+            known.
+        icdf: as for `QuasiMonteCarlo`, for a distribution without symmetry: u is mirrored then.
 
     Raises:
-        TypeError: the estimator is not an instance of one; no mirror is known.
+        TypeError: the estimator is not an instance of one, or makes draws of its own; neither a
+            mirror nor an inverse cdf is known.
+        ValueError: both mirror and icdf are given.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -59,31 +65,50 @@ class Antithetic(Transformation):
 
     estimator: Estimator
     mirror: Callable[[Any, Any], Any] | None = field(default=None, repr=False)
+    icdf: InverseCdf | None = field(default=None, repr=False, kw_only=True)
 
     evaluations: ClassVar[str] = "twice those of the estimator inside"
     when: ClassVar[str] = "f that goes one way through a symmetric distribution"
-    needs: ClassVar[str] = "a symmetric distribution, or a mirror"
+    needs: ClassVar[str] = "a symmetric distribution, a mirror, or an inverse cdf"
 
     def __post_init__(self) -> None:
-        check_estimator(self.estimator)
+        super().__post_init__()
+        if self.mirror is not None and self.icdf is not None:
+            raise ValueError("Antithetic takes a mirror or an icdf, got both.")
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        opposite = _opposite(self.mirror, distribution)
-        one, aux = self.estimator.terms(f, distribution, keys, vmap)
+        draws, opposite = self._pair(distribution, example(keys))
+        one, aux = self.estimator.terms(f, draws, keys, vmap)
         other, _ = self.estimator.terms(f, opposite, again(keys), vmap)
         return jax.tree.map(lambda a, b: (a + b) / 2, one, other), aux
 
+    def _pair(
+        self, distribution: Distribution, key: jax.Array
+    ) -> tuple[Distribution, Distribution]:
+        """The distribution, and the same whose sampler returns the mirror image."""
+        if self.mirror is not None:
+            return distribution, _reflected(self.mirror, distribution)
+        if isinstance(distribution.params, Bernoulli):
+            return distribution, replace(distribution, sample=_opposite_bits)
+        if self.icdf is None and _is_symmetric(distribution.params):
+            return distribution, _reflected(_at_centre, distribution)
+        quantile = read_quantile("Antithetic", self.icdf, distribution, key)
 
-def _opposite(mirror: Callable[[Any, Any], Any] | None, distribution: Distribution) -> Distribution:
-    """The same distribution, whose sampler returns the mirror image."""
-    if mirror is None and isinstance(distribution.params, Bernoulli):
-        return replace(distribution, sample=_opposite_bits)
-    reflect = mirror or _reflected
+        def at(level: Callable[[jax.Array], jax.Array]) -> Distribution:
+            def sample(params: Any, key: jax.Array) -> Any:
+                bits = jax.random.bits(key, (quantile.size,), jnp.uint32)
+                return quantile.draw(params, level(uniform(bits, quantile.dtype)))
 
+            return replace(distribution, sample=sample)
+
+        return at(lambda u: u), at(lambda u: 1 - u)
+
+
+def _reflected(mirror: Callable[[Any, Any], Any], distribution: Distribution) -> Distribution:
     def sample(params: Any, key: jax.Array) -> Any:
-        return reflect(params, distribution.sample(params, key))
+        return mirror(params, distribution.sample(params, key))
 
     return replace(distribution, sample=sample)
 
@@ -92,14 +117,13 @@ def _opposite_bits(bits: Bernoulli, key: jax.Array) -> jax.Array:
     return bits.draw_at(-bits.noise(key))
 
 
-def _reflected(distribution: Any, x: Any) -> jax.Array:
+def _is_symmetric(distribution: Any) -> bool:
+    name = type(unwrapped(distribution)).__name__
+    return name in _SYMMETRIC or name.startswith("MultivariateNormal")
+
+
+def _at_centre(distribution: Any, x: Any) -> jax.Array:
     inner = unwrapped(distribution)
-    name = type(inner).__name__
-    if name not in _SYMMETRIC and not name.startswith("MultivariateNormal"):
-        raise TypeError(
-            f"Antithetic knows no mirror image of draws of {name}; give it as "
-            f"mirror=lambda params, x: ..., of the same distribution as x."
-        )
     centre = getattr(inner, "loc", None)
     if centre is None:
         centre = inner.mean() if callable(inner.mean) else inner.mean

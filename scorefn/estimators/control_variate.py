@@ -175,7 +175,8 @@ class FittedControlVariate(Transformation):
     mean: Callable[[Any], ArrayLike] = field(repr=False)
     per_parameter: bool = field(default=False, kw_only=True)
 
-    evaluations: ClassVar[str] = "2, coupled"
+    evaluations: ClassVar[str] = "2"
+    coupled: ClassVar[bool] = True
     when: ClassVar[str] = "the same, with many samples and few parameters"
     needs: ClassVar[str] = "a function of known mean; an estimator that serves one sample"
 

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_choice
+from .._arguments import check_choice, example
 from .._distribution import Distribution, as_local, stop
+from .._mean_and_scale import Moments, read_moments
 from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap, check_estimator
-from ._mean_and_scale import Moments, read_moments
 from ._transformation import Transformation
 
 
@@ -90,7 +90,7 @@ class DeltaMethod(Transformation):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         # Outside the map over samples, all of which share what f computes at the mean.
-        moments = read_moments(self.moments, distribution, keys)
+        moments = read_moments("DeltaMethod", self.moments, distribution, example(keys))
         mean, scale = as_local(moments, jax.random.key_data(keys))
         point = stop(mean)
         costs, closed_over = jax.closure_convert(lambda x: f(x)[0], point)

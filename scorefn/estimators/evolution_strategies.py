@@ -117,7 +117,8 @@ class RankedEvolutionStrategies(Estimator):
 
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "2, coupled"
+    evaluations: ClassVar[str] = "2"
+    coupled: ClassVar[bool] = True
     when: ClassVar[str] = "a black box with outliers, whose size says little"
     needs: ClassVar[str] = (
         "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"

@@ -141,7 +141,8 @@ class SelfNormalised(Estimator):
     proposal: Any
 
     unbiased: ClassVar[bool] = False
-    evaluations: ClassVar[str] = "1, coupled"
+    evaluations: ClassVar[str] = "1"
+    coupled: ClassVar[bool] = True
     when: ClassVar[str] = "the same, with densities known up to a constant"
     needs: ClassVar[str] = "a proposal that covers it, log_probs up to a constant, 2 samples; any f"
 

@@ -75,7 +75,8 @@ class RODEO(Estimator):
     alpha: float | jax.Array = 1.0
     beta: float | jax.Array = 1.0
 
-    evaluations: ClassVar[str] = "1, coupled"
+    evaluations: ClassVar[str] = "1"
+    coupled: ClassVar[bool] = True
     when: ClassVar[str] = "as DoubleCV, with a surrogate worth training"
     needs: ClassVar[str] = (
         "independent bits, 2 samples or more; f differentiable in them; a surrogate"

@@ -62,6 +62,11 @@ class ScoreFunction(Estimator):
                 f"write {self.baseline.__name__}(...)."
             )
 
+    @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        """As the baseline."""
+        return self.baseline.coupled
+
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
