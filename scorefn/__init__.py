@@ -33,6 +33,7 @@ from .estimators import Antithetic as Antithetic
 from .estimators import BitFlip as BitFlip
 from .estimators import ControlVariate as ControlVariate
 from .estimators import CoupledCategorical as CoupledCategorical
+from .estimators import DatumSurrogates as DatumSurrogates
 from .estimators import DeltaMethod as DeltaMethod
 from .estimators import DisARM as DisARM
 from .estimators import DoubleCV as DoubleCV
@@ -46,7 +47,9 @@ from .estimators import GumbelSoftmax as GumbelSoftmax
 from .estimators import ImportanceWeighted as ImportanceWeighted
 from .estimators import LocalExpectation as LocalExpectation
 from .estimators import MeasureValued as MeasureValued
+from .estimators import MinibatchControlVariate as MinibatchControlVariate
 from .estimators import Pathwise as Pathwise
+from .estimators import QuadraticSurrogate as QuadraticSurrogate
 from .estimators import QuasiMonteCarlo as QuasiMonteCarlo
 from .estimators import RankedEvolutionStrategies as RankedEvolutionStrategies
 from .estimators import ReinMax as ReinMax

@@ -63,8 +63,9 @@ def _learned() -> sf.Baseline:
 
 
 def _array(problem: Problem, values: Any) -> jax.Array:
-    """An array of the precision of the problem."""
-    return jnp.asarray(values, jnp.asarray(jax.tree.leaves(problem.params)[0]).dtype)
+    """An array of the precision of the problem, which may have been made in another one."""
+    dtype = jnp.result_type(jax.tree.leaves(problem.params)[0])
+    return jnp.asarray(values, jax.dtypes.canonicalize_dtype(dtype))
 
 
 def _wide(problem: Problem) -> sf.Distribution:
@@ -116,6 +117,19 @@ def _mirrored(params: Any, x: Any) -> Any:
 
 def _antithetic(_: Problem) -> sf.Estimator:
     return sf.Antithetic(sf.Pathwise(), _mirrored)
+
+
+def _quadratic(problem: Problem) -> sf.Estimator:
+    slope, curvature = _array(problem, 1.5), _array(problem, -0.7)
+    return sf.QuadraticSurrogate(sf.Pathwise(), slope, curvature, moments=_gaussian_moments)
+
+
+def _all_data(problem: Problem) -> sf.Estimator:
+    """A minibatch of all there is: the noise that is left is that of the draws."""
+    table = (_array(problem, [0.5, -1.0, 2.0]), _array(problem, [1.0, 0.3, -0.2]))
+    stored = sf.DatumSurrogates(*table, *(jnp.sum(column) for column in table))
+    batch = jnp.arange(3)
+    return sf.MinibatchControlVariate(sf.Pathwise(), stored, batch, moments=_gaussian_moments)
 
 
 def _quantile(params: Any, u: jax.Array) -> jax.Array:
@@ -170,6 +184,8 @@ ENTRIES = [
     Entry("FittedCV", _controlled(sf.FittedControlVariate), BITS, samples=(3,), **PAIRS),
     Entry("DeltaMethod", _delta, ("gaussian",), evaluations=lambda n, _: n + 6),
     Entry("MuProp", _muprop, BITS, evaluations=lambda n, _: n + 3),
+    Entry("QuadraticSurrogate", _quadratic, ("gaussian",)),
+    Entry("MinibatchCV", _all_data, ("gaussian",)),
     Entry("Antithetic", _antithetic, ("gaussian",), **PAIRS),
     Entry("AntitheticBits", _antithetic_bits, BITS, (1, 2, 3), **PAIRS, noise=_both_sides),
     Entry("Stratified", lambda _: sf.Stratified(sf.Pathwise(), _quantile), GAUSSIAN[:1], **APART),

@@ -25,7 +25,10 @@ from .importance import SelfNormalised as SelfNormalised
 from .lax import LAX as LAX
 from .local_expectation import LocalExpectation as LocalExpectation
 from .measure_valued import MeasureValued as MeasureValued
+from .minibatch_control_variate import DatumSurrogates as DatumSurrogates
+from .minibatch_control_variate import MinibatchControlVariate as MinibatchControlVariate
 from .pathwise import Pathwise as Pathwise
+from .quadratic_surrogate import QuadraticSurrogate as QuadraticSurrogate
 from .quasi_monte_carlo import QuasiMonteCarlo as QuasiMonteCarlo
 from .relaxed import REBAR as REBAR
 from .relaxed import RELAX as RELAX
