@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._arguments import check_chunk, check_count, check_key, check_sharding
 from ._distribution import Distribution, as_distribution
+from ._samples import sample_keys
 from .estimators import Estimator
 from .estimators._estimator import check_estimator
 
@@ -76,16 +76,7 @@ def expectation(
         raise TypeError(f"f must be a function of one draw, got {f!r}.")
     check_estimator(estimator)
     distribution = as_distribution(distribution)
-    key = check_key(key)
-    num_samples = check_count("num_samples", num_samples)
-    chunk_size = check_chunk(chunk_size, num_samples)
-    sharding = check_sharding(sharding, num_samples)
-
-    indices = jnp.arange(num_samples, dtype=jnp.uint32)
-    if sharding is not None:
-        indices = _placed(indices, sharding)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    vmap = jax.vmap if chunk_size is None else partial(_chunked_vmap, chunk_size=chunk_size)
+    keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     result = estimator(f, distribution, keys, has_aux=has_aux, vmap=vmap)
     terms, aux = result if has_aux else (result, None)
     mean = jax.tree.map(partial(jnp.mean, axis=0), terms)
@@ -146,13 +137,3 @@ def differentiable(
         )
 
     return objective
-
-
-def _chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
-    # What a chunk computes is forgotten and computed again in the backward pass.
-    return lambda xs: jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
-
-
-def _placed(x: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
-    return (jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint)(x, sharding)

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from exact import FAST, derivatives, hermite
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from noise import noise_keys
+from test_transforms import TRANSFORMATIONS
 
 import scorefn as sf
 from scorefn import vi
@@ -207,6 +209,179 @@ def test_the_signal_of_dreg_grows_with_the_samples_and_that_of_iwae_falls() -> N
     assert many < 0.7 * few + 0.03
 
 
+def test_a_fitted_coefficient_keeps_the_elbo_unbiased() -> None:
+    """Fitted to the other two of three samples; its own part is a polynomial: few nodes do."""
+    params, rule = jax.tree.map(jnp.asarray, PARAMS), hermite(5) ** 3
+
+    def bound(p, key):
+        options = {"coefficient": None, "entropy": lambda q: q.entropy(), "num_samples": 3}
+        return vi.sticking_the_landing(joint(p), normal(p), key, **options)
+
+    means = mean_of(bound, params, noise_keys(rule.points, 1), rule.weights, 1)
+    for mean, desired in zip(means, derivatives(exact_elbo, params, 1), strict=True):
+        np.testing.assert_allclose(mean, desired, rtol=0, atol=1e-9)
+
+
+def test_a_fitted_coefficient_finds_the_one_without_noise() -> None:
+    """q = N(m, s^2), target N(0, 1): along m all noise vanishes at a = s^2, found from 3 draws."""
+
+    def log_prob(m, z):
+        return jax.scipy.stats.norm.logpdf(z, m, 0.1)
+
+    def sample(m, key):
+        return m + 0.1 * jax.random.normal(key)
+
+    def bound(m, key):
+        q = sf.Distribution(log_prob, sample, m)
+        options = {"coefficient": None, "entropy": lambda _: jnp.log(0.1), "num_samples": 3}
+        return vi.sticking_the_landing(lambda z: -(z**2) / 2, q, key, **options)
+
+    keys = jax.random.split(jax.random.key(0), 5)
+    gradients = once(jax.vmap(jax.grad(bound), (None, 0)))(0.7, keys)
+    np.testing.assert_allclose(gradients, -0.7, atol=1e-9)
+
+
+def test_the_coefficient_can_be_learned() -> None:
+    """The variance (a/s - s)^2 + m^2 + 2 (a/s - s)^2 and its estimate are least at a = s^2."""
+    params, rule = jnp.array([0.7, 0.5]), hermite(10)
+
+    def slope(a, key):
+        def loss(params, key, a):
+            q = distrax.Normal(*params)
+            options = {"coefficient": a, "entropy": q.entropy()}
+            return vi.sticking_the_landing(lambda z: -(z**2) / 2, q, key, **options)
+
+        return jax.grad(sf.squared_gradient, argnums=3)(loss, params, key, a)
+
+    slopes = once(jax.vmap(slope, (None, 0)))
+    for a in (0.25, 1.0):
+        mean = rule.weights @ slopes(a, noise_keys(rule.points))
+        np.testing.assert_allclose(mean, 6 * (a / 0.5 - 0.5) / 0.5, atol=1e-9)
+
+
+# -------------------------------------------------------------------------- a prior to be learned
+
+
+def likelihood(params):
+    return lambda z: -((params["model"] * z - 1.2) ** 2)
+
+
+def prior_of(params):
+    return distrax.Normal(params["prior_loc"], jnp.exp(params["prior_log_scale"]))
+
+
+def with_prior(params):
+    return lambda z: likelihood(params)(z) + prior_of(params).log_prob(z)
+
+
+def _standardised(prior, z):
+    noise = jax.lax.stop_gradient((z - prior.loc) / prior.scale)
+    return prior.loc + prior.scale * noise
+
+
+@pytest.mark.parametrize("path", [None, _standardised])
+def test_gdreg_has_the_mean_of_iwae_along_the_prior_too(path: Any) -> None:
+    params = {**PARAMS, "prior_loc": -0.2, "prior_log_scale": 0.3}
+    params, rule = jax.tree.map(jnp.asarray, params), hermite(40) ** 2
+    options = {"num_samples": 2}
+
+    def iwae(p, key):
+        return vi.iwae(with_prior(p), normal(p), key, **options)
+
+    def doubly(p, key):
+        return vi.gdreg(likelihood(p), prior_of(p), normal(p), key, path=path, **options)
+
+    keys = noise_keys(rule.points, 1)
+    plain, found = (mean_of(fn, params, keys, rule.weights, 1) for fn in (iwae, doubly))
+    for a, b in zip(found, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-8)
+
+
+def test_gdreg_of_a_correlated_prior_has_the_mean_of_iwae() -> None:
+    params = {"lower": jnp.array([[1.2, 0.0], [0.4, 0.8]]), "loc": jnp.array([0.1, -0.3])}
+    rule = hermite(24) ** 2
+    q = distrax.Normal(jnp.array([0.3, -0.2]), jnp.array([0.6, 0.7]))
+
+    def prior(p):
+        return distrax.MultivariateNormalTri(p["loc"], p["lower"])
+
+    def likelihood(z):
+        return -((z[0] - 0.5 * z[1] - 0.4) ** 2)
+
+    def iwae(p, key):
+        def log_joint(z):
+            return likelihood(z) + prior(p).log_prob(z)
+
+        return vi.iwae(log_joint, q, key, num_samples=1)
+
+    def doubly(p, key):
+        return vi.gdreg(likelihood, prior(p), q, key, num_samples=1)
+
+    plain, found = (
+        mean_of(fn, params, noise_keys(rule.points), rule.weights, 1) for fn in (iwae, doubly)
+    )
+    for a, b in zip(found, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-8)
+
+
+# ------------------------------------------------------------- chunks, devices, transformations
+
+START = np.array([0.4, -0.5, 0.9])
+
+
+def _unflattened(flat):
+    return dict(zip(PARAMS, flat, strict=True))
+
+
+def _bound(objective, **given):
+    def loss(flat, key, **options):
+        p = _unflattened(flat)
+        return objective(joint(p), normal(p), key, **{"num_samples": 3} | given | options)
+
+    return loss
+
+
+def _gdreg(flat, key, **options):
+    p = _unflattened(flat) | {"prior_loc": flat[0] / 2, "prior_log_scale": flat[1]}
+    return vi.gdreg(likelihood(p), prior_of(p), normal(p), key, **{"num_samples": 3} | options)
+
+
+OBJECTIVES = {
+    "elbo": _bound(partial(vi.elbo, estimator=sf.Pathwise())),
+    "sticking_the_landing": _bound(vi.sticking_the_landing),
+    "fitted": _bound(vi.sticking_the_landing, coefficient=None, entropy=lambda q: q.entropy()),
+    "iwae": _bound(vi.iwae),
+    "renyi": _bound(vi.renyi, alpha=0.5),
+    "vimco": _bound(vi.vimco),
+    "dreg": _bound(vi.dreg),
+    "gdreg": _gdreg,
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_transformation_chunk_and_device_gives_the_same_gradient(name: str) -> None:
+    loss, key = OBJECTIVES[name], jax.random.key(3)
+    devices = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
+    spread = {"sharding": NamedSharding(devices, PartitionSpec("devices"))}
+
+    @once
+    def all_of_them(flat, key):
+        gradients = {by: transform(loss)(flat, key) for by, transform in TRANSFORMATIONS.items()}
+        many = {
+            "all": jax.grad(partial(loss, num_samples=16))(flat, key),
+            "chunks": jax.grad(partial(loss, num_samples=16, chunk_size=5))(flat, key),
+            "devices": jax.grad(partial(loss, num_samples=16, **spread))(flat, key),
+        }
+        return jax.grad(loss)(flat, key), gradients, many
+
+    desired, gradients, many = all_of_them(jnp.asarray(START), key)
+    assert np.ptp(desired) > 1e-3
+    for by, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, desired, rtol=0, atol=1e-11, err_msg=by)
+    for by, gradient in many.items():
+        np.testing.assert_allclose(gradient, many["all"], rtol=0, atol=1e-11, err_msg=by)
+
+
 # -------------------------------------------------------------------------------------- bad input
 
 
@@ -214,6 +389,12 @@ def test_what_does_not_fit_raises() -> None:
     key, q = jax.random.key(0), distrax.Normal(0.0, 1.0)
     with pytest.raises(ValueError, match="needs entropy"):
         vi.sticking_the_landing(jnp.square, q, key, coefficient=0.5)
+    with pytest.raises(TypeError, match="entropy=lambda q: q.entropy"):
+        vi.sticking_the_landing(jnp.square, q, key, coefficient=None, entropy=1.0, num_samples=4)
+    with pytest.raises(ValueError, match="num_samples must be at least 3 to fit 1"):
+        vi.sticking_the_landing(jnp.square, q, key, coefficient=None, entropy=lambda q: q.entropy())
+    with pytest.raises(TypeError, match="gdreg knows no path of Gamma.*path=lambda params, z"):
+        vi.gdreg(jnp.square, distrax.Gamma(1.0, 1.0), q, key, num_samples=2)
     with pytest.raises(ValueError, match="use elbo"):
         vi.renyi(jnp.square, q, key, 1.0, num_samples=2)
     with pytest.raises(ValueError, match="num_samples must be at least 2"):
@@ -238,6 +419,17 @@ def test_a_second_derivative_of_what_is_right_to_first_order_raises(objective: A
 
     with pytest.raises(TypeError, match="first order"):
         jax.hessian(along_model)(0.3)
+
+
+def test_a_second_derivative_of_gdreg_raises_along_each_of_its_parts() -> None:
+    def bound(params):
+        prior, q = distrax.Normal(params[0], 1.0), distrax.Normal(params[1], 1.0)
+        log_likelihood = lambda z: jnp.cos(params[2] * z)  # noqa: E731
+        return vi.gdreg(log_likelihood, prior, q, jax.random.key(0), num_samples=2)
+
+    for i in range(3):
+        with pytest.raises(TypeError, match="first order"):
+            jax.hessian(lambda x, i=i: bound(jnp.ones(3).at[i].set(x)))(0.3)
 
 
 def test_a_bound_has_the_value_of_its_draws() -> None:

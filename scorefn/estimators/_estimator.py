@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from .._arguments import is_number
 from .._distribution import Distribution, as_distribution
+from .._samples import Vmap as Vmap
 
 PyTree = Any
 Cost = Callable[[Any], tuple[PyTree, PyTree]]
-Vmap = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
 
 class Estimator(ABC):

@@ -1,0 +1,175 @@
+"""Bounds from several samples at once: importance-weighted and Renyi, and with a score function."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._distribution import as_distribution, stop
+from .._samples import sample_keys
+from .._score import attach_score
+from ..estimators import Pathwise
+from ._weights import LogDensity, log_mean_exp, log_weight
+
+
+def iwae(
+    log_joint: LogDensity,
+    q: Any,
+    key: jax.Array,
+    *,
+    num_samples: int,
+    chunk_size: int | None = None,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> jax.Array:
+    """The importance-weighted bound ``E log mean_k w_k``, ``w_k = exp(log_joint(z_k)) / q(z_k)``.
+
+    Value and pathwise derivatives of every order are unbiased for this bound, which tightens with
+    num_samples. The signal-to-noise ratio of the derivative along q falls as 1 / sqrt(num_samples):
+    `dreg` mends that. One evaluation of log_joint for each sample; for reparameterised q.
+
+    Args:
+        log_joint: see `scorefn.vi`.
+        q: the approximate posterior.
+        key: one random key.
+        num_samples: the samples K of ONE bound; one of them is the evidence lower bound.
+        chunk_size: as for `expectation`.
+        sharding: as for `expectation`.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        TypeError: as `Pathwise`.
+
+    Example:
+        >>> import distrax, jax
+        >>> from scorefn import vi
+        >>> def bound(mean, key):
+        ...     q = distrax.Normal(mean, 0.5)
+        ...     return vi.iwae(lambda z: -(z**2) / 2, q, key, num_samples=8)
+        >>> gradient = jax.jit(jax.grad(bound))(0.0, jax.random.key(0))
+
+    References:
+        Burda, Grosse and Salakhutdinov, Importance weighted autoencoders (2016), equation 8.
+    """
+    options: Any = {"chunk_size": chunk_size, "sharding": sharding}
+    return renyi(log_joint, q, key, 0.0, num_samples=num_samples, **options)
+
+
+def renyi(
+    log_joint: LogDensity,
+    q: Any,
+    key: jax.Array,
+    alpha: float | jax.Array,
+    *,
+    num_samples: int,
+    chunk_size: int | None = None,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> jax.Array:
+    """The variational Renyi bound, ``E log(mean_k w_k^(1 - alpha)) / (1 - alpha)``.
+
+    alpha = 0 is `iwae`, alpha towards 1 the evidence lower bound, and alpha below 0 bounds the log
+    evidence from above as num_samples grows. Bias, cost and errors as for `iwae`.
+
+    Args:
+        log_joint: see `scorefn.vi`.
+        q: the approximate posterior.
+        key: one random key.
+        alpha: any number but 1.
+        num_samples: the samples of one bound.
+        chunk_size: as for `expectation`.
+        sharding: as for `expectation`.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        TypeError: as `Pathwise`.
+        ValueError: alpha is the number 1.
+
+    Example:
+        >>> import distrax, jax
+        >>> from scorefn import vi
+        >>> def bound(mean, key):
+        ...     q = distrax.Normal(mean, 0.5)
+        ...     return vi.renyi(lambda z: -(z**2) / 2, q, key, 0.5, num_samples=8)
+        >>> gradient = jax.jit(jax.grad(bound))(0.0, jax.random.key(0))
+
+    References:
+        Li and Turner, Renyi divergence variational inference (2016), equation 6.
+    """
+    if isinstance(alpha, int | float) and alpha == 1:
+        raise ValueError("alpha must not be 1: that limit is the evidence lower bound, use elbo.")
+    distribution = as_distribution(q)
+    keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
+    weigh = partial(log_weight, log_joint, distribution)
+    log_w = Pathwise()(weigh, distribution, keys, vmap=vmap)
+    power = jnp.asarray(1 - alpha, log_w.dtype)
+    return log_mean_exp(power * log_w) / power
+
+
+def vimco(
+    log_joint: LogDensity,
+    q: Any,
+    key: jax.Array,
+    *,
+    num_samples: int,
+    chunk_size: int | None = None,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> jax.Array:
+    r"""The bound of `iwae` for q of any kind: score function, a baseline for each sample.
+
+    .. code-block:: text
+
+        L           log mean_k w_k
+        b_k         L with log w_k replaced by the mean of the other log w_j
+        derivative  dL + sum_k (L - b_k) dlog q(z_k)
+
+    Unbiased at every order for the bound, for discrete z too: b_k has not seen z_k. One evaluation
+    of log_joint for each sample; num_samples^2 scalars.
+
+    Args:
+        log_joint: see `scorefn.vi`.
+        q: the approximate posterior.
+        key: one random key.
+        num_samples: the samples K of one bound, 2 at least.
+        chunk_size: as for `expectation`.
+        sharding: as for `expectation`.
+
+    Returns:
+        A scalar, in nats: the value of `iwae`.
+
+    Raises:
+        ValueError: fewer than 2 samples.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> from scorefn import vi
+        >>> def bound(logits, key):
+        ...     log_joint = lambda b: -jnp.sum((b - 0.3) ** 2)
+        ...     return vi.vimco(log_joint, sf.Bernoulli(logits), key, num_samples=8)
+        >>> gradient = jax.jit(jax.grad(bound))(jnp.zeros(3), jax.random.key(0))
+
+    References:
+        Mnih and Rezende, Variational inference for Monte Carlo objectives (2016), equations 9
+        and 10.
+    """
+    keys, vmap = sample_keys(key, num_samples, chunk_size, sharding, at_least=2)
+    distribution, n = as_distribution(q), num_samples
+
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        z = distribution.stopped_draw(key)
+        log_q = distribution.log_density(z)
+        return log_q, log_joint(z) - log_q
+
+    log_q, log_w = vmap(one)(keys)
+    bound = log_mean_exp(log_w)
+
+    seen = stop(log_w)
+    own = jnp.eye(n, dtype=bool)
+    others = jnp.where(own, 0, seen[None])
+    stand_in = jnp.sum(others, axis=1, keepdims=True) / (n - 1)
+    baselines = jax.vmap(log_mean_exp)(jnp.where(own, stand_in, seen[None]))
+    baseline_terms = attach_score(jnp.zeros_like(baselines), log_q, baselines)
+    return attach_score(bound, jnp.sum(log_q)) + jnp.sum(baseline_terms)

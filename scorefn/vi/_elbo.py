@@ -1,0 +1,164 @@
+"""The evidence lower bound: with any estimator, and without the score of q."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._distribution import as_distribution
+from .._expectation import expectation
+from .._poison import first_order
+from ..estimators import Estimator, FittedControlVariate, Pathwise
+from ._weights import LogDensity, fixed
+
+
+def elbo(
+    log_joint: LogDensity,
+    q: Any,
+    key: jax.Array,
+    estimator: Estimator,
+    *,
+    num_samples: int = 1,
+    entropy: jax.Array | None = None,
+    chunk_size: int | None = None,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> jax.Array:
+    """The evidence lower bound ``E_q[log_joint(z)] + H(q)``, with any estimator.
+
+    Unbiased if the estimator is. One evaluation of log_joint for each evaluation of f that the
+    estimator makes. A closed-form entropy spares the noise of ``-log q``.
+
+    Args:
+        log_joint: see `scorefn.vi`.
+        q: the approximate posterior.
+        key: one random key.
+        estimator: as `Pathwise` for continuous z, `ScoreFunction` or `DisARM` for discrete.
+        num_samples: the terms.
+        entropy: H(q) in nats, differentiable; None estimates it. For a closed-form divergence from
+            the prior hand in the log-likelihood as log_joint, and minus the divergence here.
+        chunk_size: as for `expectation`.
+        sharding: as for `expectation`.
+
+    Returns:
+        A scalar, in nats.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> from scorefn import vi
+        >>> def bound(mean, key):
+        ...     q = distrax.Normal(mean, 0.5)
+        ...     log_joint = lambda z: -(z**2) / 2 - (1.0 - z) ** 2
+        ...     return vi.elbo(log_joint, q, key, sf.Pathwise(), entropy=q.entropy())
+        >>> gradient = jax.jit(jax.grad(bound))(0.0, jax.random.key(0))
+
+    References:
+        Kingma and Welling, Auto-encoding variational Bayes (2014), equation 3.
+    """
+    distribution = as_distribution(q)
+
+    def f(z: Any) -> jax.Array:
+        return log_joint(z) - (distribution.log_density(z) if entropy is None else 0)
+
+    value = expectation(
+        f,
+        distribution,
+        key,
+        estimator,
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        sharding=sharding,
+    )
+    return value if entropy is None else value + entropy
+
+
+def sticking_the_landing(
+    log_joint: LogDensity,
+    q: Any,
+    key: jax.Array,
+    *,
+    num_samples: int = 1,
+    coefficient: float | jax.Array | None = 1.0,
+    entropy: jax.Array | Callable[[Any], jax.Array] | None = None,
+    chunk_size: int | None = None,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> jax.Array:
+    r"""The evidence lower bound by the pathwise derivative, without the score of q, or some of it.
+
+    .. code-block:: text
+
+        value   mean of log_joint(z) - a log q(z) + (1 - a) H(q)
+        derivative  through z alone in log q: its parameters there are held fixed
+
+    The part left out, ``a dlog q(z)/dparams``, has mean 0: this is unbiased for every coefficient
+    a, to first order. With a = 1 all noise vanishes where q is the posterior itself. Elsewhere it
+    can be much worse than a = 0, the closed-form entropy: for N(m, s^2) and the target N(0, 1) the
+    variance along m is (a / s - s)^2 for each sample, least at a = s^2. One evaluation of log_joint
+    and its derivative for each sample; for reparameterised q, as `Pathwise`. A fitted coefficient
+    costs what `FittedControlVariate` does.
+
+    Args:
+        log_joint: see `scorefn.vi`.
+        q: the approximate posterior.
+        key: one random key.
+        num_samples: the samples; 3 at least if the coefficient is fitted.
+        coefficient: a, a number, which `squared_gradient` can learn; None fits it, for each sample
+            to the others.
+        entropy: H(q) in nats, differentiable; needed unless the coefficient is the number 1. If it
+            is fitted, a function of q, or of the params of a `Distribution`.
+        chunk_size: as for `expectation`.
+        sharding: as for `expectation`.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        TypeError: as `Pathwise`; a second derivative is taken; entropy is not a function where one
+            is needed.
+        ValueError: no entropy where one is needed; too few samples to fit.
+
+    Example:
+        >>> import distrax, jax
+        >>> from scorefn import vi
+        >>> def bound(mean, key):
+        ...     q = distrax.Normal(mean, 0.5)
+        ...     return vi.sticking_the_landing(lambda z: -(z**2) / 2, q, key, num_samples=4)
+        >>> gradient = jax.jit(jax.grad(bound))(0.0, jax.random.key(0))
+
+    References:
+        Roeder, Wu and Duvenaud, Sticking the landing (2017), equation 8; Geffner and Domke,
+        Approximation based variance reduction for reparameterization gradients (2020).
+    """
+    name = "sticking_the_landing"
+    needs_entropy = not (isinstance(coefficient, int | float) and coefficient == 1)
+    if needs_entropy and entropy is None:
+        raise ValueError(
+            f"{name} needs entropy, the closed form for q, unless coefficient is the number 1, got "
+            f"{coefficient!r}."
+        )
+    distribution = as_distribution(q)
+    options: Any = {"num_samples": num_samples, "chunk_size": chunk_size, "sharding": sharding}
+    log_q = fixed(distribution).log_density
+    if coefficient is None:
+        if not callable(entropy):
+            raise TypeError(
+                f"{name} fits its coefficient with entropy as a function of q, as in "
+                f"entropy=lambda q: q.entropy(), got {entropy!r}."
+            )
+        # To first order, the mean of log q with its parameters fixed changes as minus the entropy.
+        fitted = FittedControlVariate(Pathwise(), log_q, lambda q: -entropy(q))
+        value = expectation(log_joint, distribution, key, fitted, **options)
+        return first_order(value + entropy(distribution.params), name)
+
+    def f(z: Any) -> tuple[jax.Array, jax.Array]:
+        return log_joint(z), log_q(z)
+
+    joint, own = expectation(f, distribution, key, Pathwise(), **options)
+    # Each by itself: the derivative along a of a first derivative is right.
+    joint, own = first_order(joint, name), first_order(own, name)
+    a = jnp.asarray(coefficient, own.dtype)
+    value = joint - a * own
+    if not needs_entropy:
+        return value
+    known: Any = entropy(distribution.params) if callable(entropy) else entropy
+    return value + (1 - a) * known

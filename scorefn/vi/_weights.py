@@ -1,0 +1,27 @@
+"""What the bounds share: importance weights in logarithms."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._distribution import Distribution, stop
+
+LogDensity = Callable[[Any], jax.Array]
+
+
+def log_weight(log_joint: LogDensity, distribution: Distribution, z: Any) -> jax.Array:
+    """The logarithm of the importance weight of one draw."""
+    return log_joint(z) - distribution.log_density(z)
+
+
+def log_mean_exp(x: jax.Array) -> jax.Array:
+    """The logarithm of the mean of exponentials."""
+    return jax.nn.logsumexp(x) - jnp.log(jnp.asarray(len(x), x.dtype))
+
+
+def fixed(distribution: Distribution) -> Distribution:
+    """The distribution, its parameters held fixed."""
+    return replace(distribution, params=stop(distribution.params))
