@@ -4,7 +4,6 @@ from ._baselines import Baseline as Baseline
 from ._baselines import ConstantBaseline as ConstantBaseline
 from ._baselines import LearnedBaseline as LearnedBaseline
 from ._baselines import LeaveOneOut as LeaveOneOut
-from ._baselines import MovingAverage as MovingAverage
 from ._baselines import OptimalBaseline as OptimalBaseline
 from ._checks import check_score as check_score
 from ._checks import check_unbiased as check_unbiased
@@ -15,9 +14,13 @@ from ._expectation import expectation as expectation
 from ._factors import Bernoulli as Bernoulli
 from ._factors import Categorical as Categorical
 from ._factors import OneHotCategorical as OneHotCategorical
+from ._functions import exp_of_expectation as exp_of_expectation
+from ._functions import product_of_expectations as product_of_expectations
 from ._implicit import NormalMixture as NormalMixture
 from ._implicit import implicit_reparameterization as implicit_reparameterization
 from ._moments import moments as moments
+from ._running_baselines import MovingAverage as MovingAverage
+from ._running_baselines import ShrunkLeaveOneOut as ShrunkLeaveOneOut
 from ._score import attach_score as attach_score
 from ._score import leave_one_out as leave_one_out
 from ._variance import squared_gradient as squared_gradient

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import field
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -151,63 +151,7 @@ class ConstantBaseline(Baseline):
 
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         del weights
-        return _repeated(self.value, costs, "ConstantBaseline.value")
-
-
-@record()
-class MovingAverage(Baseline):
-    """The exponentially weighted mean of the costs of earlier calls.
-
-    Unbiased, because only earlier calls count: `update` comes after use and returns a new value.
-    Raw sums are kept and divided on reading, so the average of a constant is that constant from
-    the first update on; before it, the baseline is 0.
-
-    Attributes:
-        decay: how much of the past is kept at each update, in [0, 1).
-        total: the decayed sum of mean costs: a scalar, or zeros shaped like what f returns.
-        weight_sum: the decayed sum of the weights.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> baseline = MovingAverage(0.9).update(jnp.array([1.0, 5.0]))
-        >>> print(baseline(jnp.array([7.0])))
-        [3.]
-
-    References:
-        Williams, Simple statistical gradient-following algorithms (1992), section 8.
-    """
-
-    decay: float | jax.Array = 0.99
-    total: PyTree = field(default_factory=lambda: jnp.zeros(()))
-    weight_sum: jax.Array = field(default_factory=lambda: jnp.zeros(()))
-
-    coupled: ClassVar[bool] = False
-
-    def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
-        del weights
-        started = self.weight_sum > 0
-        weight = jnp.where(started, self.weight_sum, 1)
-        average = jax.tree.map(lambda total: total / weight.astype(total.dtype), self.total)
-        return _repeated(average, costs, "MovingAverage.total")
-
-    def update(self, costs: PyTree) -> "MovingAverage":
-        """The average after these costs, [n, ...] or without the sample axis; stopped."""
-
-        def step(total: jax.Array, cost: jax.Array) -> jax.Array:
-            cost = stop(jnp.asarray(cost))
-            if cost.shape[cost.ndim - total.ndim :] != total.shape or cost.ndim > total.ndim + 1:
-                raise ValueError(
-                    f"costs have shape {cost.shape}; MovingAverage keeps an average of shape "
-                    f"{total.shape} and takes costs of that shape, with or without a leading "
-                    f"sample axis. Start it with total=jnp.zeros(shape of what f returns)."
-                )
-            mean = jnp.mean(cost, axis=tuple(range(cost.ndim - total.ndim)))
-            return self.decay * total + (1 - self.decay) * mean.astype(total.dtype)
-
-        total = jax.tree.map(step, self.total, costs)
-        return replace(
-            self, total=total, weight_sum=self.decay * self.weight_sum + (1 - self.decay)
-        )
+        return repeated(self.value, costs, "ConstantBaseline.value")
 
 
 @record(static=["apply"])
@@ -247,7 +191,7 @@ class LearnedBaseline(Baseline):
 
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         del weights
-        return _repeated(self.apply(self.params, self.inputs), costs, "LearnedBaseline.apply")
+        return repeated(self.apply(self.params, self.inputs), costs, "LearnedBaseline.apply")
 
     def train(self, terms: PyTree, costs: PyTree) -> PyTree:
         def add(term: jax.Array, cost: jax.Array, baseline: jax.Array) -> jax.Array:
@@ -257,7 +201,7 @@ class LearnedBaseline(Baseline):
         return jax.tree.map(add, terms, costs, self(costs))
 
 
-def _repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:
+def repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:
     """The value for each sample of each cost leaf, [n, ...]; a lone scalar serves all leaves."""
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and jnp.shape(leaves[0]) == ():

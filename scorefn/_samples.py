@@ -19,6 +19,7 @@ def sample_keys(
     sharding: jax.sharding.NamedSharding | None = None,
     *,
     at_least: int = 1,
+    name: str = "num_samples",
 ) -> tuple[jax.Array, Vmap]:
     """The keys [n], that of sample i being ``fold_in(key, i)``, and the vmap to use on them.
 
@@ -27,7 +28,7 @@ def sample_keys(
         ValueError: a size that does not fit.
     """
     key = check_key(key)
-    num_samples = check_count("num_samples", num_samples, at_least=at_least)
+    num_samples = check_count(name, num_samples, at_least=at_least)
     chunk_size = check_chunk(chunk_size, num_samples)
     sharding = check_sharding(sharding, num_samples)
     indices = jnp.arange(num_samples, dtype=jnp.uint32)

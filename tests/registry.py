@@ -58,6 +58,11 @@ def _averaged() -> sf.Baseline:
     return sf.MovingAverage(0.9).update(jnp.array([1.0, 5.0]))
 
 
+def _shrunk() -> sf.Baseline:
+    costs = jnp.array([1.0, 5.0, -2.0])
+    return sf.ShrunkLeaveOneOut(0.9).update(costs).update(2 * costs)
+
+
 def _learned() -> sf.Baseline:
     return sf.LearnedBaseline(_affine, jnp.array([1.5, 2.0]), jnp.array(0.4))
 
@@ -159,6 +164,7 @@ ENTRIES = [
     Entry("leave_one_out", lambda _: sf.ScoreFunction(), (*ANY, "distrax"), samples=(2, 3, 4)),
     Entry("constant", _score(lambda: sf.ConstantBaseline(1.7)), ANY),
     Entry("moving_average", _score(_averaged), ANY),
+    Entry("shrunk", _score(_shrunk), ("categorical", "gaussian"), samples=(2, 3)),
     Entry("learned", _score(_learned), ANY),
     Entry("optimal", _score(sf.OptimalBaseline), ANY, samples=(2, 3, 4)),
     Entry("pathwise", lambda _: sf.Pathwise(), (*GAUSSIAN, "point")),

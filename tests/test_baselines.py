@@ -41,6 +41,49 @@ def test_the_moving_average_of_costs_of_any_shape():
         sf.MovingAverage().update(jnp.zeros((2, 2)))
 
 
+def test_shrunk_leave_one_out_is_the_mean_of_the_others_times_a_share():
+    baseline = sf.ShrunkLeaveOneOut(0.8)
+    np.testing.assert_array_equal(baseline(COSTS), sf.LeaveOneOut()(COSTS))
+    calls = np.array([[1.0, 3.0], [5.0, 5.0], [-2.0, 4.0]], np.float32)
+    for costs in calls:
+        baseline = baseline.update(jnp.asarray(costs))
+    weights = 0.8 ** np.arange(3)[::-1] / np.sum(0.8 ** np.arange(3))
+    square, variance = (weights @ calls.mean(1)) ** 2, weights @ calls.var(1, ddof=1)
+    desired = square / (square + variance / 2) * np.asarray(sf.LeaveOneOut()(COSTS))
+    np.testing.assert_allclose(baseline(COSTS), desired, rtol=1e-6, atol=0)
+    # The moments of several outputs are kept one by one.
+    several = sf.ShrunkLeaveOneOut(mean_sum=jnp.zeros(2), variance_sum=jnp.zeros(2)).update(calls)
+    for i, column in enumerate(calls.T):
+        one = sf.ShrunkLeaveOneOut().update(column)(column)
+        np.testing.assert_allclose(several(jnp.asarray(calls))[:, i], one, rtol=1e-6)
+    for costs in (jnp.zeros((2, 2)), jnp.zeros(1)):
+        with pytest.raises(ValueError, match="ShrunkLeaveOneOut keeps moments of shape"):
+            sf.ShrunkLeaveOneOut().update(costs)
+
+
+def test_costs_that_were_all_the_same_are_not_shrunk():
+    baseline = sf.ShrunkLeaveOneOut().update(jnp.zeros(3))
+    np.testing.assert_array_equal(baseline(COSTS), sf.LeaveOneOut()(COSTS))
+
+
+def test_shrinking_helps_where_the_mean_is_near_zero_and_costs_little_elsewhere():
+    """Two samples of a fair coin with costs -1 and 1 about a mean: variances by enumeration."""
+
+    def variance(baseline, mean):
+        bits = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        costs = jnp.asarray(mean + 2.0 * bits - 1)
+        gradients = jnp.mean((costs - jax.vmap(baseline)(costs)) * (bits - 0.5), axis=1)
+        np.testing.assert_allclose(gradients.mean(), 0.5, atol=1e-6)
+        return gradients.var()
+
+    for mean, helps in ((0.1, True), (4.0, False)):
+        seen = jnp.array([mean - 1, mean + 1, mean - 1, mean + 1])
+        shrunk = variance(sf.ShrunkLeaveOneOut().update(seen), mean)
+        plain = variance(sf.LeaveOneOut(), mean)
+        none = variance(sf.ConstantBaseline(0.0), mean)
+        assert shrunk < 0.5 * plain if helps else shrunk < 1.05 * plain < 0.2 * none
+
+
 def test_a_training_loop_carries_the_moving_average():
     def loss(logit, baseline, key):
         def f(bit):

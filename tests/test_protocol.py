@@ -47,6 +47,7 @@ BASELINES = {
     "OptimalBaseline": sf.OptimalBaseline,
     "ConstantBaseline": lambda: sf.ConstantBaseline(2.0),
     "MovingAverage": lambda: sf.MovingAverage(0.9).update(COSTS),
+    "ShrunkLeaveOneOut": lambda: sf.ShrunkLeaveOneOut(0.9).update(COSTS),
     "LearnedBaseline": lambda: sf.LearnedBaseline(jnp.multiply, jnp.array(2.0), jnp.array(3.0)),
 }
 
