@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, set before any test uses JAX; double precision for exact tests."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -19,3 +20,10 @@ def x64() -> Iterator[None]:
     """Double precision: ``pytestmark = pytest.mark.usefixtures("x64")``."""
     with jax.enable_x64(new_val=True):
         yield
+
+
+def pytest_collection_finish() -> None:
+    # What tracing leaves behind is reference-counted away; looking through it takes a tenth.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)

@@ -210,6 +210,13 @@ def wrong(**changes):
         ({"estimator": sf.Pathwise}, TypeError, r"write Pathwise\(\)"),
         ({"estimator": 3}, TypeError, "estimator must be an Estimator"),
         ({"mean": two_means}, ValueError, r"one shape, \(\) or \[m\], got \(\) and \(2,\)"),
+        ({"mean": None}, TypeError, "ControlVariate needs mean as a function.*DeltaMethod"),
+        ({"h": 3.0}, TypeError, "ControlVariate needs h as a function"),
+        (
+            {"kind": sf.FittedControlVariate, "mean": 1.0},
+            TypeError,
+            "FittedControlVariate needs mean as a function",
+        ),
         ({"coefficient": np.ones(3)}, ValueError, r"coefficient has shape \(3,\)"),
         ({"kind": sf.FittedControlVariate}, ValueError, "num_samples must be at least 3"),
     ],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
 import pytest
-from exact import FAST, derivatives, hermite
+from exact import FAST, derivatives, exact_moments, hermite
 from noise import noise_keys
 from tensorflow_probability.substrates.jax import distributions as tfd
 
@@ -125,6 +125,28 @@ def test_hutchinson_is_unbiased_for_any_smooth_cost(inner: sf.Estimator, degree:
 
     for found, desired in zip(mean(noise_keys(points)), derivatives(exact, params, 2), strict=True):
         np.testing.assert_allclose(found, desired, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_the_variance_of_a_mean_is_that_of_one_term_divided_by_their_number(degree: int) -> None:
+    """What `moments` reports of one term is what K terms deliver, by quadrature."""
+    estimator = sf.DeltaMethod(sf.Pathwise(), degree)
+
+    def gradient(params, key, n):
+        def loss(params):
+            normal, f = distrax.Normal(*params), lambda x: jnp.sin(2 * x) + x**3  # noqa: E731
+            return sf.expectation(f, normal, key, estimator, num_samples=n)
+
+        return jax.grad(loss)(params)
+
+    params = jnp.array([0.2, 0.3])
+    one, two, three = (
+        exact_moments(lambda key, n=n: gradient(params, key, n), hermite(12), n)[1]
+        for n in (1, 2, 3)
+    )
+    assert (one > 1e-3).all()
+    np.testing.assert_allclose(2 * two, one, rtol=1e-10)
+    np.testing.assert_allclose(3 * three, one, rtol=1e-10)
 
 
 def test_it_lowers_the_variance_where_f_is_smooth_and_raises_it_where_f_is_rough() -> None:

@@ -20,6 +20,7 @@ import pytest
 import tensorflow_probability.substrates.jax as tfp
 
 import scorefn as sf
+from scorefn import vi
 
 tfd = tfp.distributions
 
@@ -694,6 +695,25 @@ def test_nnx_module_by_nnx_grad() -> None:
 
     exact = flax.nnx.grad(lambda n: jax.nn.softmax(n(OBSERVATION)) @ TABLE)(network)
     assert_trees_close(gradient(network), exact)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_an_amortised_posterior_of_a_network(network: Any) -> None:
+    """The expansion to second degree of a quadratic leaves no noise: the gradient is exact."""
+    apply, weights, grad = network()
+    estimator = sf.DeltaMethod(sf.Pathwise())
+
+    def bound(weights: Any) -> jax.Array:
+        loc, log_scale, _ = apply(weights, OBSERVATION)
+        q = distrax.Normal(loc, jnp.exp(log_scale))
+        log_joint = lambda z: -(z**2) / 2 - (z - 1.0) ** 2  # noqa: E731
+        return vi.elbo(log_joint, q, jax.random.key(5), estimator, entropy=q.entropy())
+
+    def exact(weights: Any) -> jax.Array:
+        loc, log_scale, _ = apply(weights, OBSERVATION)
+        return -(loc**2) / 2 - (loc - 1.0) ** 2 - 1.5 * jnp.exp(2 * log_scale) + log_scale
+
+    assert_trees_close(eqx.filter_jit(grad(bound))(weights), grad(exact)(weights))
 
 
 # ------------------------------------------------------------------------------ a normalising flow

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exact import FAST, derivatives, hermite
+from exact import FAST, derivatives, hermite, pieces
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from noise import noise_keys
 from test_transforms import TRANSFORMATIONS
@@ -92,6 +92,44 @@ def test_elbo_is_unbiased_over_all_draws(*, closed_form: bool) -> None:
     for mean, desired in zip(means, exact, strict=True):
         # distrax draws its own way from the same uniforms: a 1 where they lie below theta.
         np.testing.assert_allclose(mean, desired, rtol=0, atol=1e-11)
+
+
+# ------------------------------------------------------------------------------------- mixed z
+
+
+def test_elbo_of_a_bit_and_a_number_that_depends_on_it() -> None:
+    """By all bits, and by quadrature over the number: every order of the score function."""
+    params = jax.tree.map(jnp.asarray, {"logit": 0.4, "loc": 0.3, "model": 0.7})
+    theta = 1 / (1 + np.exp(-0.4))
+    rule = pieces(theta) * hermite(8)
+
+    def centre(p, b):
+        return p["loc"] * (2 * b - 1)
+
+    def log_prob(p, z):
+        number = jax.scipy.stats.norm.logpdf(z["x"], centre(p, z["b"]))
+        return sf.Bernoulli(p["logit"]).log_prob(z["b"]) + number
+
+    def sample(p, key):
+        one, two = jax.random.split(key)
+        b = sf.Bernoulli(p["logit"]).sample(one)
+        return {"b": b, "x": centre(p, b) + jax.random.normal(two)}
+
+    def bound(p, key):
+        log_joint = lambda z: -((z["x"] - p["model"] * z["b"]) ** 2)  # noqa: E731
+        q = sf.Distribution(log_prob, sample, p)
+        return vi.elbo(log_joint, q, key, sf.ScoreFunction(sf.ConstantBaseline(0.2)))
+
+    def exact(p):
+        bits, probs = jnp.array([0.0, 1.0]), jnp.stack([1 - jax.nn.sigmoid(p["logit"])] * 2)
+        probs = probs.at[1].set(jax.nn.sigmoid(p["logit"]))
+        joint = -((centre(p, bits) - p["model"] * bits) ** 2) - 1
+        entropy = -probs @ jnp.log(probs) + 0.5 * jnp.log(2 * jnp.pi * jnp.e)
+        return probs @ joint + entropy
+
+    means = mean_of(bound, params, noise_keys(rule.points), rule.weights, 2)
+    for mean, desired in zip(means, derivatives(exact, params, 2), strict=True):
+        np.testing.assert_allclose(mean, desired, rtol=0, atol=1e-10)
 
 
 # ---------------------------------------------------------------------------------- continuous z

@@ -41,7 +41,7 @@ class ControlVariate(Transformation):
             is a leaf: `squared_gradient` learns it, and `fit` returns a value with a fitted one.
 
     Raises:
-        TypeError: the estimator is not an instance of one.
+        TypeError: the estimator is not an instance of one; h or mean is not a function.
         ValueError: mean and h differ in shape, or the coefficient fits neither.
 
     Example:
@@ -72,6 +72,7 @@ class ControlVariate(Transformation):
 
     def __post_init__(self) -> None:
         check_estimator(self.estimator)
+        _check_functions(self)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
@@ -152,7 +153,7 @@ class FittedControlVariate(Transformation):
             which may hold one parameter twice.
 
     Raises:
-        TypeError: the estimator is not an instance of one.
+        TypeError: the estimator is not an instance of one; h or mean is not a function.
         ValueError: too few samples; mean and h differ in shape; the distribution has no float
             parameters; a coefficient for each parameter of a library's object.
 
@@ -182,6 +183,7 @@ class FittedControlVariate(Transformation):
 
     def __post_init__(self) -> None:
         check_estimator(self.estimator)
+        _check_functions(self)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
@@ -234,6 +236,19 @@ def known_mean(
             f"{shape} and {mean.shape}."
         )
     return mean
+
+
+def _check_functions(estimator: ControlVariate | FittedControlVariate) -> None:
+    name = type(estimator).__name__
+    for argument in ("h", "mean"):
+        given = getattr(estimator, argument)
+        if not callable(given):
+            raise TypeError(
+                f"{name} needs {argument} as a function, h(x) and mean(params) = E[h(x)], got "
+                f"{given!r}. If the mean of h is not known: DeltaMethod and QuadraticSurrogate "
+                f"bring functions of their own, of which the mean and the covariance of x are "
+                f"enough; a baseline of ScoreFunction needs neither."
+            )
 
 
 def _check_parameters(distribution: Distribution) -> None:
