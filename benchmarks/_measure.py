@@ -71,6 +71,7 @@ def measure(
     biased: bool = False,
     magnitude: float = 0.0,
     projected: bool = False,
+    exact_error: Mapping[str, Any] | None = None,
 ) -> dict[str, Measurement]:
     """The measurement of each parameter.
 
@@ -90,6 +91,7 @@ def measure(
         projected: whether the bias is looked for along the exact gradient and a few random
             directions, not component by component: for gradients of which one component is so
             rarely far from 0 that its mean is not normal.
+        exact_error: the standard error of `exact`, where that is the mean of a long run itself.
     """
     keys = jax.random.split(key, (batches, size))
     found = [batch(gradient, problem, chunk, at_once=at_once) for chunk in keys]
@@ -99,6 +101,7 @@ def measure(
             np.asarray(exact[name], np.float64),
             None if biased else np.asarray((expected or exact)[name], np.float64),
             magnitude,
+            np.zeros(()) if exact_error is None else np.asarray(exact_error[name], np.float64),
             projected=projected,
         )
         for name in exact
@@ -110,6 +113,7 @@ def _measurement(
     exact: np.ndarray,
     expected: np.ndarray | None,
     magnitude: float,
+    exact_error: np.ndarray,
     *,
     projected: bool,
 ) -> Measurement:
@@ -119,7 +123,8 @@ def _measurement(
     errors = (estimates - exact).reshape(n, -1)
     along = _directions(exact) if projected else np.eye(errors.shape[1])
     projections = errors @ along.T
-    unsure = projections.var(axis=0, ddof=1) / n + along**2 @ np.ravel(rounding) ** 2
+    beside = np.ravel(rounding**2 + exact_error**2)
+    unsure = projections.var(axis=0, ddof=1) / n + along**2 @ beside
     z = projections.mean(axis=0) / np.sqrt(unsure)
     centre, degrees = (mean, n - 1) if expected is None else (expected, n)
     squares = np.sum(((estimates - centre) ** 2).reshape(n, -1), axis=1) * (n / degrees)
