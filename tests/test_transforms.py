@@ -89,14 +89,6 @@ def by_scan_of_grad(loss: Loss) -> Loss:
     return grad
 
 
-def by_fori_loop(loss: Loss) -> Loss:
-    def total(flat: jax.Array, key: jax.Array) -> jax.Array:
-        zero = jnp.zeros((), flat.dtype)
-        return jax.lax.fori_loop(0, 2, lambda _, total: total + loss(flat, key), zero) / 2
-
-    return jax.grad(total)
-
-
 def by_while_loop(loss: Loss) -> Loss:
     def last(flat: jax.Array, key: jax.Array) -> jax.Array:
         state = (0, jnp.zeros((), flat.dtype))
@@ -113,13 +105,7 @@ def by_cond(loss: Loss) -> Loss:
     return jax.grad(chosen)
 
 
-def by_map(loss: Loss) -> Loss:
-    def grad(flat: jax.Array, key: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda row: jax.grad(loss)(*row), stacked(flat, key))[0]
-
-    return grad
-
-
+# `fori_loop` and `map` are scans to JAX.
 TRANSFORMATIONS: dict[str, Callable[[Loss], Loss]] = {
     "grad of jit": lambda loss: jax.grad(jax.jit(loss)),
     "vmap": by_vmap,
@@ -129,10 +115,8 @@ TRANSFORMATIONS: dict[str, Callable[[Loss], Loss]] = {
     "linearize": by_linearize,
     "scan": by_scan,
     "scan of grad": by_scan_of_grad,
-    "fori_loop": by_fori_loop,
     "while_loop": by_while_loop,
     "cond": by_cond,
-    "map": by_map,
     "checkpoint": lambda loss: jax.grad(jax.checkpoint(loss)),
 }
 

@@ -51,7 +51,7 @@ class QuasiMonteCarlo(PointSet):
         >>> def loss(mean, key):
         ...     normal, estimator = distrax.Normal(mean, 0.5), sf.QuasiMonteCarlo(sf.Pathwise())
         ...     return sf.expectation(jnp.cosh, normal, key, estimator, num_samples=64)
-        >>> print(f"{jax.grad(loss)(0.0, jax.random.key(0)):.1f}".strip("-"))
+        >>> print(f"{jax.jit(jax.grad(loss))(0.0, jax.random.key(0)):.1f}".strip("-"))
         0.0
 
     References:

@@ -44,7 +44,7 @@ class Stratified(PointSet):
         >>> def loss(mean, key):
         ...     normal, estimator = distrax.Normal(mean, 0.5), sf.Stratified(sf.Pathwise())
         ...     return sf.expectation(jnp.sin, normal, key, estimator, num_samples=100)
-        >>> print(f"{jax.grad(loss)(1.0, jax.random.key(0)):.1f}")
+        >>> print(f"{jax.jit(jax.grad(loss))(1.0, jax.random.key(0)):.1f}")
         0.5
 
     References:
