@@ -6,8 +6,12 @@ from ._baselines import LearnedBaseline as LearnedBaseline
 from ._baselines import LeaveOneOut as LeaveOneOut
 from ._baselines import MovingAverage as MovingAverage
 from ._baselines import OptimalBaseline as OptimalBaseline
+from ._chains import forward_recursion as forward_recursion
 from ._checks import check_score as check_score
 from ._checks import check_unbiased as check_unbiased
+from ._choice import cost as cost
+from ._choice import sample as sample
+from ._credit import surrogate as surrogate
 from ._deterministic import Deterministic as Deterministic
 from ._distribution import Distribution as Distribution
 from ._expectation import differentiable as differentiable
@@ -18,6 +22,8 @@ from ._factors import OneHotCategorical as OneHotCategorical
 from ._implicit import NormalMixture as NormalMixture
 from ._implicit import implicit_reparameterization as implicit_reparameterization
 from ._moments import moments as moments
+from ._program import program as program
+from ._rollout import rollout as rollout
 from ._score import attach_score as attach_score
 from ._score import leave_one_out as leave_one_out
 from ._variance import squared_gradient as squared_gradient

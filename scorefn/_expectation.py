@@ -85,7 +85,7 @@ def expectation(
     if sharding is not None:
         indices = _placed(indices, sharding)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    vmap = jax.vmap if chunk_size is None else partial(_chunked_vmap, chunk_size=chunk_size)
+    vmap = jax.vmap if chunk_size is None else partial(chunked_vmap, chunk_size=chunk_size)
     result = estimator(f, distribution, keys, has_aux=has_aux, vmap=vmap)
     terms, aux = result if has_aux else (result, None)
     mean = jax.tree.map(partial(jnp.mean, axis=0), terms)
@@ -148,7 +148,8 @@ def differentiable(
     return objective
 
 
-def _chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
+def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
+    """``vmap(fn)`` that goes through the samples in chunks, and keeps nothing of them."""
     # What a chunk computes is forgotten and computed again in the backward pass.
     return lambda xs: jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
 
