@@ -106,12 +106,6 @@ def reach(fn: Callable[[Any], Any], x: Any, key: jax.Array) -> Reach:
     return Reach(x, _by_value(keyed, key, [x])[0], _by_derivative(keyed, key, [x], 0))
 
 
-def uses(fn: Callable[[Any], Any], x: Any) -> bool:
-    """Whether any output of ``fn(x)`` depends by value on any leaf of x."""
-    jaxpr = jax.make_jaxpr(fn)(x).jaxpr
-    return any(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1])
-
-
 def describe(array: Any, root: Any) -> str:
     """Where an array sits inside an object, for people: ``components.loc (float32[3])``."""
     path = next(_paths(root, array, depth=6), "an array that it closes over")

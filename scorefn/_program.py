@@ -4,7 +4,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 
 from ._arguments import again, check_key, is_number
 from ._choice import Choice, Cost, next_request
+from ._claims import check_claims
 from ._credit import Parts, add_costs, as_float, with_baseline_of_total
 from ._expectation import chunked_vmap
-from ._guard import uses
+from ._past import Past
 from ._rollout import Rollout
 from ._score import attach_score
 
 PyTree = Any
-Body = Callable[[], Generator[Any, Any, PyTree]]
 # Numbers that `split` of a key does not use up, for other keys from the same one.
 _AGAIN, _OUTSIDE = 2**31, 2**32 - 1
 # Costs by the set of choices that can change them: bit i stands for choice i.
@@ -30,12 +30,15 @@ Costs = dict[int, PyTree]
 class Run:
     """A program with its arguments: a function of one key. In another program: ``yield from``."""
 
-    body: Body
+    body: Callable[[], Generator[Any, Any, PyTree]]
 
     def __call__(self, key: jax.Array) -> PyTree:
         """An estimate of the expected total cost. The key is consumed."""
         key = check_key(key)
-        costs = _rest(_Past(self.body), self.body(), None, key)
+        past = Past(self.body)
+        costs = _rest(past, self.body(), None, key)
+        if past.tally.claims:
+            check_claims(self.body, past.tally.draws, key)
         if not costs:
             raise TypeError("A program must return a cost, or yield scorefn.cost(...); got none.")
         return jax.tree.map(as_float, functools.reduce(add_costs, costs.values()))
@@ -104,56 +107,7 @@ def program(body: Callable[..., Generator[Any, Any, PyTree]]) -> Callable[..., R
     return bind
 
 
-@dataclass(frozen=True, eq=False)
-class _Past:
-    """What has happened up to a point of a program, enough to come there once more.
-
-    Attributes:
-        body: starts it afresh.
-        sent: what its choices and rollouts received so far.
-        draws: the choices among these.
-        masks: for each of the draws, itself and what it depends on.
-    """
-
-    body: Body
-    sent: tuple[Any, ...] = ()
-    draws: tuple[Any, ...] = ()
-    masks: tuple[int, ...] = ()
-
-    def again(self) -> Generator[Any, Any, PyTree]:
-        """A new generator that waits where the last of what was sent is to be handed in."""
-        generator = self.body()
-        value, sent = None, iter(self.sent)
-        for _ in self.sent:
-            request: Any = Cost(None, None)
-            while isinstance(request, Cost):
-                ended, request = next_request(generator.send, value)
-                value = None
-                if ended:
-                    raise RuntimeError(
-                        "A program ended earlier when it was traced once more: it must be "
-                        "repeatable, with no side effects and no randomness but its choices."
-                    )
-            value = next(sent)
-        return generator
-
-    def mask(self, depends_on: tuple[Any, ...] | None) -> int:
-        """The set of choices that some draws stand for; None is all."""
-        if depends_on is None:
-            return (1 << len(self.draws)) - 1
-        return functools.reduce(int.__or__, map(self._mask_of, depends_on), 0)
-
-    def _mask_of(self, value: Any) -> int:
-        for draw, mask in zip(self.draws, self.masks, strict=True):
-            if any(value is part for part in (draw, *jax.tree.leaves(draw))):
-                return mask
-        raise ValueError(
-            f"depends_on lists draws as they were received from yield, or leaves of them; "
-            f"{value!r} is none. What was computed from a draw does not tell which one it was."
-        )
-
-
-def _rest(past: _Past, generator: Generator[Any, Any, PyTree], value: Any, key: Any) -> Costs:
+def _rest(past: Past, generator: Generator[Any, Any, PyTree], value: Any, key: Any) -> Costs:
     """The costs from here to the end, estimated, by those of the choices so far that matter."""
     costs: Costs = {}
     while True:
@@ -181,18 +135,16 @@ def _rest(past: _Past, generator: Generator[Any, Any, PyTree], value: Any, key: 
 
 
 def _estimated(
-    past: _Past, generator: Generator[Any, Any, PyTree], choice: Choice, key: jax.Array
+    past: Past, generator: Generator[Any, Any, PyTree], choice: Choice, key: jax.Array
 ) -> Costs:
     """A choice and all that follows, by its estimator."""
     bit = 1 << len(past.draws)
-    mask = bit | past.mask(choice.depends_on)
     draw_key, rest_key = jax.random.split(key)
     branches = _Branches(choice.chunk_size, rest_key)
     live = [generator]
     # Which costs there are is known once they have been traced; it is the same each time.
     credited: list[int] = []
     others: list[tuple[int, PyTree]] = []
-    checked: list[bool] = []
 
     # Traced once however often the estimator calls it, and the first time by the generator that
     # waits here already: a program of N choices takes N steps to trace, not N^2 or 2^N.
@@ -200,11 +152,10 @@ def _estimated(
     def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], list[PyTree]]:
         # XLA would else compute what is cheap again in all later steps, and compile for longer.
         x = jax.lax.optimization_barrier(x)
-        here = replace(
-            past, sent=(*past.sent, x), draws=(*past.draws, x), masks=(*past.masks, mask)
-        )
+        here = past.after(x, choice.depends_on)
         costs = _rest(here, live.pop() if live else here.again(), x, key)
-        credited[:] = [m for m in costs if m & bit]
+        # The one that most can change is first: it is the one to carry a baseline of all.
+        credited[:] = sorted((m for m in costs if m & bit), key=int.bit_count, reverse=True)
         others[:] = [(m, jax.tree.map(jnp.ndim, costs[m])) for m in costs if not m & bit]
         return [costs[m] for m in credited], [costs[m] for m, _ in others]
 
@@ -212,9 +163,6 @@ def _estimated(
         # The same noise whenever one branch is evaluated: what differs, differs by the draw.
         key = branches.key
         costs, uncredited = rest(x, key)
-        if others and not checked:
-            checked.append(True)
-            _check_independent(lambda x: rest(x, key)[1], x, len(past.draws))
         if not costs:
             return jnp.zeros(()), uncredited
         return costs[0] if len(costs) == 1 else Parts(costs), uncredited
@@ -233,12 +181,12 @@ def _estimated(
 
 
 def _rolled_out(
-    past: _Past, generator: Generator[Any, Any, PyTree], rollout: Rollout, key: jax.Array
+    past: Past, generator: Generator[Any, Any, PyTree], rollout: Rollout, key: jax.Array
 ) -> Costs:
     """A rollout and all that follows, which its choices can change too."""
     run_key, rest_key = jax.random.split(key)
     carry, steps, log_prob = rollout(run_key)
-    later = _rest(replace(past, sent=(*past.sent, carry)), generator, carry, rest_key)
+    later = _rest(past.after_rollout(carry), generator, carry, rest_key)
     costs = {
         mask: jax.tree.map(lambda cost: attach_score(cost, log_prob), cost)
         for mask, cost in later.items()
@@ -294,15 +242,6 @@ class _Branches:
 def _dealt(key: jax.Array, n: int) -> jax.Array:
     """As many keys out of one, which is as good as one itself."""
     return jax.random.split(key, n) if n > 1 else jnp.expand_dims(key, 0)
-
-
-def _check_independent(fn: Callable[[Any], Any], x: Any, index: int) -> None:
-    if uses(fn, x):
-        raise ValueError(
-            f"A cost does not list draw {index + 1} of the program in its depends_on, but is "
-            f"computed from it, directly or through later draws: its gradient would silently be "
-            f"wrong. List that draw, in depends_on of the cost or of the choice between them."
-        )
 
 
 def _add(costs: Costs, mask: int, cost: PyTree) -> None:

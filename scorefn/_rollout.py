@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._arguments import check_count, is_number
+from ._arguments import check_count, check_key, is_number
 from ._baselines import LearnedBaseline
 from ._choice import Choice, Cost, next_request
 from ._credit import add_costs, baselines_zero
@@ -34,8 +34,7 @@ class Rollout:
 
         def body(carry: Any, x: Any) -> tuple[Any, PyTree]:
             state, log_prob = carry
-            t, x = x
-            step_key = jax.random.fold_in(key, t)
+            step_key, x = x
             state, cost, log_prob = _one_step(self.step(state, x), log_prob, step_key)
             return (state, log_prob), cost
 
@@ -43,7 +42,7 @@ class Rollout:
             return jax.lax.scan(body, carry, xs)
 
         carry = (self.init, jnp.zeros((), jnp.result_type(float)))
-        xs = (jnp.arange(self.length, dtype=jnp.uint32), self.xs)
+        xs = (jax.random.split(check_key(key), self.length), self.xs)
         if self.chunk_size is None:
             (state, log_prob), costs = steps(carry, xs)
             return state, costs, log_prob
