@@ -6,7 +6,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from jax.extend.core import get_opaque_trace_state
 
 from ._arguments import check_chunk, check_count
@@ -29,12 +28,6 @@ class Choice:
     num_samples: int
     chunk_size: int | None
     depends_on: tuple[Any, ...] | None
-
-    def __jax_array__(self) -> jax.Array:
-        raise TypeError(
-            "scorefn.sample(...) is a choice and not yet a draw: write x = yield scorefn.sample("
-            "...) in a program, or in the step of a scorefn.rollout."
-        )
 
 
 @dataclass(frozen=True, eq=False)

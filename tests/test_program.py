@@ -1,4 +1,4 @@
-"""Programs of several choices: exact over every draw that there is, for value, gradient, Hessian."""
+"""Programs of several choices: exact over every draw, for value, gradient and Hessian."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -319,16 +319,21 @@ def test_loops_branches_and_helpers_are_python() -> None:
     np.testing.assert_allclose(fast(model(0.3, number=2))(KEY), exact, rtol=1e-5, atol=0)
 
 
-def test_a_program_is_replayed_where_it_is_traced_once_more() -> None:
-    class Twice(sf.Estimator):
-        when = needs = ""
+class Twice(sf.Estimator):
+    """One that asks for two traces of f, and tells whether these have the same noise."""
 
-        def terms(self, f: Any, distribution: Any, keys: Any, vmap: Any) -> Any:
-            x = distribution.stopped_draw(keys[0])
+    when = needs = ""
+
+    def terms(self, f: Any, distribution: Any, keys: Any, vmap: Any) -> Any:
+        def one(key: jax.Array) -> Any:
+            x = distribution.stopped_draw(key)
             (first, aux), (second, _) = f(x), f(x.astype(jnp.int32))
-            # The same noise in both, or it would show.
-            return jnp.expand_dims(first + 1000 * (first - second), 0), aux
+            return first + 1000 * (first - second), aux
 
+        return vmap(one)(keys)
+
+
+def test_a_program_is_replayed_where_it_is_traced_once_more() -> None:
     starts = []
 
     @sf.program
@@ -388,3 +393,18 @@ def test_tracing_grows_with_the_choices_and_not_with_their_square() -> None:
     for estimator in (CONSTANT, sf.StraightThrough()):
         small, large = equations(5, estimator), equations(20, estimator)
         assert large < 5 * small, (small, large)
+
+
+def test_a_program_that_cannot_be_repeated_is_refused() -> None:
+    starts = []
+
+    @sf.program
+    def model() -> Any:
+        starts.append(None)
+        if len(starts) == 1:
+            yield sf.sample(sf.Bernoulli(jnp.array(0.3)), CONSTANT)
+        b = yield sf.sample(sf.Bernoulli(jnp.array(0.3)), Twice())
+        return b
+
+    with pytest.raises(RuntimeError, match="it must be repeatable"):
+        jax.eval_shape(model(), KEY)

@@ -92,7 +92,9 @@ def by_cond(p: Any, bits: jax.Array) -> jax.Array:
 
 
 @x64
-@pytest.mark.parametrize(("form", "reverse"), [(by_scan, True), (by_while_loop, False), (by_cond, True)])
+@pytest.mark.parametrize(
+    ("form", "reverse"), [(by_scan, True), (by_while_loop, False), (by_cond, True)]
+)
 def test_scores_attached_in_traced_loops_are_exact(form: Any, *, reverse: bool) -> None:
     def hessian(fn: Callable[[Any], jax.Array], p: Any) -> list[jax.Array]:
         # A while_loop goes forward only.
@@ -302,7 +304,9 @@ def test_a_rollout_refuses_what_it_cannot_do() -> None:
         run(step_with(sf.ScoreFunction()))
     with pytest.raises(ValueError, match="got num_samples=3; for several trajectories use jax"):
         run(step_with(NONE, num_samples=3))
-    with pytest.raises(ValueError, match=r"cost of a step must be one real number, got shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"cost of a step must be one real number, got shape \(2,\)"
+    ):
         run(step_with(NONE, cost=jnp.zeros(2)))
     with pytest.raises(TypeError, match="must be a generator function"):
         run(lambda state, _: (state, 0.0))
@@ -368,9 +372,9 @@ def test_impossible_states_and_long_chains_keep_finite_derivatives() -> None:
     def value(p: Any) -> Any:
         forbidden = jnp.array([0.0, 0.0, -jnp.inf])
         return sf.forward_recursion(
-            lambda z, t: p[z],
+            lambda z, _: p[z],
             sf.Categorical(p + forbidden),
-            lambda z, t: sf.Categorical(p * z + forbidden),
+            lambda z, _: sf.Categorical(p * z + forbidden),
             length=2000,
             log_weight=lambda z, t: jnp.where((z == 0) & (t == 7), -jnp.inf, p[1] * z),
         )
@@ -384,11 +388,11 @@ def test_impossible_states_and_long_chains_keep_finite_derivatives() -> None:
 def test_what_no_path_can_do_is_impossible_without_nan() -> None:
     def value(p: jax.Array) -> Any:
         return sf.forward_recursion(
-            lambda z, t: p * z,
+            lambda z, _: p * z,
             sf.Bernoulli(p),
-            lambda z, t: sf.Bernoulli(p),
+            lambda *_: sf.Bernoulli(p),
             length=3,
-            log_weight=lambda z, t: jnp.where(t == 1, -jnp.inf, p),
+            log_weight=lambda _, t: jnp.where(t == 1, -jnp.inf, p),
         )
 
     found, gradient = fast(lambda p: (value(p), jax.jacrev(value)(p)))(jnp.array(0.3))
@@ -403,16 +407,16 @@ def test_a_support_of_pytrees_and_a_chain_of_one() -> None:
     def log_prob(p: Any, z: Any) -> jax.Array:
         return sf.Bernoulli(p).log_prob(z["x"]) + sf.Bernoulli(2 * p).log_prob(z["y"])
 
-    pair = sf.Distribution(log_prob, lambda p, key: None, jnp.array(0.3))
+    pair = sf.Distribution(log_prob, lambda *_: None, jnp.array(0.3))
     log_normaliser, found = sf.forward_recursion(
-        lambda z, t: 3 * z["x"] + z["y"], pair, lambda z, t: pair, length=1, support=states
+        lambda z, _: 3 * z["x"] + z["y"], pair, lambda *_: pair, length=1, support=states
     )
     np.testing.assert_allclose(log_normaliser, 0, rtol=0, atol=1e-15)
     one = 1 / (1 + np.exp(-np.array([0.3, 0.6])))
     np.testing.assert_allclose(found, one @ [3.0, 1.0], rtol=0, atol=1e-14)
     with pytest.raises(ValueError, match="Enumerate cannot read the support off"):
-        sf.forward_recursion(lambda z, t: 0.0, pair, lambda z, t: pair, length=2)
+        sf.forward_recursion(lambda *_: 0.0, pair, lambda *_: pair, length=2)
     with pytest.raises(ValueError, match=r"cost must return one number, got shape \(2,\)"):
         sf.forward_recursion(
-            lambda z, t: jnp.zeros(2), sf.Bernoulli(0.1), lambda z, t: sf.Bernoulli(0.1), length=2
+            lambda *_: jnp.zeros(2), sf.Bernoulli(0.1), lambda *_: sf.Bernoulli(0.1), length=2
         )
