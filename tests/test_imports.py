@@ -29,13 +29,14 @@ HEAVY = [
 # A name that comes or goes is a decision: it is written here, in the documents and the changelog.
 PUBLIC = """
 ARM ARMS Antithetic Baseline Bernoulli BitFlip Categorical ConstantBaseline ControlVariate
-CoupledCategorical Deterministic DeltaMethod DisARM Distribution DoubleCV Enumerate Estimator
+CoupledCategorical DeltaMethod Deterministic DisARM Distribution DoubleCV Enumerate Estimator
 EvolutionStrategies FittedControlVariate ForwardGradient GO GumbelRao GumbelSoftmax
 ImportanceWeighted LAX LearnedBaseline LeaveOneOut LocalExpectation MeasureValued MovingAverage
 NormalMixture OneHotCategorical OptimalBaseline Pathwise REBAR RELAX RODEO RankedEvolutionStrategies
 ReinMax SPSA ScoreFunction SelfNormalised StochasticSumAndSample StraightThrough
-StraightThroughGumbelSoftmax SumAndSample UnorderedSet attach_score check_score check_unbiased
-differentiable expectation implicit_reparameterization leave_one_out moments squared_gradient
+StraightThroughGumbelSoftmax SumAndSample UnorderedSet attach_score check_score check_unbiased cost
+differentiable expectation forward_recursion implicit_reparameterization leave_one_out moments
+program rollout sample squared_gradient surrogate
 """.split()
 
 
