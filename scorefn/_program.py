@@ -154,8 +154,7 @@ def _estimated(
         x = jax.lax.optimization_barrier(x)
         here = past.after(x, choice.depends_on)
         costs = _rest(here, live.pop() if live else here.again(), x, key)
-        # The one that most can change is first: it is the one to carry a baseline of all.
-        credited[:] = sorted((m for m in costs if m & bit), key=int.bit_count, reverse=True)
+        credited[:] = [m for m in costs if m & bit]
         others[:] = [(m, jax.tree.map(jnp.ndim, costs[m])) for m in costs if not m & bit]
         return [costs[m] for m in credited], [costs[m] for m, _ in others]
 

@@ -335,17 +335,17 @@ def test_costs_that_say_what_they_depend_on_are_exact(name: str) -> None:
 
 @x64
 def test_a_choice_is_credited_with_what_it_can_change_and_nothing_else() -> None:
-    seen = []
-
     @sf.program
     def model(logits: Any) -> Any:
         yield sf.cost(1e6)
         a = yield sf.sample(sf.Bernoulli(logits[0]), NONE)
         yield sf.cost(1e6 + a)
-        b = yield sf.sample(sf.Bernoulli(logits[1]), NONE, depends_on=())
+        # A baseline of the sum of the two costs that b can change, one of which a can change too.
+        baseline = sf.ScoreFunction(sf.ConstantBaseline(2.5))
+        b = yield sf.sample(sf.Bernoulli(logits[1]), baseline, depends_on=())
         yield sf.cost(100 * a, depends_on=[a])
         yield sf.cost(7 + b, depends_on=[b])
-        seen.append((a, b))
+        yield sf.cost(3 * a * b)
 
     logits = jnp.array([0.3, -0.8])
 
@@ -359,7 +359,8 @@ def test_a_choice_is_credited_with_what_it_can_change_and_nothing_else() -> None
     gradients = fast(jax.vmap(lambda key: jax.grad(lambda x: model(x)(key))(logits)))(keys)
     a, b = fast(jax.vmap(values))(keys)
     p = jax.nn.sigmoid(logits)
-    desired = jnp.stack([(1e6 + 101 * a) * (a - p[0]), (7 + b) * (b - p[1])], axis=1)
+    weights = [1e6 + 101 * a + 3 * a * b, 7 + b + 3 * a * b - 2.5]
+    desired = jnp.stack([weights[0] * (a - p[0]), weights[1] * (b - p[1])], axis=1)
     np.testing.assert_allclose(gradients, desired, rtol=1e-12, atol=1e-9)
 
 

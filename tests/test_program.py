@@ -371,11 +371,14 @@ def test_chunks_and_jit_do_not_change_a_result() -> None:
 
 
 def test_tracing_grows_with_the_choices_and_not_with_their_square() -> None:
+    steps: list[int] = []
+
     def equations(number: int, estimator: sf.Estimator) -> int:
         @sf.program
         def model(p: Any) -> Any:
             total = 0.0
             for i in range(number):
+                steps.append(i)
                 total += yield sf.sample(sf.Bernoulli(p[i] + total), estimator)
                 yield sf.cost(total)
 
@@ -393,6 +396,8 @@ def test_tracing_grows_with_the_choices_and_not_with_their_square() -> None:
     for estimator in (CONSTANT, sf.StraightThrough()):
         small, large = equations(5, estimator), equations(20, estimator)
         assert large < 5 * small, (small, large)
+    # Every line of the programs ran once.
+    assert len(steps) == 2 * (5 + 20)
 
 
 def test_a_program_that_cannot_be_repeated_is_refused() -> None:

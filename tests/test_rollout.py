@@ -262,6 +262,28 @@ def test_a_rollout_scans_over_inputs_and_gives_the_last_carry_and_log_prob() -> 
     np.testing.assert_allclose(log_prob, 6 * np.log(0.5), rtol=1e-6, atol=0)
 
 
+def test_an_impossible_draw_keeps_the_scores_of_the_others() -> None:
+    # Of three steps the second draws what its density excludes.
+    def step(logit: jax.Array) -> Any:
+        def body(state: jax.Array, possible: jax.Array) -> Any:
+            def log_prob(logit: jax.Array, _: Any) -> jax.Array:
+                return jnp.where(possible, logit, -jnp.inf)
+
+            one = sf.Distribution(log_prob, lambda logit, _: jnp.ones_like(logit), logit)
+            yield sf.sample(one, NONE)
+            return state, 1.0
+
+        return body
+
+    def total(logit: jax.Array) -> jax.Array:
+        possible = jnp.array([True, False, True])
+        return sf.rollout(step(logit), 0.0, possible)(KEY)[1].sum()
+
+    value, gradient = fast(jax.value_and_grad(total))(0.3)
+    assert value == 3
+    assert gradient == 3 + 1
+
+
 def test_memory_grows_with_chunks_and_not_with_steps() -> None:
     length, size = 1024, 256
 
