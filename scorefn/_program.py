@@ -169,7 +169,7 @@ def _estimated(
     keys = _dealt(draw_key, choice.num_samples)
     estimator = with_baseline_of_total(choice.estimator)
     terms, uncredited = estimator(f, choice.distribution, keys, has_aux=True, vmap=branches.vmap)
-    mean = jax.tree.map(lambda term: jnp.mean(term, axis=0), terms)
+    mean = jax.tree.map(_mean, terms)
     costs: Costs = {}
     for m, cost in zip(credited, mean.costs if isinstance(mean, Parts) else [mean], strict=False):
         _add(costs, m & ~bit, cost)
@@ -255,6 +255,11 @@ def _checked(cost: PyTree) -> PyTree:
                 f"{type(leaf).__name__}: {leaf!r}."
             )
     return jax.tree.map(jnp.asarray, cost)
+
+
+def _mean(terms: jax.Array) -> jax.Array:
+    # A sum over one term is a loop to XLA, one for each choice, which takes time to compile.
+    return jnp.reshape(terms, terms.shape[1:]) if len(terms) == 1 else jnp.mean(terms, axis=0)
 
 
 def _mean_down_to(cost: jax.Array, rank: int) -> jax.Array:
