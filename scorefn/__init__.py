@@ -5,8 +5,10 @@ from ._baselines import ConstantBaseline as ConstantBaseline
 from ._baselines import LearnedBaseline as LearnedBaseline
 from ._baselines import LeaveOneOut as LeaveOneOut
 from ._baselines import OptimalBaseline as OptimalBaseline
+from ._chains import forward_recursion as forward_recursion
 from ._checks import check_score as check_score
 from ._checks import check_unbiased as check_unbiased
+from ._credit import surrogate as surrogate
 from ._deterministic import Deterministic as Deterministic
 from ._distribution import Distribution as Distribution
 from ._expectation import differentiable as differentiable
@@ -64,5 +66,9 @@ from .estimators import StraightThroughGumbelSoftmax as StraightThroughGumbelSof
 from .estimators import Stratified as Stratified
 from .estimators import SumAndSample as SumAndSample
 from .estimators import UnorderedSet as UnorderedSet
+from .programs import cost as cost
+from .programs import program as program
+from .programs import rollout as rollout
+from .programs import sample as sample
 
 __version__ = "0.1.0"

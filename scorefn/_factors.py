@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ._arguments import wide
-from ._distribution import Distribution
+from ._arguments import is_float, wide
+from ._distribution import Distribution, is_object
 from ._record import record
 
 
@@ -31,13 +31,17 @@ class Bernoulli:
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """The log-probability of one draw: a scalar, summed over the bits."""
+        return jnp.sum(self.log_probs(x))
+
+    def log_probs(self, x: jax.Array) -> jax.Array:
+        """The log-probability of each bit of a draw, [...]."""
         logits = jnp.asarray(self.logits)
         # max(l, 0) + log1p(exp(-|l|)) by one branch or the other: max and abs have derivatives of
         # their own at 0, which do not add up to 1/2.
         positive = logits >= 0
         size = jnp.where(positive, logits, -logits)
         log_normaliser = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
-        return jnp.sum(jnp.asarray(x, logits.dtype) * logits - log_normaliser)
+        return jnp.asarray(x, logits.dtype) * logits - log_normaliser
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, shaped like the logits. The key is consumed."""
@@ -77,8 +81,12 @@ class Categorical:
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """The log-probability of one draw: a scalar, summed over the factors."""
+        return jnp.sum(self.log_probs(x))
+
+    def log_probs(self, x: jax.Array) -> jax.Array:
+        """The log-probability of each factor of a draw, [...]."""
         index = jnp.asarray(x, jnp.int32)[..., None]
-        return jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(self.logits), index, axis=-1))
+        return jnp.take_along_axis(jax.nn.log_softmax(self.logits), index, axis=-1)[..., 0]
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, [...]. The key is consumed."""
@@ -108,8 +116,12 @@ class OneHotCategorical:
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """The log-probability of one draw: a scalar, summed over the factors."""
+        return jnp.sum(self.log_probs(x))
+
+    def log_probs(self, x: jax.Array) -> jax.Array:
+        """The log-probability of each factor of a draw, [...]."""
         log_probs = jax.nn.log_softmax(self.logits)
-        return jnp.sum(jnp.where(jnp.asarray(x, bool), log_probs, 0))
+        return jnp.sum(jnp.where(jnp.asarray(x, bool), log_probs, 0), axis=-1)
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, [..., C]. The key is consumed."""
@@ -122,6 +134,33 @@ class OneHotCategorical:
 
 
 Factors = Bernoulli | Categorical | OneHotCategorical
+
+
+def log_densities(distribution: Distribution, x: Any, ndim: int) -> jax.Array:
+    """The log-density of one draw, summed over all but its `ndim` leading axes, checked."""
+    if ndim == 0:
+        return distribution.log_density(x)
+    if is_object(distribution):
+        inner = unwrapped(distribution.params)
+        log_prob = getattr(inner, "log_probs", inner.log_prob)(x)
+    else:
+        log_prob = distribution.log_prob(distribution.params, x)
+    if not is_float(log_prob) or jnp.ndim(log_prob) < ndim:
+        got = f"shape {log_prob.shape}" if hasattr(log_prob, "shape") else repr(log_prob)
+        raise ValueError(
+            f"log_prob must return one float for each factor, an array of {ndim} axes or more with "
+            f"factor_ndim={ndim}, got {got}."
+        )
+    return jnp.sum(log_prob, axis=tuple(range(ndim, log_prob.ndim)))
+
+
+def check_factor_axes(costs: jax.Array, shape: tuple[int, ...]) -> None:
+    """Raises unless costs, [n, ...], have one for each sample and factor, `shape`."""
+    if costs.shape[: len(shape)] != shape:
+        raise ValueError(
+            f"With factor_ndim={len(shape) - 1} f must return one cost for each factor, of shape "
+            f"{shape[1:]} or with more axes behind, got shape {costs.shape[1:]}."
+        )
 
 
 def read_factors(distribution: Distribution, key: jax.Array) -> Factors | None:

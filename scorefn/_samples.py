@@ -35,10 +35,11 @@ def sample_keys(
     if sharding is not None:
         indices = _placed(indices, sharding)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    return keys, jax.vmap if chunk_size is None else partial(_chunked_vmap, chunk_size=chunk_size)
+    return keys, jax.vmap if chunk_size is None else partial(chunked_vmap, chunk_size=chunk_size)
 
 
-def _chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
+def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
+    """``vmap(fn)`` that goes through the samples in chunks, and keeps nothing of them."""
     # What a chunk computes is forgotten and computed again in the backward pass.
     return lambda xs: jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
 

@@ -29,7 +29,9 @@ def test_the_table_of_estimators_is_that_of_the_code():
     assert build.page(text.replace("`Pathwise`", "`Pathwize`", 1)) == text
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/design.md", "docs/estimators.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/design.md", "docs/estimators.md", "docs/programs.md"]
+)
 def test_links_lead_somewhere(name):
     page = ROOT / name
     for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):

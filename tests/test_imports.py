@@ -36,8 +36,9 @@ MinibatchControlVariate MovingAverage NormalMixture OneHotCategorical OptimalBas
 QuadraticSurrogate QuasiMonteCarlo REBAR RELAX RODEO RankedEvolutionStrategies ReinMax SPSA
 ScoreFunction SelfNormalised ShrunkLeaveOneOut StochasticSumAndSample StraightThrough
 StraightThroughGumbelSoftmax Stratified SumAndSample UnorderedSet attach_score check_score
-check_unbiased differentiable exp_of_expectation expectation implicit_reparameterization
-leave_one_out moments product_of_expectations squared_gradient
+check_unbiased cost differentiable exp_of_expectation expectation forward_recursion
+implicit_reparameterization leave_one_out moments product_of_expectations program rollout sample
+squared_gradient surrogate
 """.split()
 
 

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._arguments import example, wide
+from .._arguments import check_count, example, wide
 from .._distribution import Distribution
-from .._factors import Bernoulli, read_factors
+from .._factors import Bernoulli, check_factor_axes, log_densities, read_factors
 from .._record import record
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@record(static=["max_size"])
+@record(static=["max_size", "factor_ndim"])
 class Enumerate(Estimator):
     r"""The exact sum over a finite support: no variance, and the oracle for everything else.
 
@@ -35,9 +35,15 @@ class Enumerate(Estimator):
             independent factors are enumerated jointly. If the probabilities of a given support do
             not add up to 1 (to 0.001), the result is nan: part of the expectation is missing.
         max_size: the largest support that is read off a distribution: 2^12 by default, 12 bits.
+        factor_ndim: 0, or how many leading axes of a draw are axes of independent factors of which
+            each has a cost of its own: f returns costs of these leading axes, where the cost at an
+            index depends on the factor at that index and on no other one. It is you who says so.
+            All factors then go through their values side by side: D bits take 2 evaluations of f,
+            not 2^D. A given support is that of one factor.
 
     Raises:
-        ValueError: the support cannot be read off, or has more than `max_size` elements.
+        ValueError: the support cannot be read off, or has more than `max_size` elements; costs or
+            log_prob have not the axes of the factors.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -50,20 +56,22 @@ class Enumerate(Estimator):
 
     support: PyTree = None
     max_size: int = field(default=4096, kw_only=True)
+    factor_ndim: int = field(default=0, kw_only=True)
 
     evaluations: ClassVar[str] = "size of the support, once for all terms"
     when: ClassVar[str] = "a support of up to some thousand values, f cheap"
     needs: ClassVar[str] = "a finite support; any f"
 
+    def __post_init__(self) -> None:
+        check_count("factor_ndim", self.factor_ndim, at_least=0)
+
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        support = self.support
-        if support is None:
-            support = _support(distribution, example(keys), self.max_size)
+        support = self.values(distribution, example(keys))
 
         def one(x: Any) -> tuple[jax.Array, PyTree, PyTree]:
-            return distribution.log_density(x), *f(x)
+            return log_densities(distribution, x, self.factor_ndim), *f(x)
 
         log_prob, costs, aux = vmap(one)(jax.tree.map(jnp.asarray, support))
         log_prob = log_prob.astype(wide(log_prob.dtype))
@@ -71,14 +79,16 @@ class Enumerate(Estimator):
         possible = ~jnp.isneginf(log_prob)
         prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
         # A factor, so that the derivative is nan as well.
-        complete = self.support is None or jnp.abs(jnp.sum(prob) - 1) < 1e-3
-        alarm = jnp.where(complete, 1, jnp.nan)
+        complete = self.support is None or jnp.abs(jnp.sum(prob, axis=0) - 1) < 1e-3
+        alarm = jnp.where(complete, jnp.ones_like(prob), jnp.nan)
 
         def expected(cost: jax.Array) -> jax.Array:
-            weight = prob.reshape(prob.shape + (1,) * (cost.ndim - 1))
+            check_factor_axes(cost, prob.shape)
+            along = prob.shape + (1,) * (cost.ndim - prob.ndim)
+            weight, sound = prob.reshape(along), alarm.reshape(along)[0]
             cost = cost.astype(wide(cost.dtype, prob.dtype))
             total = jnp.sum(weight.astype(cost.dtype) * jnp.where(weight > 0, cost, 0), axis=0)
-            return total * alarm.astype(total.dtype)
+            return total * sound.astype(total.dtype)
 
         return jax.tree.map(
             lambda cost: jnp.broadcast_to(
@@ -87,19 +97,36 @@ class Enumerate(Estimator):
             costs,
         ), aux
 
+    def values(self, distribution: Distribution, key: jax.Array) -> PyTree:
+        """Every value of a draw; or of each factor, in all of them at once."""
+        if self.support is None:
+            return _support(distribution, key, self.max_size, self.factor_ndim)
+        if self.factor_ndim == 0:
+            return self.support
 
-def _support(distribution: Distribution, key: jax.Array, max_size: int) -> jax.Array:
+        def spread(values: Any, draw: Any) -> jax.Array:
+            lead = draw.shape[: self.factor_ndim]
+            values = jnp.asarray(values)
+            rows = values.reshape(len(values), *(1 for _ in lead), *values.shape[1:])
+            return jnp.broadcast_to(rows, (len(values), *draw.shape))
+
+        return jax.tree.map(spread, self.support, jax.eval_shape(distribution.draw, key))
+
+
+def _support(
+    distribution: Distribution, key: jax.Array, max_size: int, factor_ndim: int
+) -> jax.Array:
     factors = read_factors(distribution, key)
     if factors is not None:
         *batch, size = (
             (*factors.logits.shape, 2) if isinstance(factors, Bernoulli) else factors.logits.shape
         )
-        return factors.cast(_product(size, tuple(batch), max_size))
+        return factors.cast(_product(size, tuple(batch), max_size, factor_ndim))
     if getattr(distribution.params, "has_enumerate_support", False):
         # numpyro: the values of one factor, [k, 1 ..., *event].
         values = distribution.params.enumerate_support(expand=False)
         batch = distribution.params.batch_shape
-        rows = _product(len(values), batch, max_size)
+        rows = _product(len(values), batch, max_size, factor_ndim)
         return values.reshape(len(values), *distribution.params.event_shape)[rows]
     raise ValueError(
         f"Enumerate cannot read the support off {type(distribution.params).__name__}; give "
@@ -108,13 +135,19 @@ def _support(distribution: Distribution, key: jax.Array, max_size: int) -> jax.A
     )
 
 
-def _product(size: int, batch: tuple[int, ...], max_size: int) -> jax.Array:
-    """Every assignment of 0 .. size-1 to each factor of the batch, [size^factors, *batch]."""
-    factors = math.prod(batch)
+def _product(size: int, batch: tuple[int, ...], max_size: int, factor_ndim: int) -> jax.Array:
+    """Every assignment of 0 .. size-1 to each factor of the batch, [size^factors, *batch].
+
+    The leading axes of the batch, as many as `factor_ndim` says, all have the same assignment.
+    """
+    lead, block = batch[:factor_ndim], batch[factor_ndim:]
+    factors = math.prod(block)
     if size**factors > max_size:
         raise ValueError(
             f"Enumerate would sum over {size}^{factors} = {size**factors} values, more than "
-            f"max_size={max_size}. Raise max_size, or use ScoreFunction."
+            f"max_size={max_size}. Raise max_size; or, if f returns a cost for each factor that "
+            f"depends on it alone, say factor_ndim=1; or use ScoreFunction."
         )
     rows = np.array(list(itertools.product(range(size), repeat=factors)), int)
-    return jnp.asarray(rows.reshape(size**factors, *batch))
+    rows = rows.reshape(size**factors, *(1 for _ in lead), *block)
+    return jnp.asarray(np.broadcast_to(rows, (size**factors, *batch)))

@@ -1,6 +1,6 @@
 """Reparameterisation: the derivative flows through the draw itself."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 
@@ -49,17 +49,12 @@ class Pathwise(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            draw = guard(
-                Distribution.draw,
-                distribution,
-                key,
-                severed=_severed,
-                message=_message,
-            )
-            return f(draw(key))
+        return vmap(lambda key: f(self.guarded_draw(distribution, key)))(keys)
 
-        return vmap(one)(keys)
+    def guarded_draw(self, distribution: Distribution, key: jax.Array) -> Any:
+        """One draw with its derivative, or an error where a part of that would be lost."""
+        draw = guard(Distribution.draw, distribution, key, severed=_severed, message=_message)
+        return draw(key)
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:

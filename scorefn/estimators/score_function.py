@@ -1,19 +1,22 @@
 """The log-derivative trick: the derivative of the probability, weighed by the cost."""
 
 from dataclasses import field
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
 
+from .._arguments import check_count
 from .._baselines import Baseline, LeaveOneOut
 from .._distribution import Distribution, stop
+from .._factors import check_factor_axes, log_densities
 from .._guard import Reach, guard
 from .._record import record
 from .._score import attach_score
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
-@record()
+@record(static=["factor_ndim"])
 class ScoreFunction(Estimator):
     r"""The score-function estimator, also called REINFORCE or the likelihood-ratio method.
 
@@ -30,9 +33,14 @@ class ScoreFunction(Estimator):
     Attributes:
         baseline: what is subtracted from the cost: `LeaveOneOut` (the default, for 2 samples and
             more), `MovingAverage`, `ConstantBaseline`, `LearnedBaseline`, `OptimalBaseline`.
+        factor_ndim: 0, or how many leading axes of a draw are axes of independent factors of which
+            each has a cost of its own: f returns costs of these leading axes, where the cost at an
+            index depends on the factor at that index and on no other one, and each is weighed with
+            its own score. It is you who says so. log_prob may then return an array of such axes.
 
     Raises:
-        ValueError: log_prob is not a scalar for one draw; fewer samples than the baseline needs.
+        ValueError: log_prob is not a scalar for one draw, or has not the axes of the factors;
+            costs have not; fewer samples than the baseline needs.
         TypeError: somebody differentiates with respect to a parameter that the sampler uses, and
             the log-density has no derivative in any parameter.
 
@@ -51,6 +59,7 @@ class ScoreFunction(Estimator):
     """
 
     baseline: Baseline = field(default_factory=LeaveOneOut)
+    factor_ndim: int = field(default=0, kw_only=True)
 
     when: ClassVar[str] = "everything that has no better one here, with 4 samples and more"
     needs: ClassVar[str] = "a differentiable log_prob; any f"
@@ -61,6 +70,7 @@ class ScoreFunction(Estimator):
                 f"baseline must be an instance, got the class {self.baseline.__name__}; "
                 f"write {self.baseline.__name__}(...)."
             )
+        check_count("factor_ndim", self.factor_ndim, at_least=0)
 
     @property
     def coupled(self) -> bool:  # type: ignore[override]
@@ -72,24 +82,14 @@ class ScoreFunction(Estimator):
     ) -> tuple[PyTree, PyTree]:
         self.baseline.check_samples(len(keys))
 
-        def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
-            x = distribution.stopped_draw(key)
-            return x, distribution.log_density(x)
-
         def one(key: jax.Array) -> Any:
-            draw = guard(
-                draw_and_log_prob,
-                distribution,
-                key,
-                severed=_severed,
-                message=_message,
-            )
-            x, log_prob = draw(key)
+            x, log_prob = self.guarded_draw(distribution, key)
             weight = self.baseline.weight(x, distribution)
             cost, aux = f(x)
             return cost, log_prob, weight, aux
 
         costs, log_probs, weights, aux = vmap(one)(keys)
+        jax.tree.map(partial(check_factor_axes, shape=log_probs.shape), costs)
         stopped = stop(costs)
         terms = jax.tree.map(
             lambda cost, baseline: attach_score(cost, log_probs, baseline),
@@ -97,6 +97,16 @@ class ScoreFunction(Estimator):
             self.baseline(stopped, stop(weights)),
         )
         return self.baseline.train(terms, stopped), aux
+
+    def guarded_draw(self, distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
+        """One stopped draw and its log-density, or an error where that has no derivative."""
+
+        def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
+            x = distribution.stopped_draw(key)
+            return x, log_densities(distribution, x, self.factor_ndim)
+
+        draw = guard(draw_and_log_prob, distribution, key, severed=_severed, message=_message)
+        return draw(key)
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:

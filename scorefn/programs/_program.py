@@ -1,0 +1,266 @@
+"""Several random choices in one program, each with an estimator of its own."""
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._arguments import again, check_key, is_number
+from .._credit import Parts, add_costs, as_float, with_baseline_of_total
+from .._samples import chunked_vmap
+from .._score import attach_score
+from ._choice import Choice, Cost, next_request
+from ._claims import check_claims
+from ._past import Past
+from ._rollout import Rollout
+
+PyTree = Any
+# Numbers that `split` of a key does not use up, for other keys from the same one.
+_AGAIN, _OUTSIDE = 2**31, 2**32 - 1
+# Costs by the set of choices that can change them: bit i stands for choice i.
+Costs = dict[int, PyTree]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A program with its arguments: a function of one key. In another program: ``yield from``."""
+
+    body: Callable[[], Generator[Any, Any, PyTree]]
+
+    def __call__(self, key: jax.Array) -> PyTree:
+        """An estimate of the expected total cost. The key is consumed."""
+        key = check_key(key)
+        past = Past(self.body)
+        costs = _rest(past, self.body(), None, key)
+        if past.tally.claims:
+            check_claims(self.body, past.tally.draws, key)
+        if not costs:
+            raise TypeError("A program must return a cost, or yield scorefn.cost(...); got none.")
+        return jax.tree.map(as_float, functools.reduce(add_costs, costs.values()))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.body()
+
+
+def program(body: Callable[..., Generator[Any, Any, PyTree]]) -> Callable[..., Run]:
+    r"""A model of several random choices, written as a generator that yields them.
+
+    .. code-block:: text
+
+        value       E over choice 1 of E over choice 2 of ... the total cost, each E estimated
+        derivative  of each choice as its estimator says
+
+    ``model(*args)`` is a function of one key, an estimate of the expected total cost: what the
+    body returns plus the costs that it yields. Each estimator receives the rest of the program as
+    its f, mapped once over its samples, with keys of its own for each; so every estimator serves
+    at every choice, and the program is as unbiased as they are and right to the lowest of their
+    orders. Evaluations multiply along the program: two choices of 4 samples evaluate what follows
+    16 times.
+
+    Loops and branches over static values are plain Python; a helper that makes choices is a
+    generator too, called by ``yield from``, as is another program. A long loop is a `rollout`.
+    The body may be traced more than once, so it must be repeatable: no side effects, no randomness
+    but its choices.
+
+    Args:
+        body: a generator function of any arguments, which it closes over.
+
+    Returns:
+        A function of the same arguments, to a function of one key.
+
+    Raises:
+        TypeError: body yields nothing, or something else than choices and costs; costs that are
+            no real numbers; whatever the estimators raise.
+        ValueError: a cost that depends on a draw it does not declare.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> @sf.program
+        ... def model(mean):
+        ...     z = yield sf.sample(distrax.Normal(mean, 1.0), sf.Pathwise(), num_samples=4)
+        ...     b = yield sf.sample(sf.Bernoulli(z), sf.DisARM(), num_samples=2)
+        ...     return (b - z) ** 2
+        >>> loss = lambda mean, key: model(mean)(key)
+        >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0))
+
+    References:
+        Schulman et al., Gradient estimation using stochastic computation graphs (2015);
+        Lew et al., ADEV: sound automatic differentiation of expected values of probabilistic
+        programs (2023).
+    """
+    if not inspect.isgeneratorfunction(body):
+        raise TypeError(
+            f"A program must be a generator function, whose choices are yielded: x = yield "
+            f"scorefn.sample(distribution, estimator); got {body!r}. For one choice "
+            f"scorefn.expectation will do."
+        )
+
+    @functools.wraps(body)
+    def bind(*args: Any, **kwargs: Any) -> Run:
+        return Run(functools.partial(body, *args, **kwargs))
+
+    return bind
+
+
+def _rest(past: Past, generator: Generator[Any, Any, PyTree], value: Any, key: Any) -> Costs:
+    """The costs from here to the end, estimated, by those of the choices so far that matter."""
+    costs: Costs = {}
+    while True:
+        ended, request = next_request(generator.send, value)
+        value = None
+        if ended:
+            if request is not None:
+                _add(costs, past.mask(None), _checked(request))
+            return costs
+        if isinstance(request, Cost):
+            _add(costs, past.mask(request.depends_on), _checked(request.value))
+            continue
+        if isinstance(request, Choice):
+            later = _estimated(past, generator, request, key)
+        elif isinstance(request, Rollout):
+            later = _rolled_out(past, generator, request, key)
+        else:
+            raise TypeError(
+                f"A program yields scorefn.sample(...), cost(...) or rollout(...), got "
+                f"{request!r}; a helper that yields choices is called by yield from."
+            )
+        for mask, cost in later.items():
+            _add(costs, mask, cost)
+        return costs
+
+
+def _estimated(
+    past: Past, generator: Generator[Any, Any, PyTree], choice: Choice, key: jax.Array
+) -> Costs:
+    """A choice and all that follows, by its estimator."""
+    bit = 1 << len(past.draws)
+    draw_key, rest_key = jax.random.split(key)
+    branches = _Branches(choice.chunk_size, rest_key)
+    live = [generator]
+    # Which costs there are is known once they have been traced; it is the same each time.
+    credited: list[int] = []
+    others: list[tuple[int, PyTree]] = []
+
+    # Traced once however often the estimator calls it, and the first time by the generator that
+    # waits here already: a program of N choices takes N steps to trace, not N^2 or 2^N.
+    @jax.jit
+    def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], list[PyTree]]:
+        # XLA would else compute what is cheap again in all later steps, and compile for longer.
+        x = jax.lax.optimization_barrier(x)
+        here = past.after(x, choice.depends_on)
+        costs = _rest(here, live.pop() if live else here.again(), x, key)
+        credited[:] = [m for m in costs if m & bit]
+        others[:] = [(m, jax.tree.map(jnp.ndim, costs[m])) for m in costs if not m & bit]
+        return [costs[m] for m in credited], [costs[m] for m, _ in others]
+
+    def f(x: Any) -> tuple[PyTree, list[PyTree]]:
+        # The same noise whenever one branch is evaluated: what differs, differs by the draw.
+        key = branches.key
+        costs, uncredited = rest(x, key)
+        if not costs:
+            return jnp.zeros(()), uncredited
+        return costs[0] if len(costs) == 1 else Parts(costs), uncredited
+
+    keys = _dealt(draw_key, choice.num_samples)
+    estimator = with_baseline_of_total(choice.estimator)
+    terms, uncredited = estimator(f, choice.distribution, keys, has_aux=True, vmap=branches.vmap)
+    mean = jax.tree.map(_mean, terms)
+    costs: Costs = {}
+    for m, cost in zip(credited, mean.costs if isinstance(mean, Parts) else [mean], strict=False):
+        _add(costs, m & ~bit, cost)
+    for (m, ranks), cost in zip(others, uncredited, strict=True):
+        # However an estimator stacks its aux: whichever the draw, this cost has the same mean.
+        _add(costs, m, jax.tree.map(_mean_down_to, cost, ranks))
+    return costs
+
+
+def _rolled_out(
+    past: Past, generator: Generator[Any, Any, PyTree], rollout: Rollout, key: jax.Array
+) -> Costs:
+    """A rollout and all that follows, which its choices can change too."""
+    run_key, rest_key = jax.random.split(key)
+    carry, steps, log_prob = rollout(run_key)
+    later = _rest(past.after_rollout(carry), generator, carry, rest_key)
+    costs = {
+        mask: jax.tree.map(lambda cost: attach_score(cost, log_prob), cost)
+        for mask, cost in later.items()
+    }
+    total = jax.tree.map(lambda cost: jnp.sum(cost, axis=0), steps)
+    _add(costs, past.mask(None), total)
+    return costs
+
+
+class _Branches:
+    """Maps a function over the branches of a choice, and knows the key of the present one."""
+
+    def __init__(self, chunk_size: int | None, key: jax.Array) -> None:
+        self._chunk_size = chunk_size
+        self._all = key
+        self._mapped = itertools.count()
+        self._present: jax.Array | None = None
+
+    @property
+    def key(self) -> jax.Array:
+        """The key of the present branch: the same one however often it is asked for."""
+        # Some estimators evaluate f once for all of their samples, in no branch at all.
+        present = self._present
+        return jax.random.fold_in(self._all, _OUTSIDE) if present is None else again(present)
+
+    def vmap(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """``jax.vmap(fn)``, or chunks of it, where each call of fn has a key of its own."""
+
+        def one(both: tuple[Any, jax.Array]) -> Any:
+            x, key = both
+            before, self._present = self._present, key
+            try:
+                return fn(x)
+            finally:
+                self._present = before
+
+        def mapped(xs: Any) -> Any:
+            n = jax.tree.leaves(xs)[0].shape[0]
+            i = next(self._mapped)
+            key = jax.random.fold_in(self._all, _AGAIN + i) if i else self._all
+            both = xs, _dealt(key, n)
+            if self._chunk_size is not None:
+                return chunked_vmap(one, chunk_size=self._chunk_size)(both)
+            if n > 1:
+                return jax.vmap(one)(both)
+            # An axis less for each choice of one sample: a long program stays flat.
+            y = one(jax.tree.map(lambda x: jnp.reshape(x, x.shape[1:]), both))
+            return jax.tree.map(lambda y: jnp.expand_dims(y, 0), y)
+
+        return mapped
+
+
+def _dealt(key: jax.Array, n: int) -> jax.Array:
+    """As many keys out of one, which is as good as one itself."""
+    return jax.random.split(key, n) if n > 1 else jnp.expand_dims(key, 0)
+
+
+def _add(costs: Costs, mask: int, cost: PyTree) -> None:
+    costs[mask] = add_costs(costs[mask], cost) if mask in costs else cost
+
+
+def _checked(cost: PyTree) -> PyTree:
+    for leaf in jax.tree.leaves(cost):
+        if not is_number(leaf):
+            raise TypeError(
+                f"The costs of a program are real numbers or pytrees of them, got "
+                f"{type(leaf).__name__}: {leaf!r}."
+            )
+    return jax.tree.map(jnp.asarray, cost)
+
+
+def _mean(terms: jax.Array) -> jax.Array:
+    # A sum over one term is a loop to XLA, one for each choice, which takes time to compile.
+    return jnp.reshape(terms, terms.shape[1:]) if len(terms) == 1 else jnp.mean(terms, axis=0)
+
+
+def _mean_down_to(cost: jax.Array, rank: int) -> jax.Array:
+    return jnp.mean(as_float(cost), axis=tuple(range(cost.ndim - rank)))

@@ -1,0 +1,196 @@
+"""Many steps of random choices by one scan, each cost with the scores of the choices before it."""
+
+import inspect
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._arguments import check_count, check_key, is_number
+from .._baselines import LearnedBaseline
+from .._credit import add_costs, baselines_zero
+from .._score import attach_score
+from ..estimators import Pathwise, ScoreFunction
+from ._choice import Choice, Cost, next_request
+
+PyTree = Any
+Step = Callable[..., Generator[Any, Any, tuple[Any, PyTree]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """A rollout with its arguments: a function of one key, or a choice of a program."""
+
+    step: Step
+    init: PyTree
+    xs: PyTree
+    length: int
+    chunk_size: int | None
+
+    def __call__(self, key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
+        """The last carry, the costs, [length], and the log-probability of all choices."""
+
+        def body(carry: Any, x: Any) -> tuple[Any, PyTree]:
+            state, log_prob = carry
+            step_key, x = x
+            state, cost, log_prob = _one_step(self.step(state, x), log_prob, step_key)
+            return (state, log_prob), cost
+
+        def steps(carry: Any, xs: Any) -> tuple[Any, PyTree]:
+            return jax.lax.scan(body, carry, xs)
+
+        carry = (self.init, jnp.zeros((), jnp.result_type(float)))
+        xs = (jax.random.split(check_key(key), self.length), self.xs)
+        if self.chunk_size is None:
+            (state, log_prob), costs = steps(carry, xs)
+            return state, costs, log_prob
+        # Only what a chunk begins with is kept; the rest is computed again in the backward pass.
+        chunks = jax.tree.map(lambda x: x.reshape(-1, self.chunk_size, *x.shape[1:]), xs)
+        (state, log_prob), costs = jax.lax.scan(jax.checkpoint(steps), carry, chunks)
+        costs = jax.tree.map(lambda c: c.reshape(self.length, *c.shape[2:]), costs)
+        return state, costs, log_prob
+
+
+def rollout(
+    step: Step,
+    init: PyTree,
+    xs: PyTree = None,
+    *,
+    length: int | None = None,
+    chunk_size: int | None = None,
+) -> Rollout:
+    r"""A trajectory of many choices by one scan: `lax.scan` of a step that yields its choices.
+
+    .. code-block:: text
+
+        value       costs_t
+        derivative  d costs_t + costs_t * d (log-probability of all choices before it)
+
+    so that a choice is credited with the costs after it: rewards to go. Unbiased at every order.
+    One evaluation of each step, traced once. The choices of a step are like those of a `program`,
+    but each is one draw, so that their estimators are `ScoreFunction`, whose baseline is a number
+    that may depend on the carry (what is expected of the sum of all later costs: a value function),
+    or `Pathwise`.
+
+    ``rollout(...)(key)`` returns ``(carry, costs, log_prob)``. A later cost that depends on the
+    carry needs the score as well: ``attach_score(cost, log_prob)``. In a program,
+    ``carry = yield scorefn.rollout(...)`` adds its costs to those of the program, and sees to that.
+
+    Args:
+        step: a generator function ``step(carry, x)``, which yields choices (and costs) and returns
+            ``(carry, cost)``, the cost one real number, or None.
+        init: the carry at first, any pytree of arrays.
+        xs: scanned over, any pytree of arrays [length, ...]; None hands in None.
+        length: the number of steps, a static int, where xs does not tell.
+        chunk_size: steps between checkpoints, a divisor of length: of the carries, one a chunk is
+            kept for the backward pass, and one chunk is computed again at a time. Memory then grows
+            with ``length / chunk_size + chunk_size`` carries. None keeps all.
+
+    Returns:
+        A function of one key.
+
+    Raises:
+        TypeError: a choice of another kind; a step that is no generator function.
+        ValueError: lengths that do not agree; more samples than one.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def step(position, _):
+        ...     reinforce = sf.ScoreFunction(sf.ConstantBaseline(0.5 * position))
+        ...     right = yield sf.sample(sf.Bernoulli(-0.1 * position), reinforce)
+        ...     position += 2 * right - 1
+        ...     return position, position**2
+        >>> _, costs, _ = sf.rollout(step, jnp.array(3.0), length=20)(jax.random.key(0))
+        >>> print(costs.shape)
+        (20,)
+
+    References:
+        Williams, Simple statistical gradient-following algorithms for connectionist reinforcement
+        learning (1992); Foerster et al., DiCE: the infinitely differentiable Monte Carlo estimator
+        (2018), section 4; Mao et al., A baseline for any order gradient estimation in stochastic
+        computation graphs (2019), equation 7.
+    """
+    if not inspect.isgeneratorfunction(step):
+        raise TypeError(
+            f"step must be a generator function, whose choices are yielded: x = yield "
+            f"scorefn.sample(distribution, estimator); got {step!r}."
+        )
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(xs)}
+    if length is not None:
+        lengths.add(check_count("length", length))
+    if len(lengths) != 1:
+        raise ValueError(
+            f"length, or the leading axis of the leaves of xs, must tell the number of steps, got "
+            f"{sorted(lengths) or None}."
+        )
+    (steps,) = lengths
+    if chunk_size is not None and steps % check_count("chunk_size", chunk_size):
+        raise ValueError(f"chunk_size must divide the {steps} steps, got {chunk_size}.")
+    return Rollout(step, init, xs, steps, chunk_size)
+
+
+def _one_step(
+    generator: Generator[Any, Any, Any], log_prob: jax.Array, key: jax.Array
+) -> tuple[PyTree, jax.Array, jax.Array]:
+    """The carry and the cost after one step, and the log-probability up to there."""
+    total: Any = jnp.zeros(())
+    value = None
+    while True:
+        ended, request = next_request(generator.send, value)
+        value = None
+        if ended:
+            state, cost = _pair(request)
+            if cost is not None:
+                total = add_costs(total, _scored(cost, log_prob))
+            return state, total, log_prob
+        if isinstance(request, Cost):
+            if request.depends_on is not None:
+                raise TypeError("In a rollout a cost depends on all draws so far: no depends_on.")
+            total = add_costs(total, _scored(request.value, log_prob))
+        elif isinstance(request, Choice):
+            key, draw_key = jax.random.split(key)
+            value, score, baseline = _draw(request, draw_key)
+            if score is not None:
+                zero = baselines_zero(log_prob, score, baseline)
+                total = add_costs(total, zero)
+                log_prob += score.astype(log_prob.dtype)
+        else:
+            raise TypeError(f"A step yields scorefn.sample(...) or cost(...), got {request!r}.")
+
+
+def _draw(choice: Choice, key: jax.Array) -> tuple[Any, jax.Array | None, jax.Array]:
+    """The draw, its log-probability and its baseline; no log-probability where the path tells."""
+    estimator = choice.estimator
+    if choice.num_samples != 1:
+        raise ValueError(
+            f"In a rollout each choice is one draw, got num_samples={choice.num_samples}; for "
+            f"several trajectories use jax.vmap over keys."
+        )
+    if isinstance(estimator, Pathwise):
+        return estimator.guarded_draw(choice.distribution, key), None, jnp.zeros(())
+    if not isinstance(estimator, ScoreFunction) or isinstance(estimator.baseline, LearnedBaseline):
+        raise TypeError(
+            f"In a rollout each choice is one draw, by Pathwise() or by ScoreFunction with a "
+            f"number as baseline, as in ScoreFunction(ConstantBaseline(value(carry))), which is "
+            f"trained by itself on the costs to go; got {estimator!r}."
+        )
+    estimator.baseline.check_samples(1)
+    x, score = estimator.guarded_draw(choice.distribution, key)
+    baseline = estimator.baseline(jnp.zeros((1,), score.dtype))
+    # An impossible draw has no score, and must not take those of the others along.
+    return x, jnp.where(jnp.isinf(score), 0, score), jnp.sum(baseline)
+
+
+def _scored(cost: Any, log_prob: jax.Array) -> jax.Array:
+    if not is_number(cost) or jnp.shape(cost) != ():
+        got = f"shape {jnp.shape(cost)}" if is_number(cost) else repr(cost)
+        raise ValueError(f"The cost of a step must be one real number, got {got}.")
+    return attach_score(cost, log_prob)
+
+
+def _pair(returned: Any) -> tuple[PyTree, Any]:
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise TypeError(f"step must return a pair (carry, cost), got {returned!r}.")
+    return returned
