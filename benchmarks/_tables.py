@@ -7,11 +7,13 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from . import _vi_tables
+from ._markdown import markdown, short
 from ._suite import Results, Row, Suite
 
 ONLY_IN_FILES = (
     *("over", "unbiased", "exact_gradient", "exact_mean", "mean"),
-    *("variance_se", "variance_z"),
+    *("variance_se", "variance_z", "relative_variance_se", "snr_se"),
 )
 FORMATS = {"bias_z": ".1f"}
 HEADERS = {
@@ -45,7 +47,7 @@ def terminal(suite: Suite, results: Results) -> Table:
         text = any(isinstance(row[name], str) for row in shown)
         table.add_column(HEADERS.get(name, name), justify="left" if text else "right", no_wrap=True)
     for row in shown:
-        table.add_row(*(_short(row[name], FORMATS.get(name, ".3g")) for name in columns))
+        table.add_row(*(short(row[name], FORMATS.get(name, ".3g")) for name in columns))
     return table
 
 
@@ -77,10 +79,10 @@ def logistic_regression(results: Results) -> str:
     for name, curve in results["curves"].items():
         found = {row["step"]: row for row in results["rows"] if row["estimator"] == name}
         cells = [name, str(found[last]["evaluations"])]
-        cells += [_short(found[stage]["variance"]) for stage in stages]
-        cells += [_short(found[last]["time_us"]), _short(found[last]["variance_x_time"])]
-        lines.append([*cells, _short(curve["elbo"][-1], ".1f")])
-    return _markdown(lines)
+        cells += [short(found[stage]["variance"]) for stage in stages]
+        cells += [short(found[last]["time_us"]), short(found[last]["variance_x_time"])]
+        lines.append([*cells, short(curve["elbo"][-1], ".1f")])
+    return markdown(lines)
 
 
 def bits(results: Results) -> str:
@@ -96,8 +98,8 @@ def bits(results: Results) -> str:
         cells = [_relative(found.get((name, *column))) for column in columns]
         row = found[name, *last]
         bias = "" if row["unbiased"] else format(row["relative_bias"], ".0%")
-        lines.append([name, *cells, bias, _short(row["time_us"], ".0f")])
-    return _markdown(lines)
+        lines.append([name, *cells, bias, short(row["time_us"], ".0f")])
+    return markdown(lines)
 
 
 def categories(results: Results) -> str:
@@ -109,8 +111,8 @@ def categories(results: Results) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for name in dict.fromkeys(row["estimator"] for row in rows):
         cells = [_relative(found[name, at]) for at in ats]
-        lines.append([name, *cells, _short(found[name, ats[0]]["time_us"], ".1f")])
-    return _markdown(lines)
+        lines.append([name, *cells, short(found[name, ats[0]]["time_us"], ".1f")])
+    return markdown(lines)
 
 
 # By the name of the table: the suite it is made from, and how.
@@ -118,15 +120,12 @@ MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     "logistic_regression": ("logistic_regression", logistic_regression),
     "bits": ("discrete", bits),
     "categories": ("discrete", categories),
+    **{name: ("vi", table) for name, table in _vi_tables.TABLES.items()},
 }
 
 
 def _relative(row: Row | None) -> str:
-    return "" if row is None else _short(row["relative_variance"], ".2g")
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "" if row is None else short(row["relative_variance"], ".2g")
 
 
 def between_markers(text: str, name: str) -> str:
@@ -139,9 +138,3 @@ def between_markers(text: str, name: str) -> str:
     if start not in text or end not in text.split(start, 1)[1]:
         raise ValueError(f"there is no table between {start.strip()!r} and {end!r}")
     return text.split(start, 1)[1].split(end, 1)[0].strip() + "\n"
-
-
-def _short(value: Any, form: str = ".3g") -> str:
-    if value is None:
-        return ""
-    return format(value, form) if isinstance(value, float) else str(value)

@@ -129,10 +129,13 @@ def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
 def slope(params: Params, key: jax.Array, learned: Learned, problem: Problem) -> Any:
     """An estimate of how the variance of the gradient depends on the leaves. Uses up the key."""
 
-    def estimate(params: Params, key: jax.Array, learned: Learned) -> jax.Array:
-        return loss(params, key, learned, problem)
+    def difference(params: Params, key: jax.Array, learned: Learned) -> jax.Array:
+        # E|g - g'|^2 = 2 Var(g): the gradient's own mean, early in training far larger than its
+        # noise, would drown what the leaves change.
+        one, other = jax.random.split(key)
+        return loss(params, one, learned, problem) - loss(params, other, learned, problem)
 
-    return jax.grad(sf.squared_gradient, argnums=3)(estimate, params, key, learned)
+    return jax.grad(sf.squared_gradient, argnums=3)(difference, params, key, learned)
 
 
 @partial(jax.jit, static_argnames="num_steps")

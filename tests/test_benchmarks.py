@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.stats
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -29,6 +30,12 @@ from benchmarks import (
     _store,
     _tables,
     _vae_training,
+    _vi_bounds,
+    _vi_bounds_exact,
+    _vi_comparison,
+    _vi_minibatch,
+    _vi_tables,
+    _vi_training,
     bernoulli,
     gaussian,
 )
@@ -38,6 +45,10 @@ from benchmarks._logistic_training import ENTRIES
 from benchmarks._registry import SUITES
 from benchmarks._run import run
 from benchmarks._suite import Suite, step_key
+from benchmarks._vi_forms import FORMS
+from benchmarks._vi_problem import gradient, started, tuned
+from benchmarks._vi_targets import TARGETS
+from benchmarks._vi_techniques import PLAIN, TECHNIQUES
 
 # A right row goes beyond 6 standard errors with probability 2e-9, or less than 3e-6 for all of the
 # 1100 z that are looked at here; heavy tails make it more. The seed is fixed: such an accident can
@@ -52,6 +63,9 @@ SCORE_FUNCTIONS = [
 BIASED = ("StraightThrough", "ST-GumbelSoftmax", "GumbelSoftmax", "GumbelRao", "ReinMax")
 FEW = ("LeaveOneOut (2)", "DoubleCV (2)", "StraightThrough (1)", "UnorderedSet (8)")
 TRAINED = ("MovingAverage (2)", "LeaveOneOut (4)")
+FEW_FORMS = ("Pathwise",)
+FEW_TECHNIQUES = (PLAIN, "QuasiMonteCarlo")
+FEW_BOUNDS = ("DReG",)
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).parent.parent
 
@@ -218,6 +232,49 @@ def test_exact_elbo_by_adaptive_quadrature(step: float) -> None:
     np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
+@pytest.mark.parametrize(("power", "degree"), [(1, 0), (2, 1), (3, 1), (4, 2)])
+@pytest.mark.parametrize("doubly", [False, True])
+def test_moments_of_weights_by_quadrature(power: int, degree: int, *, doubly: bool) -> None:
+    """Of the linear-Gaussian model, from its densities."""
+    e = np.linspace(-12, 12, 4001)
+    mean, scale = 0.5 + 0.05, math.sqrt(2 / 3)
+    z = mean + scale * e
+    w = scipy.stats.norm.pdf(z, 0.5, math.sqrt(0.5)) / scipy.stats.norm.pdf(z, mean, scale)
+    derivative = 1 - 2 * z + ((z - mean) / scale**2 if doubly else 0)
+    density = scipy.stats.norm.pdf(e) * (e[1] - e[0])
+    slope = _vi_bounds_exact._PATH if doubly else _vi_bounds_exact._WHOLE
+    found = _vi_bounds_exact._moment(power, degree, slope)
+    np.testing.assert_allclose(found, density @ (w**power * derivative**degree), rtol=1e-9)
+
+
+def test_sampled_divergence_is_sticking_with_coefficient_zero() -> None:
+    """For a Gaussian: along the path its log-density has no noise."""
+    params = TARGETS["logistic"].start(jax.random.key(0))
+    names = ("Pathwise, KL sampled", "sticking the landing, a learned")
+    problems = [started("logistic", name, PLAIN, params, 4) for name in names]
+    one, other = (gradient(problem, jax.random.key(1)) for problem in problems)
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-3)
+
+
+def test_leaves_are_learned() -> None:
+    """Of a narrow posterior, to which the data add next to nothing: a = s^2, by the prior alone."""
+    params = {"mean": jnp.zeros(31), "log_scale": jnp.full(31, -1.0)}
+    problem = started("logistic", "sticking the landing, a learned", PLAIN, params, 8)
+    few = replace(problem.data, weight=1e-4)
+    found = tuned(replace(problem, data=few), jax.random.key(0), num_steps=300)
+    np.testing.assert_allclose(found.learned["a"], np.exp(-2.0), rtol=0.05)
+
+
+def test_an_effect_is_more_than_noise() -> None:
+    base = {"variance": 2.0, "variance_se": 0.1}
+    for variance, effect in ((1.2, "helps"), (1.9, "none"), (2.2, "none"), (3.0, "hurts")):
+        found = _vi_comparison.compared({"variance": variance, "variance_se": 0.1}, base)
+        assert found["effect"] == effect
+        assert found["relative_variance"] == variance / 2
+        assert 0.05 < found["relative_variance_se"] < 0.1
+
+
 def test_data() -> None:
     data = _logistic_model.breast_cancer()
     assert data.features.shape == (569, 31)
@@ -240,6 +297,7 @@ def test_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delitem(ENTRIES, "LeaveOneOut")
     monkeypatch.delitem(ENTRIES, "OptimalBaseline")
     _few_discrete_entries(monkeypatch)
+    _few_vi_entries(monkeypatch)
     assert command.main(["--quick", "--suite", name, "--out", str(tmp_path)]) == 0
     results = _store.read(tmp_path / f"{name}.json")
     assert list(results["settings"].items())[2:] == list(_plain(SUITES[name].quick).items())
@@ -262,6 +320,20 @@ def _few_discrete_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     for entries, few in ((VAE_ENTRIES, FEW), (_vae_training.ENTRIES, TRAINED)):
         for name in set(entries) - set(few):
             monkeypatch.delitem(entries, name)
+
+
+def _few_vi_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {
+        id(FORMS): FEW_FORMS,
+        id(TECHNIQUES): FEW_TECHNIQUES,
+        id(TARGETS): ("logistic", "wine"),
+        id(_vi_training.RUNS): ("Pathwise",),
+    }
+    for entries in (FORMS, TECHNIQUES, TARGETS, _vi_training.RUNS):
+        for name in set(entries) - set(kept[id(entries)]):
+            monkeypatch.delitem(entries, name)
+    monkeypatch.setattr(_vi_minibatch, "NAMES", (PLAIN, "MinibatchControlVariate"))
+    monkeypatch.setattr(_vi_bounds, "NAMES", FEW_BOUNDS)
 
 
 def _check_rows(rows: list[dict[str, Any]]) -> None:
@@ -339,11 +411,31 @@ def _check_discrete(results: dict[str, Any]) -> None:
         assert all(elbo[-1] > elbo[0] + 15 for elbo in curve["elbo"])
 
 
+def _check_vi(results: dict[str, Any]) -> None:
+    """Every target has its rows, and what must help does."""
+    effects = {
+        (row["target"], row["form"], row["estimator"], row["parameter"], row["at"]): row["effect"]
+        for row in results["rows"]
+    }
+    for target, form, technique in (
+        ("logistic", "Pathwise", "QuasiMonteCarlo"),
+        ("wine", "Pathwise", "QuasiMonteCarlo"),
+        (_vi_minibatch.TARGET, "Pathwise", "MinibatchControlVariate"),
+    ):
+        assert effects[target, form, technique, "mean", 100] == "helps"
+    bounds = [row for row in results["rows"] if row["target"] == _vi_bounds.TARGET]
+    assert {row["form"] for row in bounds} == set(FEW_BOUNDS)
+    assert set(results["curves"]) == {"logistic: Pathwise", "wine: Pathwise"}
+    for curve in results["curves"].values():
+        assert all(elbo[-1] > elbo[0] + 300 for elbo in curve["elbo"])
+
+
 EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "bernoulli": _check_bernoulli,
     "gaussian": _check_gaussian,
     "discrete": _check_discrete,
     "logistic_regression": _check_logistic_regression,
+    "vi": _check_vi,
 }
 
 
@@ -624,12 +716,82 @@ def test_the_tables_of_discrete_equal_the_json() -> None:
             assert cell == f"{row['relative_variance']:.2g}"
 
 
+def test_the_results_of_vi_agree_with_theory() -> None:
+    results = _committed("vi")
+    found = {
+        (row["target"], row["form"], row["estimator"], row["parameter"], row["at"]): row
+        for row in results["rows"]
+    }
+    stages = results["settings"]["stages"]
+    start, *_, last = stages
+
+    def ratio(technique: str, at: int, parameter: str = "mean") -> float:
+        row = found["logistic", "Pathwise", technique, parameter, at]
+        return row["relative_variance"]
+
+    assert all(ratio("QuasiMonteCarlo", at) < 1 / 3 for at in stages)
+    assert ratio("DeltaMethod, c = 1", start) > 3
+    assert 1 / 10 < ratio("DeltaMethod, c = 1", last) < 1 / 3
+    # From the prior on, the cost is a line plus an even function of the draw.
+    assert ratio("Antithetic", start) < 1e-6
+    for row in results["rows"]:
+        if row["estimator"].startswith("FittedControlVariate"):
+            assert row["effect"] != "hurts", row
+        if row["estimator"] == "Stratified" and row["effect"] == "hurts":
+            raise AssertionError(row)
+    for at in stages:
+        sampled, sticking, learned = (
+            sum(found["logistic", form, PLAIN, p, at]["variance"] for p in ("mean", "log_scale"))
+            for form in list(FORMS)[1:4]
+        )
+        assert learned < 1.1 * min(sampled, sticking)
+
+
+def test_the_bounds_of_vi_agree_with_closed_forms() -> None:
+    rows = [row for row in _committed("vi")["rows"] if row["target"] == _vi_bounds.TARGET]
+    for name, limit, power in (
+        ("IWAE", _vi_bounds_exact.iwae_limit(), -0.5),
+        ("DReG", _vi_bounds_exact.dreg_limit(), 0.5),
+    ):
+        mine = [row for row in rows if row["form"] == name]
+        single = _vi_bounds_exact.elbo_ratio(doubly=name == "DReG")
+        for row in mine:
+            expected = single if row["at"] == 1 else limit * row["at"] ** power
+            # What the limit leaves out falls as 1 / K.
+            allowed = LIMIT * row["snr_se"] / expected + (row["at"] > 1) * 0.3 / row["at"]
+            assert abs(row["snr"] / expected - 1) < allowed, row
+        assert abs(_vi_tables.slope(mine) - power) < 0.02
+    biased = [row for row in rows if not row["unbiased"]]
+    assert {row["form"] for row in biased} == {"sticking the landing"}
+    assert all(row["relative_bias"] > 1 for row in biased)
+
+
+def test_the_tables_of_vi_equal_the_json() -> None:
+    results = _committed("vi")
+    harmful = [row for row in results["rows"] if row["effect"] == "hurts"]
+    _, _, *lines = _cells(_tables.MARKDOWN["vi_harm"][1](results))
+    assert sum(where.count(" at ") for *_, where in lines) == len(harmful) > 0
+    found = {
+        (row["estimator"], _vi_tables.PARAMETERS[row["parameter"]], row["at"]): row
+        for row in results["rows"]
+        if (row["target"], row["form"]) == ("logistic", "Pathwise")
+    }
+    header, _, *lines = _cells(_tables.MARKDOWN["vi_techniques"][1](results))
+    assert len(lines) == len(TECHNIQUES)
+    for name, *cells in lines:
+        for title, cell in list(zip(header[1:], cells, strict=True))[:-2]:
+            parameter, at = title.split(", ")
+            row = found[name, parameter, int(at)]
+            bold = "**" if row["effect"] == "hurts" else ""
+            assert cell == f"{bold}{row['relative_variance']:.2g}{bold}"
+
+
 def _cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
 DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
-    ("bits", "categories"), "docs/estimators.md"
+    ("bits", "categories", *_vi_tables.TABLES), "docs/estimators.md"
 )
 
 
