@@ -1,8 +1,14 @@
 """The suites in the order in which they run: one file each."""
 
-from . import bernoulli, discrete, gaussian, logistic_regression
+from . import bernoulli, discrete, gaussian, logistic_regression, policy
 
 SUITES = {
     suite.name: suite
-    for suite in (bernoulli.SUITE, gaussian.SUITE, discrete.SUITE, logistic_regression.SUITE)
+    for suite in (
+        bernoulli.SUITE,
+        gaussian.SUITE,
+        discrete.SUITE,
+        policy.SUITE,
+        logistic_regression.SUITE,
+    )
 }

@@ -13,6 +13,7 @@ import scipy.stats
 from exact import FAST
 
 import scorefn as sf
+from benchmarks import _policy_kl
 from benchmarks._policy_kl import WAYS
 from benchmarks._policy_recipes import RECIPES, Batch
 from scorefn import policy
@@ -31,36 +32,41 @@ def kl(p, q):
     return jnp.exp(log_p) @ (log_p - log_q)
 
 
-def mean_of_a_way(name: str, old: Any) -> tuple[Any, Any]:
-    """The exact mean of value and gradient over draws of the old policy."""
+@pytest.mark.parametrize("drawn", ["new", "old"])
+def test_divergences_have_the_gradients_of_the_table(drawn: str) -> None:
+    """By automatic differentiation, by the formulas of the suite, and by what is claimed."""
+    problems = {name: _policy_kl.problem(name, 0.7, drawn=drawn) for name in WAYS}
+    given = replace(problems["k1"], name="")
+    logits, log_old = given.new.astype(float), jax.nn.log_softmax(given.old.astype(float))
+    ref, probs = jax.nn.log_softmax(given.ref.astype(float)), np.exp(log_old)
 
     @once
-    def means(logits, old):
-        log_old = jax.nn.log_softmax(old)
+    def means(logits):
+        def loss(logits, i, way):
+            return way.loss(jax.nn.log_softmax(logits)[i], log_old[i], ref[i])
 
-        def loss(logits, i):
-            new, ref = jax.nn.log_softmax(logits), jax.nn.log_softmax(REF)
-            return WAYS[name].loss(new[i], log_old[i], ref[i])
+        def mean(way):
+            each = jax.value_and_grad(partial(loss, way=way))
+            values, slopes = jax.vmap(each, (None, 0))(logits, jnp.arange(5))
+            return probs @ values, probs @ slopes, probs @ jnp.sum(slopes**2, axis=1)
 
-        values, slopes = jax.vmap(jax.value_and_grad(loss), (None, 0))(logits, jnp.arange(5))
-        return jnp.exp(log_old) @ values, jnp.exp(log_old) @ slopes
+        return {name: mean(way) for name, way in WAYS.items()}
 
-    return means(LOGITS, old)
-
-
-@pytest.mark.parametrize("name", WAYS)
-def test_divergences_have_the_gradients_of_the_table(name: str) -> None:
-    way, forward, reverse = WAYS[name], jax.grad(kl)(LOGITS, REF), jax.grad(kl, 1)(REF, LOGITS)
+    forward, reverse = jax.grad(kl)(logits, ref), jax.grad(kl, 1)(ref, logits)
     known = {"kl": forward, "reverse": reverse, "zero": np.zeros(5)}
-    for claimed, old in ((way.on, LOGITS), (way.off, OLD)):
-        value, slope = mean_of_a_way(name, old)
+    for name, (value, slope, squares) in means(logits).items():
+        claimed = {"new": WAYS[name].on, "old": WAYS[name].off}[drawn]
         right = [k for k, exact in known.items() if np.allclose(slope, exact, atol=1e-12)]
-        assert right == ([] if claimed == "none" else [claimed])
-        # Off policy a value is right where a weight makes it so.
-        if way.value and (old is LOGITS or "ratio" in name or "estimate" in name):
-            np.testing.assert_allclose(value, kl(LOGITS, REF), rtol=1e-12)
-        elif not way.value:
-            assert abs(value - kl(LOGITS, REF)) > 1e-3
+        assert right == ([] if claimed == "none" else [claimed]), name
+        exact = _policy_kl.exact(problems[name])
+        np.testing.assert_allclose(exact.kl, kl(logits, ref), rtol=1e-12)
+        np.testing.assert_allclose(exact.gradient, forward, atol=1e-12)
+        np.testing.assert_allclose(exact.mean, slope, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(exact.variance, squares - np.sum(slope**2), rtol=1e-9)
+        np.testing.assert_allclose(exact.value, value, rtol=1e-9, err_msg=name)
+        # Off policy a value is right where a weight makes it so; that of k2 is never.
+        weighed = drawn == "new" or "ratio" in name or "estimate" in name
+        assert np.isclose(value, kl(logits, ref), rtol=1e-9) == (weighed and "k2" not in name)
 
 
 def test_the_value_of_a_divergence_is_that_of_its_kind() -> None:

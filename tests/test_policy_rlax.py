@@ -13,7 +13,10 @@ from scorefn import policy
 
 rlax = pytest.importorskip("rlax")
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [
+    pytest.mark.usefixtures("x64"),
+    pytest.mark.filterwarnings("ignore:Rlax softmax:PendingDeprecationWarning"),
+]
 
 T = 7
 RANDOM = np.random.default_rng(5)
