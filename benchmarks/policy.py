@@ -197,7 +197,7 @@ SUITE = Suite(
         "stages": [0, 40, 400],
         "steps": [1, 4],
         "seeds": 3,
-        "distances": [0.2, 0.7],
+        "distances": [0.7, 2.2],
         "repeats": {"batches": 4, "size": 500, "at_once": 50},
         "draws": {"batches": 4, "size": 20_000, "at_once": 20_000},
         "rounds": 11,

@@ -35,6 +35,7 @@ from benchmarks import (
 from benchmarks._bernoulli_exact import Coin
 from benchmarks._discrete_tasks import TOYS, VAE_ENTRIES
 from benchmarks._logistic_training import ENTRIES
+from benchmarks._policy_kl import WAYS
 from benchmarks._registry import SUITES
 from benchmarks._run import run
 from benchmarks._suite import Suite, step_key
@@ -51,6 +52,7 @@ SCORE_FUNCTIONS = [
 ]
 BIASED = ("StraightThrough", "ST-GumbelSoftmax", "GumbelSoftmax", "GumbelRao", "ReinMax")
 FEW = ("LeaveOneOut (2)", "DoubleCV (2)", "StraightThrough (1)", "UnorderedSet (8)")
+FEW_WAYS = ("k3", "ratio * k1", "kl_estimate, k3")
 TRAINED = ("MovingAverage (2)", "LeaveOneOut (4)")
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).parent.parent
@@ -240,6 +242,8 @@ def test_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delitem(ENTRIES, "LeaveOneOut")
     monkeypatch.delitem(ENTRIES, "OptimalBaseline")
     _few_discrete_entries(monkeypatch)
+    for way in set(WAYS) - set(FEW_WAYS):
+        monkeypatch.delitem(WAYS, way)
     assert command.main(["--quick", "--suite", name, "--out", str(tmp_path)]) == 0
     results = _store.read(tmp_path / f"{name}.json")
     assert list(results["settings"].items())[2:] == list(_plain(SUITES[name].quick).items())
@@ -339,10 +343,29 @@ def _check_discrete(results: dict[str, Any]) -> None:
         assert all(elbo[-1] > elbo[0] + 15 for elbo in curve["elbo"])
 
 
+def _check_policy(results: dict[str, Any]) -> None:
+    """Biases are where they are known to be, and every training run learns."""
+    found = {(row["estimator"], row["objective"]): row for row in results["rows"]}
+    for name in results["settings"]["recipes"]:
+        row = found[name, "bandit, on policy"]
+        assert row["unbiased"] or row["relative_bias"] > 0.1
+        # Groups of 4: the mean of all of them is 3/4 of leave-one-out, in the same direction.
+        if name == "Dr.GRPO":
+            np.testing.assert_allclose(row["relative_bias"], 1 / 4, atol=0.05)
+    for how in ("on", "off"):
+        k3, right = (found[name, f"divergence, {how} policy"] for name in ("k3", FEW_WAYS[-1]))
+        assert k3["relative_bias"] > 0.1
+        assert right["relative_bias"] < 1e-9
+        assert right["relative_variance"] == 1
+    for curve in results["curves"].values():
+        assert all(run[-1] > run[0] + 0.2 for run in curve["reward"])
+
+
 EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "bernoulli": _check_bernoulli,
     "gaussian": _check_gaussian,
     "discrete": _check_discrete,
+    "policy": _check_policy,
     "logistic_regression": _check_logistic_regression,
 }
 
@@ -631,6 +654,7 @@ def _cells(table: str) -> list[list[str]]:
 DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
     ("bits", "categories"), "docs/estimators.md"
 )
+DOCUMENTS |= dict.fromkeys(("recipes", "divergences"), "docs/policy.md")
 
 
 @pytest.mark.parametrize("name", _tables.MARKDOWN)

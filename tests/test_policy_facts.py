@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from exact import FAST
 
@@ -248,6 +249,29 @@ def test_the_ratio_of_the_sequence_corrects_for_another_policy() -> None:
     for level in ("token", "none"):
         found = mean_over(OLD_TABLE, partial(losses, level=level))
         assert np.max(np.abs(found - exact)) > 0.01
+
+
+# ------------------------------------------------------------------------------- squashed actions
+
+
+def test_a_squashing_belongs_to_the_cost() -> None:
+    """At a mean of 10 the density of tanh(x) is lost in float32; that of x has the same score."""
+    noise = scipy.special.ndtri((np.arange(1000) + 0.5) / 1000).astype(np.float32)
+
+    def log_prob(mean, x):
+        return -((x - mean) ** 2) / 2
+
+    def squashed(mean, y):
+        return log_prob(mean, jnp.arctanh(y)) - jnp.log1p(-(y**2))
+
+    mean = jnp.float32(10.0)
+    lost = ~np.isfinite(squashed(mean, jnp.tanh(mean + noise)))
+    assert np.mean(lost) > 0.9
+    scores = [jax.grad(log_prob)(mean, mean + x) for x in noise[::100]]
+    assert np.all(np.isfinite(scores))
+    # In float64, where nothing is lost.
+    exact = [jax.grad(squashed)(10.0, jnp.tanh(10.0 + float(x))) for x in noise[100:900:100]]
+    np.testing.assert_allclose(scores[1:9], exact, atol=1e-5)
 
 
 # ----------------------------------------------------------------------------------------- recipes
