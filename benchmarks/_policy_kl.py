@@ -160,7 +160,8 @@ def problem(name: str, distance: float, *, drawn: str) -> Problem:
 
 def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
     """The gradient along the logits from one draw, [5]."""
-    drawn = jax.random.categorical(key, jnp.asarray(problem.old))
+    below = jnp.cumsum(jax.nn.softmax(jnp.asarray(problem.old)))[:-1]
+    drawn = jnp.sum(jax.random.uniform(key) >= below)
 
     def loss(logits: jax.Array) -> jax.Array:
         new, old, ref = (jax.nn.log_softmax(x) for x in (logits, problem.old, problem.ref))
