@@ -139,7 +139,7 @@ def _times(seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
     stage = sizes["stages"][-1]
     names = sizes["recipes"]
     recipes = {f"bandit {name}": _problem("on", stage, seed, sizes, name) for name in names}
-    ways = {f"divergence {name}": kl.problem(name, 1.0, drawn="new") for name in kl.WAYS}
+    ways = {f"divergence {name}": kl.problem(name, 1.0, drawn="new") for name in sizes["ways"]}
     # In batches of the size that is measured: nothing is compiled twice.
     times = {
         **microseconds(bandit.gradient, recipes, seed, **_batch(sizes, "repeats")),
@@ -177,7 +177,7 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
             plan[f"train {name}, {updates}"] = partial(_curves, name, updates, seed, sizes)
     for objective in ("on", "off"):
         for distance in sizes["distances"]:
-            for name in kl.WAYS:
+            for name in sizes["ways"]:
                 step = f"divergence {objective} {distance} {name}"
                 key, repeats = step_key(seed, step), sizes["draws"]
                 plan[step] = partial(_kl_row, objective, distance, name, key, repeats)
@@ -190,6 +190,7 @@ SUITE = Suite(
     full={
         "recipes": list(bandit.ENTRIES),
         "trained": list(bandit.ENTRIES),
+        "ways": list(kl.WAYS),
         "images": 64,
         "group": 8,
         "batches": 400,
@@ -205,6 +206,7 @@ SUITE = Suite(
     quick={
         "recipes": ["RLOO", "Dr.GRPO", "GRPO", "RLOO, ratio"],
         "trained": ["GRPO"],
+        "ways": ["k3", "ratio * k1", "kl_estimate, k3"],
         "images": 16,
         "group": 4,
         "batches": 40,
