@@ -1,6 +1,6 @@
 """The suites in the order in which they run: one file each."""
 
-from . import bernoulli, discrete, gaussian, logistic_regression, vi
+from . import bernoulli, discrete, gaussian, logistic_regression, policy, vi
 
 SUITES = {
     suite.name: suite
@@ -9,6 +9,7 @@ SUITES = {
         gaussian.SUITE,
         discrete.SUITE,
         logistic_regression.SUITE,
+        policy.SUITE,
         vi.SUITE,
     )
 }

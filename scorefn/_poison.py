@@ -13,7 +13,11 @@ def poisoned(array: jax.Array, message: str) -> jax.Array:
     return _poison.bind(array, message=message)
 
 
-def first_order(array: jax.Array, name: str) -> jax.Array:
+def first_order(
+    array: jax.Array,
+    name: str,
+    hint: str = "Use ScoreFunction, or Enumerate if the support is small.",
+) -> jax.Array:
     """The array itself, with its derivative; a second derivative raises ``TypeError``.
 
     An estimator whose first derivative is right and whose second is not routes the parameters of
@@ -22,8 +26,7 @@ def first_order(array: jax.Array, name: str) -> jax.Array:
     """
     message = (
         f"{name} is right to first order only: a second derivative with respect to the parameters "
-        f"of its distribution would silently be wrong. Use ScoreFunction, or Enumerate if the "
-        f"support is small."
+        f"of its distribution would silently be wrong. {hint}"
     )
 
     @jax.custom_jvp

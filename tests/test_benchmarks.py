@@ -49,6 +49,7 @@ from benchmarks._vi_forms import FORMS
 from benchmarks._vi_problem import gradient, started, tuned
 from benchmarks._vi_targets import TARGETS
 from benchmarks._vi_techniques import PLAIN, TECHNIQUES
+from benchmarks.policy import KL_UNIT
 
 # A right row goes beyond 6 standard errors with probability 2e-9, or less than 3e-6 for all of the
 # 1100 z that are looked at here; heavy tails make it more. The seed is fixed: such an accident can
@@ -430,10 +431,29 @@ def _check_vi(results: dict[str, Any]) -> None:
         assert all(elbo[-1] > elbo[0] + 300 for elbo in curve["elbo"])
 
 
+def _check_policy(results: dict[str, Any]) -> None:
+    """Biases are where they are known to be, and every training run learns."""
+    found = {(row["estimator"], row["objective"]): row for row in results["rows"]}
+    for name in results["settings"]["recipes"]:
+        row = found[name, "bandit, on policy"]
+        assert row["unbiased"] or row["relative_bias"] > 0.1
+        # Groups of 4: the mean of all of them is 3/4 of leave-one-out, in the same direction.
+        if name == "Dr.GRPO":
+            np.testing.assert_allclose(row["relative_bias"], 1 / 4, atol=0.05)
+    for how in ("on", "off"):
+        k3, right = (found[name, f"divergence, {how} policy"] for name in ("k3", KL_UNIT))
+        assert k3["relative_bias"] > 0.1
+        assert right["relative_bias"] < 1e-9
+        assert right["relative_variance"] == 1
+    for curve in results["curves"].values():
+        assert all(run[-1] > run[0] + 0.2 for run in curve["reward"])
+
+
 EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "bernoulli": _check_bernoulli,
     "gaussian": _check_gaussian,
     "discrete": _check_discrete,
+    "policy": _check_policy,
     "logistic_regression": _check_logistic_regression,
     "vi": _check_vi,
 }
@@ -793,6 +813,7 @@ def _cells(table: str) -> list[list[str]]:
 DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
     ("bits", "categories", *_vi_tables.TABLES), "docs/estimators.md"
 )
+DOCUMENTS |= dict.fromkeys(("recipes", "divergences"), "docs/policy.md")
 
 
 @pytest.mark.parametrize("name", _tables.MARKDOWN)

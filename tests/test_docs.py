@@ -1,10 +1,15 @@
 """What the documents say: the README's code runs, the generated tables are those of the code."""
 
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+
+from benchmarks import _policy_recipes
+from benchmarks._policy_recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,9 +34,27 @@ def test_the_table_of_estimators_is_that_of_the_code():
     assert build.page(text.replace("`Pathwise`", "`Pathwize`", 1)) == text
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "docs/design.md", "docs/estimators.md", "docs/programs.md"]
-)
+def test_the_code_of_the_policy_page_runs_and_its_recipes_are_those_that_are_tested():
+    text = (ROOT / "docs" / "policy.md").read_text()
+    scope = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], scope)
+    assert all(jnp.any(gradient != 0) for gradient in scope["gradients"])
+    code = text.split("<!-- code:recipes -->")[1].split("<!-- /code -->")[0]
+    for recipe in (*RECIPES.values(), _policy_recipes._advantage):
+        assert inspect.getsource(recipe) in code
+    assert code.count("\ndef ") == len(RECIPES) + 1
+
+
+PAGES = [
+    "README.md",
+    "docs/design.md",
+    "docs/estimators.md",
+    "docs/policy.md",
+    "docs/programs.md",
+]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name):
     page = ROOT / name
     for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):

@@ -1,0 +1,106 @@
+"""V-trace: value targets and advantages from another policy's steps, with truncated weights."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from ._arrays import aligned
+from ._time import reverse_recurrence
+
+
+class VTrace(NamedTuple):
+    """What `vtrace` returns, each shaped like reward.
+
+    Attributes:
+        errors: target - value; the mean of ``errors**2 / 2`` is the loss of the value.
+        pg_advantage: the advantage of the score, weighed for the other policy; no derivative.
+        q: the estimate of the action's value that the advantage is made of; no derivative.
+    """
+
+    errors: jax.Array
+    pg_advantage: jax.Array
+    q: jax.Array
+
+
+def vtrace(
+    reward: ArrayLike,
+    discount: ArrayLike,
+    value: ArrayLike,
+    next_value: ArrayLike,
+    log_rho: ArrayLike,
+    lam: ArrayLike = 1.0,
+    clip_rho: ArrayLike = 1.0,
+    clip_pg_rho: ArrayLike = 1.0,
+    *,
+    axis: int = 0,
+    where: ArrayLike | None = None,
+) -> VTrace:
+    """Value targets and advantages of a policy, from steps that an older one has made.
+
+    .. code-block:: text
+
+        rho_t         exp(log_rho_t), new probability by old
+        errors_t      min(clip_rho, rho_t) delta_t
+                      + discount_t lam_t min(1, rho_t) errors_{t+1}
+        q_t           reward_t + discount_t (next_value_t + lam_t errors_{t+1})
+        pg_advantage  min(clip_pg_rho, rho_t) (q_t - value_t)
+
+    with delta as for `gae`, which errors is on policy. Truncation is a bias that keeps the variance
+    finite: the fixed point is the value of a policy between the two. Only ``errors`` carries a
+    derivative, minus that of value: the targets are data.
+
+    Args:
+        reward: of each step, any shape with an axis of time.
+        discount: as for `lambda_returns`: 0 where an episode ends.
+        value: of the state before each step, shaped like reward.
+        next_value: of the state after each step, as for `lambda_returns`.
+        log_rho: log-probability of the action under the policy less that under the one which chose
+            it, in nats.
+        lam: as for `lambda_returns`: 0 where an episode is cut off.
+        clip_rho: the largest weight of an error; infinite for none.
+        clip_pg_rho: the largest weight of an advantage.
+        axis: the axis of time.
+        where: the steps that count.
+
+    Returns:
+        A `VTrace`.
+
+    Raises:
+        ValueError: shapes that do not line up, no such axis.
+
+    Example:
+        >>> steps = vtrace([0.0, 1.0], 1.0, [0.5, 2.0], [2.0, 0.0], log_rho=[0.0, -0.7])
+        >>> print(steps.errors.round(2))
+        [ 1.  -0.5]
+
+    References:
+        Espeholt et al., IMPALA: scalable distributed deep-RL with importance weighted
+        actor-learner architectures (2018), section 4.1.
+    """
+    reward, discount, value, next_value, log_rho, lam, clip_rho, clip_pg_rho = aligned(
+        where,
+        reward=reward,
+        discount=discount,
+        value=value,
+        next_value=next_value,
+        log_rho=log_rho,
+        lam=lam,
+        clip_rho=clip_rho,
+        clip_pg_rho=clip_pg_rho,
+    )
+    rho = jnp.exp(log_rho)
+    delta = jnp.minimum(clip_rho, rho) * (reward + discount * next_value - value)
+    errors = reverse_recurrence(discount * lam * jnp.minimum(1, rho), delta, axis=axis, where=where)
+    q = reward + discount * (next_value + lam * _following(errors, axis))
+    advantage = jnp.minimum(clip_pg_rho, rho) * (q - value)
+    errors, advantage, q, fixed = jax.lax.stop_gradient((errors, advantage, q, value))
+    return VTrace(errors + (fixed - value), advantage, q)
+
+
+def _following(x: jax.Array, axis: int) -> jax.Array:
+    """Each element's successor along an axis; 0 after the last."""
+    later = jax.lax.slice_in_dim(x, 1, x.shape[axis], axis=axis)
+    none = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
+    return jnp.concatenate([later, none], axis)
