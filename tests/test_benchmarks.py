@@ -291,6 +291,7 @@ def test_data() -> None:
 # A quick run of every suite, by the command line.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUITES)
 def test_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Compiling takes nearly all of the time. Those left out differ from others in nothing but what

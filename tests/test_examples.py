@@ -28,6 +28,7 @@ def example(name: str) -> Any:
 cartpole, sums = example("cartpole"), example("sum_to_target")
 
 
+@pytest.mark.slow
 def test_the_pole_stays_up_for_longer() -> None:
     """The whole run, 200 batches, reaches 500 of 500 with every method and seed."""
     train = once(cartpole.train.__wrapped__, static_argnums=(0, 2))
@@ -60,6 +61,7 @@ def test_rewards_stop_where_an_episode_does() -> None:
     np.testing.assert_array_equal(to_go[:, 0], lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sums.METHODS)
 def test_fine_tuning_improves_the_exact_objective(name: str) -> None:
     reference, train = (
