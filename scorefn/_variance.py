@@ -28,6 +28,11 @@ def squared_gradient(
     leaves), which an optimiser of optax takes as it is. Unbiased if the estimator is, for every
     value of its leaves. The costs of two gradients of the loss.
 
+    Where the mean of g is large beside its noise, that mean drowns what is to be learned: its
+    derivative along the estimator has mean 0, and a variance. Hand in the difference of two losses
+    with keys of their own then, ``loss(params, k1, e) - loss(params, k2, e)``: the means cancel,
+    and the value is twice the variance.
+
     Args:
         loss: ``loss(params, key, estimator) -> scalar``, as one that calls `expectation`.
         params: where the variance is measured: best the logits (the head), not the weights of the
