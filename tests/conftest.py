@@ -8,11 +8,13 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Here programs are small and run once: what makes them faster only takes time.
+flags = [os.environ.get("XLA_FLAGS", "")]
+flags += ["--xla_cpu_parallel_codegen_split_count=1", "--xla_backend_optimization_level=0"]
 if jax.__version_info__ < (0, 11):
-    # Here programs are small and run once. These emitters take half of the time of the whole suite
-    # to make them faster; jax 0.12 has others, and does not know the flag.
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+    # These emitters alone take half of the time of the suite; jax 0.12 does not know the flag.
+    flags.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 @pytest.fixture

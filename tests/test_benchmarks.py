@@ -6,7 +6,7 @@ import json
 import math
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -291,15 +291,33 @@ def test_data() -> None:
 # A quick run of every suite, by the command line.
 
 
+Keep = Callable[[dict[str, Any], Iterable[str]], None]
+
+
+@pytest.fixture
+def keep() -> Iterator[Keep]:
+    """Leaves a dictionary few of its entries, and puts all back, in their order."""
+    before: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def only(entries: dict[str, Any], few: Iterable[str]) -> None:
+        before.append((entries, dict(entries)))
+        for name in set(entries) - set(few):
+            del entries[name]
+
+    yield only
+    for entries, all_of_them in reversed(before):
+        entries.clear()
+        entries.update(all_of_them)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SUITES)
-def test_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
     # Compiling takes nearly all of the time. Those left out differ from others in nothing but what
     # the library does.
-    monkeypatch.delitem(ENTRIES, "LeaveOneOut")
-    monkeypatch.delitem(ENTRIES, "OptimalBaseline")
-    _few_discrete_entries(monkeypatch)
-    _few_vi_entries(monkeypatch)
+    keep(ENTRIES, set(ENTRIES) - {"LeaveOneOut", "OptimalBaseline"})
+    _few_discrete_entries(monkeypatch, keep)
+    _few_vi_entries(monkeypatch, keep)
     assert command.main(["--quick", "--suite", name, "--out", str(tmp_path)]) == 0
     results = _store.read(tmp_path / f"{name}.json")
     assert list(results["settings"].items())[2:] == list(_plain(SUITES[name].quick).items())
@@ -314,26 +332,20 @@ def test_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     EXTRA[name](results)
 
 
-def _few_discrete_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+def _few_discrete_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
     for name, toy in TOYS.items():
         settings = dict(itertools.islice(toy.settings.items(), 1))
         entries = {n: toy.entries[n] for n in FEW if n in toy.entries}
         monkeypatch.setitem(TOYS, name, replace(toy, settings=settings, entries=entries))
-    for entries, few in ((VAE_ENTRIES, FEW), (_vae_training.ENTRIES, TRAINED)):
-        for name in set(entries) - set(few):
-            monkeypatch.delitem(entries, name)
+    keep(VAE_ENTRIES, FEW)
+    keep(_vae_training.ENTRIES, TRAINED)
 
 
-def _few_vi_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {
-        id(FORMS): FEW_FORMS,
-        id(TECHNIQUES): FEW_TECHNIQUES,
-        id(TARGETS): ("logistic", "wine"),
-        id(_vi_training.RUNS): ("Pathwise",),
-    }
-    for entries in (FORMS, TECHNIQUES, TARGETS, _vi_training.RUNS):
-        for name in set(entries) - set(kept[id(entries)]):
-            monkeypatch.delitem(entries, name)
+def _few_vi_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
+    keep(FORMS, FEW_FORMS)
+    keep(TECHNIQUES, FEW_TECHNIQUES)
+    keep(TARGETS, ("logistic", "wine"))
+    keep(_vi_training.RUNS, ("Pathwise",))
     monkeypatch.setattr(_vi_minibatch, "NAMES", (PLAIN, "MinibatchControlVariate"))
     monkeypatch.setattr(_vi_bounds, "NAMES", FEW_BOUNDS)
 

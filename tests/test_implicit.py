@@ -434,6 +434,7 @@ def student_mean(p):
     return jnp.sum(jnp.trapezoid(density * f * jnp.cosh(z), z, axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_implicit_derivatives_of_libraries_are_right_in_mean(name):
     build, f, expected, params = SAMPLERS[name]

@@ -529,6 +529,7 @@ def from_parameters(case: Case) -> sf.Distribution:
 PLAIN = {name: case for name, case in EVERY.items() if "-" not in name}
 
 
+@pytest.mark.slow
 @tabulated({name: case for name, case in PLAIN.items() if name not in DERIVED | HIDDEN})
 def test_check_score_passes_on_the_object(case: Case) -> None:
     report = sf.check_score(
