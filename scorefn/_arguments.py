@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 def is_number(x: Any) -> bool:
@@ -87,10 +87,23 @@ def check_sharding(sharding: Any, num_samples: int) -> NamedSharding | None:
     """A NamedSharding that splits the sample axis evenly."""
     if sharding is None:
         return None
-    if not isinstance(sharding, NamedSharding) or len(sharding.spec) != 1:
+    nowhere = (None, PartitionSpec.UNCONSTRAINED)
+    if (
+        not isinstance(sharding, NamedSharding)
+        or len(sharding.spec) != 1
+        or sharding.spec[0] in nowhere
+    ):
         raise TypeError(
             f"sharding must be a NamedSharding of one axis, the samples, as in "
             f"NamedSharding(mesh, PartitionSpec('devices')); got {sharding!r}."
+        )
+    context = jax.sharding.get_abstract_mesh()
+    manual = [name for name in context.manual_axes if name in np.ravel(sharding.spec[0])]
+    if manual:
+        raise ValueError(
+            f"sharding spreads the samples over {', '.join(map(repr, manual))}, over which this "
+            f"code is mapped by shard_map already. Leave sharding out: there each device draws "
+            f"num_samples of its own, with a key of its own, as fold_in(key, axis_index(name))."
         )
     try:
         sharding.shard_shape((num_samples,))

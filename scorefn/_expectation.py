@@ -47,11 +47,13 @@ def expectation(
         estimator: how the derivative is estimated, as ``ScoreFunction()``. There is no default:
             this choice matters most.
         num_samples: the number of terms; what one term costs is the estimator's to say.
-        chunk_size: evaluate so many samples at a time and compute them again for the derivative;
+        chunk_size: evaluate so many samples at a time (with `sharding`, so many on each device, all
+            devices at once) and compute them again for the derivative;
             memory then grows with the chunk, and with num_samples only by a few scalars a sample.
             None means all at once.
         sharding: a ``NamedSharding`` that spreads the samples over devices, one axis long. Inside
-            jit; leave-one-out stays exact over all devices.
+            jit; leave-one-out stays exact over all devices. Inside shard_map leave it out: there
+            each device estimates by samples of its own.
         has_aux: whether f returns a pair ``(cost, aux)``.
 
     Returns:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ._arguments import check_chunk, check_count, check_key, check_sharding
+from ._devices import chunks_on_each_device, placed
 
 Vmap = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
@@ -33,17 +34,16 @@ def sample_keys(
     sharding = check_sharding(sharding, num_samples)
     indices = jnp.arange(num_samples, dtype=jnp.uint32)
     if sharding is not None:
-        indices = _placed(indices, sharding)
+        indices = placed(indices, sharding)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    return keys, jax.vmap if chunk_size is None else partial(chunked_vmap, chunk_size=chunk_size)
+    if chunk_size is None:
+        return keys, jax.vmap
+    if sharding is None:
+        return keys, partial(chunked_vmap, chunk_size=chunk_size)
+    return keys, partial(chunks_on_each_device, chunk_size=chunk_size, sharding=sharding)
 
 
 def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
     """``vmap(fn)`` that goes through the samples in chunks, and keeps nothing of them."""
     # What a chunk computes is forgotten and computed again in the backward pass.
     return lambda xs: jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
-
-
-def _placed(x: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
-    return (jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint)(x, sharding)

@@ -140,6 +140,11 @@ BAD = {
         TypeError,
         "sharding must be a NamedSharding of one axis, the samples",
     ),
+    "sharding of nothing": (
+        dict(sharding=NamedSharding(mesh("a"), PartitionSpec(None))),
+        TypeError,
+        "sharding must be a NamedSharding of one axis, the samples",
+    ),
     "sharding size": (
         dict(sharding=NamedSharding(mesh("a"), PartitionSpec("a"))),
         ValueError,
@@ -166,6 +171,23 @@ def test_a_traced_number_of_samples_is_an_error():
         TypeError, match="num_samples must be a static Python int, got a traced value"
     ):
         jax.jit(lambda n: call(num_samples=n))(4)
+
+
+def test_a_mesh_without_the_axis_is_an_error():
+    with pytest.raises(ValueError, match="Resource axis: rows of P.*is not found in mesh"):
+        NamedSharding(mesh("a"), PartitionSpec("rows"))
+
+
+def test_sharding_inside_shard_map_is_an_error():
+    sharding = NamedSharding(mesh("a"), PartitionSpec("a"))
+    here = jax.shard_map(
+        lambda _: call(num_samples=8, sharding=sharding),
+        mesh=sharding.mesh,
+        in_specs=PartitionSpec(),
+        out_specs=PartitionSpec("a"),
+    )
+    with pytest.raises(ValueError, match="over 'a', over which this code is mapped by shard_map"):
+        here(0.0)
 
 
 def test_a_baseline_class_is_an_error():

@@ -128,17 +128,16 @@ def _no_mixed_derivative(
 
     @jax.custom_jvp
     def zero(params: list[jax.Array], closed_over: list[jax.Array]) -> jax.Array:
-        del params, closed_over
-        return jnp.zeros(())
+        return _nothing_of([*params, *closed_over])
 
     def rule(primals: Any, tangents: Any) -> Any:
         # Each tangent times a 0 that depends, by name, on the arrays of the other list.
         along = [
-            _sum_of(arrays) * _nothing_of(others, message)
+            _sum_of(arrays) * _nothing_of([poisoned(other, message) for other in others])
             for arrays, others in zip(map(_present, tangents), reversed(primals), strict=True)
             if arrays
         ]
-        return jnp.zeros(()), reduce(jnp.add, along, jnp.zeros(()))
+        return zero(*primals), reduce(jnp.add, along, jnp.zeros(()))
 
     zero.defjvp(rule, symbolic_zeros=True)
     return zero(params, closed_over)
@@ -154,7 +153,6 @@ def _sum_of(arrays: list[jax.Array]) -> jax.Array:
     return reduce(jnp.add, sums, jnp.zeros((), wide))
 
 
-def _nothing_of(arrays: list[jax.Array], message: str) -> jax.Array:
+def _nothing_of(arrays: list[jax.Array]) -> jax.Array:
     # A `where` and not a product with 0, so that infinite parameters do no harm.
-    total = _sum_of([poisoned(array, message) for array in arrays])
-    return jnp.where(jnp.isnan(total), 0, 0).astype(jnp.result_type(float))
+    return jnp.where(jnp.isnan(_sum_of(arrays)), 0, 0).astype(jnp.result_type(float))
