@@ -1,7 +1,12 @@
 """Samples on many devices: what is communicated and kept, chunks on each device, two processes."""
 
 import contextlib
+import os
 import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import distrax
@@ -136,3 +141,48 @@ def test_samples_spread_over_one_or_two_axes_of_a_mesh(spec: Any, axis_type: Axi
     with in_context(sharding):
         desired, got = both(one, spread)(flat, jax.random.key(6))
     assert_close(got, desired, atol=1e-6 * scale(desired))
+
+
+# ---------------------------------------------------------------------------------- many processes
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "many_hosts.py"
+OPTIONS = ("--steps", "3", "--every", "2", "--samples", "1024", "--chunk", "128")
+
+
+def started(devices: int, *options: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    return subprocess.Popen(
+        [sys.executable, str(EXAMPLE), *OPTIONS, *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_device_does(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", "2")
+    several, one = tmp_path / "several.npz", tmp_path / "one.npz"
+    processes = [
+        started(2, *together, "--process-id", "0", "--out", str(several)),
+        started(2, *together, "--process-id", "1"),
+        started(1, "--out", str(one)),
+    ]
+    try:
+        printed = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0, 0], "\n".join(printed)
+    assert "4 devices, 2 processes" in printed[0]
+    assert "1 devices, 1 processes" in printed[2]
+    assert "step" not in printed[1]
+    with np.load(several) as found, np.load(one) as desired:
+        assert set(found) == set(desired) == {"values", "mean", "log_scale"}
+        for name in found:
+            np.testing.assert_allclose(found[name], desired[name], rtol=0, atol=1e-6)
+        assert np.min(np.abs(found["mean"])) > 0.01

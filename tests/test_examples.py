@@ -26,6 +26,7 @@ def example(name: str) -> Any:
 
 
 cartpole, sums = example("cartpole"), example("sum_to_target")
+hosts = example("many_hosts")
 
 
 @pytest.mark.slow
@@ -97,3 +98,18 @@ def test_the_divergence_of_the_loss_is_that_of_whole_answers() -> None:
     for found, exact in zip(found_leaves, exact_leaves, strict=True):
         error = jnp.std(found, axis=0) / jnp.sqrt(len(keys))
         np.testing.assert_array_less(jnp.abs(jnp.mean(found, axis=0) - exact), 6 * error + 1e-6)
+
+
+def test_many_devices_learn_and_the_estimate_is_of_the_exact_mean() -> None:
+    data, state = hosts.make_data(jax.random.key(0)), hosts.start()
+    options = {"num_samples": 4096, "chunk_size": 256, "sharding": hosts.over_all_devices()}
+    before = hosts.exact(state[0], data)
+    np.testing.assert_allclose(before, 0.5, atol=1e-6)
+    train = jax.jit(
+        hosts.train.__wrapped__, static_argnames=("count", *options), compiler_options=FAST
+    )
+    (params, _), values = train(state, data, 0, count=12, **options)
+    # Shares of mistakes are in [0, 1]: Hoeffding, with a false alarm in 1e-9 of the keys.
+    assert abs(values[0] - before) < np.sqrt(np.log(2e9) / (2 * 4096))
+    assert hosts.exact(params, data) < 0.4
+    assert hosts.exact(params, data) < values[-1] + np.sqrt(np.log(2e9) / (2 * 4096))
