@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl
 
-CAPACITY = 48
+CAPACITY = 64
 
 
 def noise_keys(uniforms: np.ndarray, width: int | None = None) -> jax.Array:
@@ -27,6 +27,8 @@ def noise_keys(uniforms: np.ndarray, width: int | None = None) -> jax.Array:
     uniforms = np.asarray(uniforms, np.float64)
     assert uniforms.shape[-1] <= CAPACITY, "more noise than one key carries"
     bits = np.floor(uniforms * 2.0**52).astype(np.uint64) << np.uint64(12)
+    # The lowest of 64 bits serve random integers alone: they repeat the highest ones.
+    bits |= bits >> np.uint64(52)
     halves = np.stack([bits >> np.uint64(32), bits & np.uint64(2**32 - 1)], -1).astype(np.uint32)
     data = np.zeros((*uniforms.shape[:-1], 1 + 2 * CAPACITY), np.uint32)
     data[..., 0] = uniforms.shape[-1] if width is None else width

@@ -154,19 +154,12 @@ def test_the_variance_of_arms_on_one_bit(theta, samples):
 
 @pytest.mark.parametrize("logits", LOGITS)
 def test_bit_flip_is_unbiased(logits):
-    # Random integers are not made of uniforms, so that the noise cannot be given.
-    estimator = sf.BitFlip()
-    keys = jax.random.split(jax.random.key(0), 200_000)
-
-    def value(logits, key):
-        return estimator(two_bits, sf.Bernoulli(logits), key[None])[0]
-
-    mean, variance, n = jax.jit(
-        lambda logits: sf.moments(lambda key: jax.grad(value)(logits, key), keys, chunk_size=4096)
-    )(jnp.asarray(logits))
-    # |z| > 7.2 has probability 6e-13 for one component, below 1e-9 for all of this file.
-    z = (mean - exact(two_bits, logits)[1]) / jnp.sqrt(variance / n)
-    assert np.max(np.abs(z)) < 7.2
+    # The lowest bit of the second number says which of the two bits is flipped.
+    which = [(np.array([0.5]), np.ones(1)), (np.array([0.5, 0.5 + 2.0**-12]), np.full(2, 0.5))]
+    points, weights = product([*which, *uniform_rules(logits)])
+    value, gradient, _ = moments(sf.BitFlip(), two_bits, logits, points[:, None], weights)
+    np.testing.assert_allclose(value, exact(two_bits, logits)[0], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(gradient, exact(two_bits, logits)[1], rtol=0, atol=1e-10)
 
 
 def test_bit_flip_is_exact_on_one_bit():
