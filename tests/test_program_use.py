@@ -69,7 +69,14 @@ def by_linearize(p: Any, key: jax.Array) -> jax.Array:
     return jax.vmap(jax.linearize(lambda p: loss(p, key), p)[1])(jnp.eye(3, dtype=p.dtype))
 
 
+def by_vmap_of_vmap(p: Any, key: jax.Array) -> jax.Array:
+    many, keys = jnp.stack([p, 2 * p], axis=1), jnp.stack([key, jax.random.fold_in(key, 7)])
+    inner = jax.vmap(jax.grad(loss), in_axes=(None, 0))
+    return jax.vmap(inner, in_axes=(1, None), out_axes=-1)(many, keys)[0, :, 0]
+
+
 GRADIENTS: dict[str, Callable[[Any, jax.Array], jax.Array]] = {
+    "vmap of vmap": by_vmap_of_vmap,
     "jacfwd": jax.jacfwd(loss),
     "vjp": by_vjp,
     "linearize": by_linearize,

@@ -49,7 +49,7 @@ def assert_means(found: Any, error: Any, exact: Any) -> None:
 
 def test_every_example_has_a_finite_gradient_that_is_not_zero(page: dict[str, Any]) -> None:
     names = [name for name in page if name.endswith("gradient")]
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         leaves = jax.tree.leaves(page[name])
         assert all(np.isfinite(leaf).all() for leaf in leaves), name

@@ -32,6 +32,7 @@ class Past:
 
     Attributes:
         body: starts it afresh.
+        has_aux: whether it returns a pair of a cost and aux.
         sent: what its choices and rollouts received so far.
         draws: the choices among these.
         masks: for each of the draws, itself and what it depends on; bit i stands for draw i.
@@ -39,6 +40,7 @@ class Past:
     """
 
     body: Body
+    has_aux: bool = False
     sent: tuple[Any, ...] = ()
     draws: tuple[Any, ...] = ()
     masks: tuple[int, ...] = ()

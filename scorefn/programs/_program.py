@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import again, check_key, is_number
+from .._arguments import check_key, is_number
 from .._credit import Parts, add_costs, as_float, with_baseline_of_total
-from .._samples import chunked_vmap
 from .._score import attach_score
+from ._branches import Branches, dealt
 from ._choice import Choice, Cost, next_request
 from ._claims import check_claims
 from ._past import Past
 from ._rollout import Rollout
 
 PyTree = Any
-# Numbers that `split` of a key does not use up, for other keys from the same one.
-_AGAIN, _OUTSIDE = 2**31, 2**32 - 1
 # Costs by the set of choices that can change them: bit i stands for choice i.
 Costs = dict[int, PyTree]
 
@@ -31,23 +28,27 @@ class Run:
     """A program with its arguments: a function of one key. In another program: ``yield from``."""
 
     body: Callable[[], Generator[Any, Any, PyTree]]
+    has_aux: bool
 
     def __call__(self, key: jax.Array) -> PyTree:
-        """An estimate of the expected total cost. The key is consumed."""
+        """An estimate of the expected total cost, with `has_aux` and aux. The key is consumed."""
         key = check_key(key)
-        past = Past(self.body)
-        costs = _rest(past, self.body(), None, key)
+        past = Past(self.body, self.has_aux)
+        costs, aux = _rest(past, self.body(), None, key)
         if past.tally.claims:
             check_claims(self.body, past.tally.draws, key)
         if not costs:
             raise TypeError("A program must return a cost, or yield scorefn.cost(...); got none.")
-        return jax.tree.map(as_float, functools.reduce(add_costs, costs.values()))
+        total = jax.tree.map(as_float, functools.reduce(add_costs, costs.values()))
+        return (total, aux) if self.has_aux else total
 
     def __iter__(self) -> Iterator[Any]:
         return self.body()
 
 
-def program(body: Callable[..., Generator[Any, Any, PyTree]]) -> Callable[..., Run]:
+def program(
+    body: Callable[..., Generator[Any, Any, PyTree]], *, has_aux: bool = False
+) -> Callable[..., Run]:
     r"""A model of several random choices, written as a generator that yields them.
 
     .. code-block:: text
@@ -69,13 +70,18 @@ def program(body: Callable[..., Generator[Any, Any, PyTree]]) -> Callable[..., R
 
     Args:
         body: a generator function of any arguments, which it closes over.
+        has_aux: whether body returns a pair ``(cost, aux)``, aux any pytree of arrays. By
+            ``@functools.partial(scorefn.program, has_aux=True)``.
 
     Returns:
-        A function of the same arguments, to a function of one key.
+        A function of the same arguments, to a function of one key. With `has_aux` that returns a
+        pair of the estimate and aux, which has one leading axis more for each choice of more draws
+        than one, [n_1, n_2, ...] in their order. Their lengths are the numbers of samples, or what
+        else an estimator evaluates side by side: `Enumerate` its support, `DisARM` its pairs.
 
     Raises:
         TypeError: body yields nothing, or something else than choices and costs; costs that are
-            no real numbers; whatever the estimators raise.
+            no real numbers; no pair with `has_aux`; whatever the estimators raise.
         ValueError: a cost that depends on a draw it does not declare.
 
     Example:
@@ -102,28 +108,31 @@ def program(body: Callable[..., Generator[Any, Any, PyTree]]) -> Callable[..., R
 
     @functools.wraps(body)
     def bind(*args: Any, **kwargs: Any) -> Run:
-        return Run(functools.partial(body, *args, **kwargs))
+        return Run(functools.partial(body, *args, **kwargs), has_aux)
 
     return bind
 
 
-def _rest(past: Past, generator: Generator[Any, Any, PyTree], value: Any, key: Any) -> Costs:
-    """The costs from here to the end, estimated, by those of the choices so far that matter."""
+def _rest(
+    past: Past, generator: Generator[Any, Any, PyTree], value: Any, key: Any
+) -> tuple[Costs, PyTree]:
+    """From here to the end, estimated: costs by those choices so far that matter, and aux."""
     costs: Costs = {}
     while True:
         ended, request = next_request(generator.send, value)
         value = None
         if ended:
-            if request is not None:
-                _add(costs, past.mask(None), _checked(request))
-            return costs
+            cost, aux = _pair(request) if past.has_aux else (request, None)
+            if cost is not None:
+                _add(costs, past.mask(None), _checked(cost))
+            return costs, aux
         if isinstance(request, Cost):
             _add(costs, past.mask(request.depends_on), _checked(request.value))
             continue
         if isinstance(request, Choice):
-            later = _estimated(past, generator, request, key)
+            later, aux = _estimated(past, generator, request, key)
         elif isinstance(request, Rollout):
-            later = _rolled_out(past, generator, request, key)
+            later, aux = _rolled_out(past, generator, request, key)
         else:
             raise TypeError(
                 f"A program yields scorefn.sample(...), cost(...) or rollout(...), got "
@@ -131,16 +140,16 @@ def _rest(past: Past, generator: Generator[Any, Any, PyTree], value: Any, key: A
             )
         for mask, cost in later.items():
             _add(costs, mask, cost)
-        return costs
+        return costs, aux
 
 
 def _estimated(
     past: Past, generator: Generator[Any, Any, PyTree], choice: Choice, key: jax.Array
-) -> Costs:
+) -> tuple[Costs, PyTree]:
     """A choice and all that follows, by its estimator."""
     bit = 1 << len(past.draws)
     draw_key, rest_key = jax.random.split(key)
-    branches = _Branches(choice.chunk_size, rest_key)
+    branches = Branches(choice.chunk_size, rest_key)
     live = [generator]
     # Which costs there are is known once they have been traced; it is the same each time.
     credited: list[int] = []
@@ -149,26 +158,28 @@ def _estimated(
     # Traced once however often the estimator calls it, and the first time by the generator that
     # waits here already: a program of N choices takes N steps to trace, not N^2 or 2^N.
     @jax.jit
-    def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], list[PyTree]]:
+    def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], tuple[list[PyTree], PyTree]]:
         # XLA would else compute what is cheap again in all later steps, and compile for longer.
         x = jax.lax.optimization_barrier(x)
         here = past.after(x, choice.depends_on)
-        costs = _rest(here, live.pop() if live else here.again(), x, key)
+        costs, aux = _rest(here, live.pop() if live else here.again(), x, key)
         credited[:] = [m for m in costs if m & bit]
         others[:] = [(m, jax.tree.map(jnp.ndim, costs[m])) for m in costs if not m & bit]
-        return [costs[m] for m in credited], [costs[m] for m, _ in others]
+        return [costs[m] for m in credited], ([costs[m] for m, _ in others], aux)
 
-    def f(x: Any) -> tuple[PyTree, list[PyTree]]:
+    def f(x: Any) -> tuple[PyTree, tuple[list[PyTree], PyTree]]:
         # The same noise whenever one branch is evaluated: what differs, differs by the draw.
         key = branches.key
-        costs, uncredited = rest(x, key)
+        costs, unscored = rest(x, key)
         if not costs:
-            return jnp.zeros(()), uncredited
-        return costs[0] if len(costs) == 1 else Parts(costs), uncredited
+            return jnp.zeros(()), unscored
+        return costs[0] if len(costs) == 1 else Parts(costs), unscored
 
-    keys = _dealt(draw_key, choice.num_samples)
+    keys = dealt(draw_key, choice.num_samples)
     estimator = with_baseline_of_total(choice.estimator)
-    terms, uncredited = estimator(f, choice.distribution, keys, has_aux=True, vmap=branches.vmap)
+    terms, (uncredited, aux) = estimator(
+        f, choice.distribution, keys, has_aux=True, vmap=branches.vmap
+    )
     mean = jax.tree.map(_mean, terms)
     costs: Costs = {}
     for m, cost in zip(credited, mean.costs if isinstance(mean, Parts) else [mean], strict=False):
@@ -176,71 +187,23 @@ def _estimated(
     for (m, ranks), cost in zip(others, uncredited, strict=True):
         # However an estimator stacks its aux: whichever the draw, this cost has the same mean.
         _add(costs, m, jax.tree.map(_mean_down_to, cost, ranks))
-    return costs
+    return costs, jax.tree.map(_without_axis_of_one, aux)
 
 
 def _rolled_out(
     past: Past, generator: Generator[Any, Any, PyTree], rollout: Rollout, key: jax.Array
-) -> Costs:
+) -> tuple[Costs, PyTree]:
     """A rollout and all that follows, which its choices can change too."""
     run_key, rest_key = jax.random.split(key)
     carry, steps, log_prob = rollout(run_key)
-    later = _rest(past.after_rollout(carry), generator, carry, rest_key)
+    later, aux = _rest(past.after_rollout(carry), generator, carry, rest_key)
     costs = {
         mask: jax.tree.map(lambda cost: attach_score(cost, log_prob), cost)
         for mask, cost in later.items()
     }
     total = jax.tree.map(lambda cost: jnp.sum(cost, axis=0), steps)
     _add(costs, past.mask(None), total)
-    return costs
-
-
-class _Branches:
-    """Maps a function over the branches of a choice, and knows the key of the present one."""
-
-    def __init__(self, chunk_size: int | None, key: jax.Array) -> None:
-        self._chunk_size = chunk_size
-        self._all = key
-        self._mapped = itertools.count()
-        self._present: jax.Array | None = None
-
-    @property
-    def key(self) -> jax.Array:
-        """The key of the present branch: the same one however often it is asked for."""
-        # Some estimators evaluate f once for all of their samples, in no branch at all.
-        present = self._present
-        return jax.random.fold_in(self._all, _OUTSIDE) if present is None else again(present)
-
-    def vmap(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """``jax.vmap(fn)``, or chunks of it, where each call of fn has a key of its own."""
-
-        def one(both: tuple[Any, jax.Array]) -> Any:
-            x, key = both
-            before, self._present = self._present, key
-            try:
-                return fn(x)
-            finally:
-                self._present = before
-
-        def mapped(xs: Any) -> Any:
-            n = jax.tree.leaves(xs)[0].shape[0]
-            i = next(self._mapped)
-            key = jax.random.fold_in(self._all, _AGAIN + i) if i else self._all
-            both = xs, _dealt(key, n)
-            if self._chunk_size is not None:
-                return chunked_vmap(one, chunk_size=self._chunk_size)(both)
-            if n > 1:
-                return jax.vmap(one)(both)
-            # An axis less for each choice of one sample: a long program stays flat.
-            y = one(jax.tree.map(lambda x: jnp.reshape(x, x.shape[1:]), both))
-            return jax.tree.map(lambda y: jnp.expand_dims(y, 0), y)
-
-        return mapped
-
-
-def _dealt(key: jax.Array, n: int) -> jax.Array:
-    """As many keys out of one, which is as good as one itself."""
-    return jax.random.split(key, n) if n > 1 else jnp.expand_dims(key, 0)
+    return costs, aux
 
 
 def _add(costs: Costs, mask: int, cost: PyTree) -> None:
@@ -255,6 +218,16 @@ def _checked(cost: PyTree) -> PyTree:
                 f"{type(leaf).__name__}: {leaf!r}."
             )
     return jax.tree.map(jnp.asarray, cost)
+
+
+def _pair(returned: Any) -> tuple[PyTree, PyTree]:
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise TypeError(f"With has_aux a program must return a pair (cost, aux), got {returned!r}.")
+    return returned
+
+
+def _without_axis_of_one(aux: jax.Array) -> jax.Array:
+    return jnp.reshape(aux, aux.shape[1:]) if aux.shape[0] == 1 else aux
 
 
 def _mean(terms: jax.Array) -> jax.Array:
