@@ -25,7 +25,10 @@ from ._running_baselines import MovingAverage as MovingAverage
 from ._running_baselines import ShrunkLeaveOneOut as ShrunkLeaveOneOut
 from ._score import attach_score as attach_score
 from ._score import leave_one_out as leave_one_out
+from ._signal import GradientSNR as GradientSNR
 from ._variance import squared_gradient as squared_gradient
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
 from .estimators import ARM as ARM
 from .estimators import ARMS as ARMS
 from .estimators import GO as GO

@@ -72,6 +72,24 @@ def test_the_code_of_the_scaling_page_runs_and_its_ways_agree():
     np.testing.assert_allclose(scope["the_same"], apart, rtol=0, atol=2e-5)
 
 
+def test_the_code_of_the_page_on_estimators_runs(capsys):
+    text = (ROOT / "docs" / "estimators.md").read_text()
+    scope = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, scope)
+    found, shown = scope["found"], capsys.readouterr().out.splitlines()
+    assert shown[0].split() == "estimator variance ± time, µs var × µs evals snr z".split()
+    assert found.rows[-1].error.startswith("TypeError: Pathwise")
+    assert found.best(max_evaluations=4) == "set of 4" == shown[-2]
+    # The numbers that the page shows: 5 standard errors of either run, and the digits shown.
+    for name, evaluations in {"set of 4": 4, "leave-one-out": 4}.items():
+        line = re.search(rf"^    {name} +(\S+)", text, re.MULTILINE)
+        row = found[name]
+        assert abs(float(line[1]) - row.variance) < 5 * row.variance_se + 0.005
+        assert row.evaluations == evaluations
+    assert float(shown[-1]) > 0
+
+
 PAGES = [
     "README.md",
     "docs/design.md",

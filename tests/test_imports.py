@@ -28,15 +28,15 @@ HEAVY = [
 ]
 # A name that comes or goes is a decision: it is written here, in the documents and the changelog.
 PUBLIC = """
-ARM ARMS Antithetic Baseline Bernoulli BitFlip Categorical ConstantBaseline ControlVariate
-CoupledCategorical DatumSurrogates DeltaMethod Deterministic DisARM Distribution DoubleCV Enumerate
-Estimator EvolutionStrategies FittedControlVariate ForwardGradient GO GumbelRao GumbelSoftmax
-ImportanceWeighted LAX LearnedBaseline LeaveOneOut LocalExpectation MeasureValued
-MinibatchControlVariate MovingAverage NormalMixture OneHotCategorical OptimalBaseline Pathwise
-QuadraticSurrogate QuasiMonteCarlo REBAR RELAX RODEO RankedEvolutionStrategies ReinMax SPSA
+ARM ARMS Antithetic Baseline Bernoulli BitFlip Categorical Comparison ConstantBaseline
+ControlVariate CoupledCategorical DatumSurrogates DeltaMethod Deterministic DisARM Distribution
+DoubleCV Enumerate Estimator EvolutionStrategies FittedControlVariate ForwardGradient GO GradientSNR
+GumbelRao GumbelSoftmax ImportanceWeighted LAX LearnedBaseline LeaveOneOut LocalExpectation
+MeasureValued MinibatchControlVariate MovingAverage NormalMixture OneHotCategorical OptimalBaseline
+Pathwise QuadraticSurrogate QuasiMonteCarlo REBAR RELAX RODEO RankedEvolutionStrategies ReinMax SPSA
 ScoreFunction SelfNormalised ShrunkLeaveOneOut StochasticSumAndSample StraightThrough
 StraightThroughGumbelSoftmax Stratified SumAndSample UnorderedSet attach_score check_score
-check_unbiased cost differentiable exp_of_expectation expectation forward_recursion
+check_unbiased compare cost differentiable exp_of_expectation expectation forward_recursion
 implicit_reparameterization leave_one_out moments product_of_expectations program rollout sample
 squared_gradient surrogate
 """.split()

@@ -1,0 +1,103 @@
+"""Biases against a reference, with the noise of both, and of their common draws, taken out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._evaluations import declared
+from ._settled import quantile
+from ._statistics import Moments
+
+PyTree = Any
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What means are compared with.
+
+    Attributes:
+        name: as in `Comparison.reference`.
+        gradient: [components].
+        along: the same along each direction, [directions].
+        along_variance: of the reference itself, likewise; 0 of an exact one.
+        variance: of the reference itself, summed over its components.
+        row: which of the estimators it is the mean of, over the same draws; None if over others.
+    """
+
+    name: str
+    gradient: np.ndarray
+    along: np.ndarray
+    along_variance: np.ndarray
+    variance: float
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A row's fields of that name."""
+
+    bias: float
+    relative_bias: float
+    bias_z: float
+    bias_found: bool
+
+
+def exact(moments: Moments, gradient: PyTree) -> Reference:
+    """A reference without noise, given as a pytree."""
+    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)]
+    flat = np.concatenate(leaves)
+    along = moments.project(flat)
+    return Reference("exact", flat, along, np.zeros_like(along), 0.0)
+
+
+def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
+    """The mean of one estimator; over the draws of those that are compared with it, or others."""
+    row, count = moments.names.index(name), moments.count
+    return Reference(
+        name=name,
+        gradient=moments.mean[row],
+        along=np.array([c.mean[row] for c in moments.along]),
+        along_variance=np.array([c.covariance[row, row] for c in moments.along]) / count,
+        variance=float(moments.variance[row]) / count,
+        row=row if same_draws else None,
+    )
+
+
+def most_precise(moments: Moments, estimators: Mapping[str, Any]) -> Reference | None:
+    """The mean of the least variance, of those that do not say they are biased."""
+    pairs = zip(moments.variance, moments.names, strict=True)
+    fit = [(v, n) for v, n in pairs if np.isfinite(v) and declared(estimators[n]) is not False]
+    return mean_of(moments, min(fit)[1], same_draws=True) if fit else None
+
+
+def bias(moments: Moments, row: int, reference: Reference, *, alpha: float) -> Bias | None:
+    """The bias of one estimator; None of the reference itself. Alpha is for all directions."""
+    if row == reference.row:
+        return None
+    count, gradient = moments.count, moments.mean[row]
+    error = np.array([c.mean[row] for c in moments.along]) - reference.along
+    noise = np.array([c.covariance[row, row] for c in moments.along]) / count
+    noise += reference.along_variance
+    total = float(moments.variance[row]) / count + reference.variance
+    if reference.row is not None:
+        common = np.array([c.covariance[row, reference.row] for c in moments.along]) / count
+        noise = np.maximum(noise - 2 * common, 0.0)
+        total = moments.sum_of_squares(noise)
+    rounding = _rounding(moments, reference)
+    z = np.where(error == 0, 0.0, np.abs(error) / np.sqrt(noise + rounding**2))
+    worst = float(np.max(z))  # nan if any is
+    square = float(np.sum(np.square(gradient - reference.gradient))) - total
+    size = float(np.sqrt(max(square, 0.0)))
+    norm = float(np.linalg.norm(reference.gradient))
+    found = not worst <= quantile(alpha / len(z))
+    return Bias(size, size / norm if norm else float("inf") if size else 0.0, worst, found)
+
+
+def _rounding(moments: Moments, reference: Reference) -> float:
+    """What rounding does to a mean: terms as large as a gradient cancel on the way to it."""
+    sizes = moments.variance + np.sum(np.square(moments.mean), axis=1)
+    largest = np.max(sizes[np.isfinite(sizes)], initial=np.sum(np.square(reference.gradient)))
+    return float(8 * moments.eps * np.sqrt(largest))
