@@ -54,6 +54,9 @@ def plot(rows: Sequence[Row], axis: Any) -> Any:
             )
     if positive:
         axis.set_xscale("log")
+        # 3 and not 3 × 10^0, where less than a decade is shown.
+        ticker = optional("matplotlib.ticker", "Comparison.plot")
+        axis.xaxis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1, 0.4)))
     for place, row in enumerate(rows):
         if row not in positive:
             axis.text(0.01, place, _why_no_point(row), transform=axis.get_yaxis_transform(), **NOTE)
