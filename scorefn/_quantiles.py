@@ -12,8 +12,9 @@ from jax.scipy.special import logit
 
 from ._arguments import wide
 from ._distribution import Distribution, is_object
-from ._factors import Bernoulli, Categorical, OneHotCategorical, read_factors, unwrapped
+from ._factors import Bernoulli, read_factors, unwrapped
 from ._mean_and_scale import read_moments
+from ._words import words_at
 
 PyTree = Any
 InverseCdf = Callable[[Any, Any], Any]
@@ -97,7 +98,7 @@ def _read(
 
         def discrete(params: Any, u: jax.Array) -> jax.Array:
             read: Any = read_factors(replace(distribution, params=params), key)
-            return _bits(read, u) if isinstance(read, Bernoulli) else _category(read, u)
+            return read.draw_from(words_at(u, read.logits))
 
         return (logits if isinstance(factors, Bernoulli) else logits[:-1]), discrete
     inner = unwrapped(distribution.params)
@@ -121,19 +122,6 @@ def _read(
         return _FAMILIES[name](inner, u) if name in _FAMILIES else _method(inner, draw)(u)
 
     return draw.shape, factorised
-
-
-def _bits(bits: Bernoulli, u: jax.Array) -> jax.Array:
-    return bits.draw_at(logit(u))
-
-
-def _category(factors: Categorical | OneHotCategorical, u: jax.Array) -> jax.Array:
-    probs = jax.nn.softmax(factors.logits)
-    total = jnp.cumsum(probs, axis=-1)
-    index = jnp.sum(total <= (u * total[..., -1])[..., None], axis=-1)
-    # Through rounding u may lie above all of them: the last one that is possible then.
-    last = probs.shape[-1] - 1 - jnp.argmax(jnp.flip(probs > 0, axis=-1), axis=-1)
-    return factors.cast(jnp.minimum(index, last))
 
 
 def _standard(quantile: Callable[[jax.Array], jax.Array]) -> Callable[[Any, jax.Array], jax.Array]:

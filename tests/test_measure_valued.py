@@ -129,13 +129,6 @@ def test_bernoulli_is_unbiased(estimator, logits):
     )
 
 
-def of_categories(logits):
-    """Gumbel noise under which each category wins, with its probability."""
-    categories = logits.shape[-1]
-    rows = 1e-9 + (1 - 2e-9) * np.eye(categories)
-    return rows, np.asarray(jax.nn.softmax(logits))
-
-
 @X64
 @BOTH
 @pytest.mark.parametrize(
@@ -147,22 +140,12 @@ def test_categories_are_unbiased(estimator, record, factors):
     def f(x):
         return cost(x @ jnp.array([0.4, 2.0, -1.0]) if record is sf.OneHotCategorical else x)
 
-    rows, probs = of_categories(logits)
-    picks = list(itertools.product(range(3), repeat=factors))
-    nodes = np.array([np.concatenate([rows[c] for c in pick]) for pick in picks])
-    weights = np.array([math.prod(probs[i, c] for i, c in enumerate(pick)) for pick in picks])
-    keys = noise_keys(np.concatenate([nodes, nodes], axis=1))
-
-    def mean(logits):
-        terms = jax.vmap(lambda key: estimator(f, record(logits), key[None])[0])(keys)
-        return jnp.dot(weights, terms)
-
-    def expected(logits):
-        return sf.Enumerate()(f, record(logits), jax.random.key(0)[None])[0]
-
-    actual, desired = (QUICK(jax.value_and_grad(fn))(logits) for fn in (mean, expected))
-    np.testing.assert_allclose(actual[0], desired[0], rtol=0, atol=1e-10)
-    np.testing.assert_allclose(actual[1], desired[1], rtol=0, atol=1e-10)
+    check(
+        lambda logits, keys: estimator(f, record(logits), keys),
+        lambda logits: sf.Enumerate()(f, record(logits), jax.random.key(0)[None])[0],
+        logits,
+        [middles(row) for row in np.asarray(jax.nn.softmax(logits))],
+    )
 
 
 class Inverse:

@@ -12,6 +12,7 @@ from .._distribution import Distribution
 from .._factors import Bernoulli, unwrapped
 from .._quantiles import InverseCdf, read_quantile
 from .._record import record
+from .._words import words
 from ._estimator import Cost, Estimator, PyTree, Vmap
 from ._sampling_scheme import SamplingScheme, uniform
 
@@ -114,7 +115,7 @@ def _reflected(mirror: Callable[[Any, Any], Any], distribution: Distribution) ->
 
 
 def _opposite_bits(bits: Bernoulli, key: jax.Array) -> jax.Array:
-    return bits.draw_at(-bits.noise(key))
+    return bits.draw_from(~words(key, jnp.shape(bits.logits), bits.logits))
 
 
 def _is_symmetric(distribution: Any) -> bool:
