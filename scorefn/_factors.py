@@ -80,7 +80,7 @@ class Categorical:
     A draw is made by the inverse cdf, from one uniform integer for each factor. The probability of
     a category is then p up to 2^-30 + 2^-18 p (float64: 2^-62 + 2^-47 p), for any number of
     categories, and 0 where p is 0. The Gumbel noise of `jax.random.categorical`, one number for
-    each category, is right to 2^-23 and takes C times the memory.
+    each category, is right to about 2^-24 and takes C times the memory.
 
     Attributes:
         logits: [..., C], normalised or not, in nats; a draw has shape [...] and values 0 .. C-1.
