@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ._distribution import Distribution, as_distribution
-from ._samples import sample_keys
+from ._samples import ChunkSize, check_samples, sample_keys
+from ._stream import streamed_mean
 from .estimators import Estimator
 from .estimators._estimator import check_estimator
 
@@ -22,7 +23,7 @@ def expectation(
     estimator: Estimator,
     *,
     num_samples: int = 1,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
     has_aux: bool = False,
 ) -> Any:
@@ -78,7 +79,14 @@ def expectation(
         raise TypeError(f"f must be a function of one draw, got {f!r}.")
     check_estimator(estimator)
     distribution = as_distribution(distribution)
-    keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
+    key = check_samples(key, num_samples, chunk_size, sharding)
+    if estimator.streams and sharding is None and not has_aux:
+        one = partial(estimator.one_sample, f, distribution)
+        mean = streamed_mean(one, key, num_samples, chunk_size)
+        if mean is not None:
+            return mean
+    at_once = None if chunk_size == "auto" else chunk_size
+    keys, vmap = sample_keys(key, num_samples, at_once, sharding)
     result = estimator(f, distribution, keys, has_aux=has_aux, vmap=vmap)
     terms, aux = result if has_aux else (result, None)
     mean = jax.tree.map(partial(jnp.mean, axis=0), terms)
@@ -92,7 +100,7 @@ def differentiable(
     estimator: Estimator,
     *,
     num_samples: int = 1,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
     has_aux: bool = False,
 ) -> Callable[[PyTree, jax.Array], Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,30 @@ from ._arguments import check_chunk, check_count, check_key, check_sharding
 from ._devices import chunks_on_each_device, placed
 
 Vmap = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
+ChunkSize = int | Literal["auto"] | None
+
+
+def check_samples(
+    key: jax.Array,
+    num_samples: int,
+    chunk_size: ChunkSize = None,
+    sharding: jax.sharding.NamedSharding | None = None,
+    *,
+    at_least: int = 1,
+    name: str = "num_samples",
+) -> jax.Array:
+    """The key, if all arguments are what they must be.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a size that does not fit.
+    """
+    key = check_key(key)
+    check_count(name, num_samples, at_least=at_least)
+    if chunk_size != "auto":
+        check_chunk(chunk_size, num_samples)
+    check_sharding(sharding, num_samples)
+    return key
 
 
 def sample_keys(
@@ -18,9 +42,7 @@ def sample_keys(
     num_samples: int,
     chunk_size: int | None = None,
     sharding: jax.sharding.NamedSharding | None = None,
-    *,
-    at_least: int = 1,
-    name: str = "num_samples",
+    **checks: Any,
 ) -> tuple[jax.Array, Vmap]:
     """The keys [n], that of sample i being ``fold_in(key, i)``, and the vmap to use on them.
 
@@ -28,19 +50,21 @@ def sample_keys(
         TypeError: an argument of the wrong kind.
         ValueError: a size that does not fit.
     """
-    key = check_key(key)
-    num_samples = check_count(name, num_samples, at_least=at_least)
-    chunk_size = check_chunk(chunk_size, num_samples)
-    sharding = check_sharding(sharding, num_samples)
+    key = check_samples(key, num_samples, chunk_size, sharding, **checks)
     indices = jnp.arange(num_samples, dtype=jnp.uint32)
     if sharding is not None:
         indices = placed(indices, sharding)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+    keys = keys_of(key, indices)
     if chunk_size is None:
         return keys, jax.vmap
     if sharding is None:
         return keys, partial(chunked_vmap, chunk_size=chunk_size)
     return keys, partial(chunks_on_each_device, chunk_size=chunk_size, sharding=sharding)
+
+
+def keys_of(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """The keys of the samples of these numbers, [n]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
 def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:

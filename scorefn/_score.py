@@ -60,15 +60,20 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     baseline = _leading(jnp.asarray(baseline, dtype), cost, "baseline")
 
     weight = cost.astype(dtype) - jax.lax.stop_gradient(baseline)
-    # An impossible draw (log_prob = -inf) has no score. The guard stands before the subtraction:
-    # a `where` around inf - inf would still differentiate it, to nan.
-    log_prob = jnp.where(jnp.isinf(log_prob), 0, log_prob)
+    # The guard stands before the subtraction: a `where` around inf - inf would still differentiate
+    # it, to nan.
+    log_prob = without_impossible(log_prob)
     zero = log_prob - jax.lax.stop_gradient(log_prob)
     # expm1(0) * inf is nan, which would spoil the value; sqrt(0) is 0 with an infinite derivative.
     usable = jnp.isfinite(weight)
     score = jnp.expm1(zero) * jnp.where(usable, weight, 0)
     alarm = jnp.sqrt(jnp.where(usable, 1, zero))
     return cost + jnp.where(usable, score, alarm).astype(cost.dtype)
+
+
+def without_impossible(log_prob: jax.Array) -> jax.Array:
+    """The log-probabilities; those of impossible draws, -inf, become 0 and have no score."""
+    return jnp.where(jnp.isinf(log_prob), 0, log_prob)
 
 
 def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = None) -> jax.Array:

@@ -71,18 +71,38 @@ class Estimator(ABC):
             stacked likewise.
         """
 
-        def cost_and_aux(x: Any) -> tuple[PyTree, PyTree]:
-            cost, aux = f(x) if has_aux else (f(x), None)
-            return jax.tree.map(self._checked, cost), aux
-
-        terms, aux = self.terms(cost_and_aux, as_distribution(distribution), keys, vmap)
+        cost = self._cost(f, has_aux=has_aux)
+        terms, aux = self.terms(cost, as_distribution(distribution), keys, vmap)
         return (terms, aux) if has_aux else terms
+
+    @property
+    def streams(self) -> bool:
+        """Whether one sample at a time will do, as `one_sample` gives it."""
+        return not self.coupled
+
+    def one_sample(
+        self, f: Callable[[Any], PyTree], distribution: Distribution, key: jax.Array
+    ) -> tuple[PyTree, ...]:
+        """The term of one sample; or its cost and its log-density.
+
+        The latter where ``attach_score`` is to make the term, the mean cost of the others being
+        its baseline.
+        """
+        terms = self(f, distribution, key[None], vmap=_of_one)
+        return (jax.tree.map(lambda term: term.reshape(term.shape[1:]), terms),)
 
     @abstractmethod
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         """The terms and the aux, [n, ...] for each leaf; f returns ``(cost, aux)``."""
+
+    def _cost(self, f: Callable[[Any], PyTree], *, has_aux: bool = False) -> Cost:
+        def cost_and_aux(x: Any) -> tuple[PyTree, PyTree]:
+            cost, aux = f(x) if has_aux else (f(x), None)
+            return jax.tree.map(self._checked, cost), aux
+
+        return cost_and_aux
 
     def _checked(self, cost: Any) -> jax.Array:
         name = type(self).__name__
@@ -102,6 +122,18 @@ class Estimator(ABC):
                 f"the gradient would silently be 0. Use ScoreFunction, or return a float."
             )
         return cost.astype(jnp.result_type(float))
+
+
+def _of_one(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``vmap(fn)`` that has no axis where there is one sample only."""
+
+    def mapped(xs: Any) -> Any:
+        if any(leaf.shape[0] != 1 for leaf in jax.tree.leaves(xs)):
+            return jax.vmap(fn)(xs)  # over a support
+        x = jax.tree.map(lambda x: x.reshape(x.shape[1:]), xs)
+        return jax.tree.map(lambda y: jnp.asarray(y)[None], fn(x))
+
+    return mapped
 
 
 def check_estimator(estimator: Any) -> None:

@@ -56,6 +56,11 @@ class PointSet(SamplingScheme):
                 f"with a MovingAverage or a ConstantBaseline."
             )
 
+    @property
+    def streams(self) -> bool:
+        """No: the points are made for all samples."""
+        return False
+
     @abstractmethod
     def points(self, key: jax.Array, n: int, size: int) -> Point:
         """From the key that all samples share to ``point(i, noise)`` of sample i, [size] in (0, 1).

@@ -1,5 +1,6 @@
 """The log-derivative trick: the derivative of the probability, weighed by the cost."""
 
+from collections.abc import Callable
 from dataclasses import field
 from functools import partial
 from typing import Any, ClassVar
@@ -76,6 +77,23 @@ class ScoreFunction(Estimator):
     def coupled(self) -> bool:  # type: ignore[override]
         """As the baseline."""
         return self.baseline.coupled
+
+    @property
+    def streams(self) -> bool:
+        return super().streams or self._leaves_one_out
+
+    def one_sample(
+        self, f: Callable[[Any], PyTree], distribution: Distribution, key: jax.Array
+    ) -> tuple[PyTree, ...]:
+        if not self._leaves_one_out:
+            return super().one_sample(f, distribution, key)
+        x, log_prob = self.guarded_draw(distribution, key)
+        return self._cost(f)(x)[0], log_prob
+
+    @property
+    def _leaves_one_out(self) -> bool:
+        # A class that inherits from it may be anything.
+        return type(self.baseline) is LeaveOneOut and self.factor_ndim == 0
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap

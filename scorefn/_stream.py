@@ -1,0 +1,199 @@
+"""The mean of many samples and its derivatives in one pass, in memory that does not grow."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
+
+from ._arguments import example, wide
+from ._distribution import as_local, stop
+from ._own_derivative import Arrays, Moving, own_derivative
+from ._samples import ChunkSize, chunked_vmap, keys_of
+from ._score import attach_score, leave_one_out, without_impossible
+
+# From one key to a term; or, where the mean cost of the other samples is to be its baseline, to a
+# cost and its log-density.
+OneSample = Callable[[jax.Array], tuple[jax.Array, ...]]
+
+
+def streamed_mean(
+    one: OneSample, key: jax.Array, num_samples: int, chunk_size: ChunkSize
+) -> jax.Array | None:
+    """The mean over samples whose keys are ``fold_in(key, i)``; a gradient takes one pass.
+
+    The gradient is gathered along with the mean, chunk by chunk, and nothing is kept of a sample.
+    With leave-one-out it is a covariance, of the costs and the scores s:
+
+    .. code-block:: text
+
+        mean grad f + sum (f_i - mean f) s_i / (n - 1)
+          = mean grad f + [sum (f_i - p) s_i - (mean f - p) sum s_i] / (n - 1)
+
+    for any p. Here it is the mean cost of the first chunk, so that a large offset of the costs
+    takes no digits. Derivatives of higher order are those of the terms, which are computed again
+    chunk by chunk.
+
+    Returns:
+        The mean; or None if there is one chunk only, or if a cost is not a scalar.
+    """
+    if chunk_size in (None, num_samples) or chunk_size == "auto" and num_samples <= _LEAST:
+        return None
+    jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(example(key[None]))
+    if chunk_size == "auto":
+        chunk_size = _fitting(num_samples, _bytes(jaxpr.jaxpr))
+    if chunk_size == num_samples or jax.tree.map(jnp.shape, shape) != ((),) * len(shape):
+        return None
+
+    # All that a sample closes over is an argument: other transformations must find it.
+    def hoisted(key: jax.Array, *closed_over: jax.Array) -> list[jax.Array]:
+        return jax.core.eval_jaxpr(jaxpr.jaxpr, closed_over, key)
+
+    stream = _Stream(hoisted, num_samples, chunk_size)
+    return own_derivative(stream.value, stream.derivative)(key, *jaxpr.consts)[0]
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Functions of arrays: the key of all samples, and what one of them closes over."""
+
+    one: Callable[..., list[jax.Array]]
+    num_samples: int
+    chunk_size: int
+
+    def value(self, *arrays: jax.Array) -> list[jax.Array]:
+        """The mean."""
+        return self.one_pass((False,) * len(arrays), *arrays)
+
+    def derivative(self, moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
+        """The mean and its tangent."""
+        gradient = own_derivative(
+            partial(self.one_pass, moving), partial(self.second_derivative, moving)
+        )
+        try:
+            mean, *gradients = gradient(*arrays)
+        except (ValueError, NotImplementedError):
+            # Some f have a derivative in forward mode only, as one with a loop of unknown length.
+            return jax.jvp(
+                lambda some: [self.terms_mean(*_merged(moving, arrays, some))],
+                (_picked(moving, arrays),),
+                (list(tangents),),
+            )
+        along = [jnp.sum(g * t).real for g, t in zip(gradients, tangents, strict=True)]
+        return [mean], [sum(along, start=jnp.zeros_like(mean)).astype(mean.dtype)]
+
+    def second_derivative(
+        self, first: Moving, moving: Moving, arrays: Arrays, tangents: Arrays
+    ) -> Any:
+        """The mean and the gradient along the first moving arrays, and tangents of these."""
+
+        def mean_and_gradient(some: list[jax.Array]) -> list[jax.Array]:
+            at = _merged(moving, arrays, some)
+            mean, gradient = jax.value_and_grad(
+                lambda some: self.terms_mean(*_merged(first, at, some))
+            )(_picked(first, at))
+            return [mean, *gradient]
+
+        return jax.jvp(mean_and_gradient, (_picked(moving, arrays),), (list(tangents),))
+
+    def terms_mean(self, key: jax.Array, *closed_over: jax.Array) -> jax.Array:
+        """The mean of the terms, all of which are there at once: right at every order."""
+        one = lambda key: self.one(key, *closed_over)  # noqa: E731
+        keys = keys_of(key, jnp.arange(self.num_samples, dtype=jnp.uint32))
+        values, *log_probs = chunked_vmap(one, chunk_size=self.chunk_size)(keys)
+        if log_probs:
+            values = attach_score(values, log_probs[0], leave_one_out(stop(values)))
+        return jnp.mean(values)
+
+    def one_pass(self, moving: Moving, *arrays: jax.Array) -> list[jax.Array]:
+        """The mean, and its gradient along each moving array."""
+        n = self.num_samples
+
+        def samples(some: list[jax.Array], indices: jax.Array) -> list[jax.Array]:
+            key, *closed_over = _merged(moving, arrays, some)
+            one = lambda key: self.one(key, *closed_over)  # noqa: E731
+            values, *log_probs = jax.vmap(one)(keys_of(key, indices))
+            return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
+
+        # Inside shard_map the gradient by an array that all devices share is summed over them.
+        like = samples(_picked(moving, arrays), jnp.zeros(1, jnp.uint32))
+        coupled, dtype = len(like) == 2, like[0].dtype
+        local = as_local(_picked(moving, arrays), like)
+        zero = as_local(jnp.zeros((), wide(dtype)), like)
+
+        def add(state: Any, start: jax.Array, size: int) -> Any:
+            pilot, total, gradients, scores = state
+            indices = start + jnp.arange(size, dtype=jnp.uint32)
+            (values, *rest), pull = jax.vjp(lambda some: samples(some, indices), local)
+            costs = values.astype(zero.dtype)
+            centre = jnp.mean(costs)
+            pilot = jnp.where((start == 0) & jnp.isfinite(centre), centre, pilot)
+            excess = costs - pilot
+            total = total + jnp.sum(excess)
+            ones = jnp.ones_like(values)
+            if not coupled:
+                return pilot, total, _added(gradients, pull([ones])[0]), scores
+            weight = (excess * (n / (n - 1))).astype(rest[0].dtype)
+            gradients = _added(gradients, pull([ones, weight])[0])
+            scores = _added(scores, pull([jnp.zeros_like(values), jnp.ones_like(weight)])[0])
+            return pilot, total, gradients, scores
+
+        zeros = [zero + jnp.zeros(jnp.shape(x), wide(x.dtype)) for x in local]
+        whole = n // self.chunk_size * self.chunk_size
+        state, _ = jax.lax.scan(
+            lambda state, start: (add(state, start, self.chunk_size), None),
+            (zero, zero, zeros, zeros if coupled else []),
+            jnp.arange(0, whole, self.chunk_size, dtype=jnp.uint32),
+        )
+        if whole < n:
+            state = add(state, jnp.uint32(whole), n - whole)
+        pilot, total, gradients, scores = state
+        if coupled:
+            # The baseline of all is the mean cost, and not the pilot.
+            shift = total / (n - 1)
+            gradients = [g - shift * s for g, s in zip(gradients, scores, strict=True)]
+        means = [(g / n).astype(x.dtype) for g, x in zip(gradients, local, strict=True)]
+        return [(pilot + total / n).astype(dtype), *means]
+
+
+def _picked(moving: Moving, arrays: Arrays) -> list[jax.Array]:
+    return [array for array, moves in zip(arrays, moving, strict=True) if moves]
+
+
+def _merged(moving: Moving, arrays: Arrays, some: Sequence[jax.Array]) -> list[jax.Array]:
+    rest = iter(some)
+    return [next(rest) if moves else x for x, moves in zip(arrays, moving, strict=True)]
+
+
+def _added(xs: list[jax.Array], ys: list[jax.Array]) -> list[jax.Array]:
+    return [x + y.astype(x.dtype) for x, y in zip(xs, ys, strict=True)]
+
+
+# Chunks of fewer samples spend their time on dispatch.
+_LEAST = 256
+# Of all that a chunk computes, about a quarter is in use at one time: on a CPU as much as its
+# caches hold; an accelerator wants to be filled.
+_CPU_BYTES, _ACCELERATOR_BYTES = 2**24, 2**30
+
+
+def _fitting(num_samples: int, sample_bytes: int) -> int:
+    """The largest chunk that fits into memory of which caches are made; all samples, if they do."""
+    budget = _CPU_BYTES if jax.default_backend() == "cpu" else _ACCELERATOR_BYTES
+    most = max(_LEAST, budget // max(sample_bytes, 1))
+    if most >= num_samples:
+        return num_samples
+    # No rest, if there is a divisor that is not much smaller.
+    return next((c for c in range(most, most // 2, -1) if num_samples % c == 0), most)
+
+
+def _bytes(jaxpr: Any) -> int:
+    """Of all that is computed, fused or not: an upper bound."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = list(jaxprs_in_params(equation.params))
+        total += sum(map(_bytes, inner)) if inner else 0
+        total += sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars if not inner)
+    return total
