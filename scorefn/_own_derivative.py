@@ -28,7 +28,8 @@ def own_derivative(fn: Fn, derivative: Derivative) -> Fn:
     """
 
     def bound(*arrays: jax.Array) -> list[jax.Array]:
-        outputs = jax.make_jaxpr(fn)(*arrays).out_avals
+        # As what it closes over, arrays keep the axes of devices over which they vary.
+        outputs = jax.make_jaxpr(lambda: fn(*arrays))().out_avals
         return _primitive.bind(*arrays, fn=fn, derivative=derivative, outputs=tuple(outputs))
 
     return bound
@@ -50,6 +51,10 @@ def _differentiate(primals: Any, tangents: Any, *, derivative: Derivative, **_: 
 
 
 def _batch(axis: Any, arrays: Any, dims: Any, *, fn: Fn, derivative: Derivative, **_: Any) -> Any:
+    if all(dim is None for dim in dims) and not isinstance(axis.name, str):
+        outputs = own_derivative(fn, derivative)(*arrays)
+        return outputs, [None] * len(outputs)
+
     def vmap(fn: Callable[..., Any], in_axes: Any) -> Callable[..., Any]:
         return jax.vmap(fn, in_axes, axis_name=axis.name, axis_size=axis.size)
 

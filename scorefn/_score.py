@@ -116,7 +116,7 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
     x = x if weight is None else gathered(x, axis)
     # (sum - x) / (n - 1) cancels when x carries a large offset; this form does not.
     mean = jnp.mean(x, axis, keepdims=True)
-    plain = mean - (x - mean) / (n - 1)
+    plain = mean - (x - mean) * (1 / (n - 1))  # n - 1 may be beyond the range of 16 bits
     if weight is None:
         return plain
     weight = jnp.broadcast_to(_leading(jnp.asarray(weight, x.dtype), x, "weight"), x.shape)

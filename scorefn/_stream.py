@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
-from ._arguments import example, wide
+from ._arguments import wide
 from ._distribution import as_local, stop
 from ._own_derivative import Arrays, Moving, own_derivative
 from ._samples import ChunkSize, chunked_vmap, keys_of
@@ -42,9 +42,9 @@ def streamed_mean(
     """
     if chunk_size in (None, num_samples) or chunk_size == "auto" and num_samples <= _LEAST:
         return None
-    jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(example(key[None]))
+    jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(key)
     if chunk_size == "auto":
-        chunk_size = _fitting(num_samples, _bytes(jaxpr.jaxpr))
+        chunk_size = _fitting(num_samples, jaxpr)
     if chunk_size == num_samples or jax.tree.map(jnp.shape, shape) != ((),) * len(shape):
         return None
 
@@ -112,22 +112,33 @@ class _Stream:
         """The mean, and its gradient along each moving array."""
         n = self.num_samples
 
-        def samples(some: list[jax.Array], indices: jax.Array) -> list[jax.Array]:
-            key, *closed_over = _merged(moving, arrays, some)
-            one = lambda key: self.one(key, *closed_over)  # noqa: E731
-            values, *log_probs = jax.vmap(one)(keys_of(key, indices))
+        def samples(some: list[jax.Array], indices: jax.Array, axes: list[Any]) -> list[jax.Array]:
+            def one(key: jax.Array, some: list[jax.Array]) -> list[jax.Array]:
+                _, *closed_over = _merged(moving, arrays, some)
+                return self.one(key, *closed_over)
+
+            keys = keys_of(arrays[0], indices)
+            values, *log_probs = jax.vmap(one, (0, axes))(keys, some)
             return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
 
         # Inside shard_map the gradient by an array that all devices share is summed over them.
-        like = samples(_picked(moving, arrays), jnp.zeros(1, jnp.uint32))
+        some = _picked(moving, arrays)
+        like = samples(some, jnp.zeros(1, jnp.uint32), [None] * len(some))
         coupled, dtype = len(like) == 2, like[0].dtype
-        local = as_local(_picked(moving, arrays), like)
+        local = as_local(some, like)
         zero = as_local(jnp.zeros((), wide(dtype)), like)
 
-        def add(state: Any, start: jax.Array, size: int) -> Any:
-            pilot, total, gradients, scores = state
+        def add(state: Any, size: int) -> Any:
+            start, pilot, total, gradients, scores = state
             indices = start + jnp.arange(size, dtype=jnp.uint32)
-            (values, *rest), pull = jax.vjp(lambda some: samples(some, indices), local)
+            # Numbers of 16 bits are not added up as such: each sample has a copy and a derivative
+            # of its own, unless these would be many, as of the weights of a network.
+            axes = [0 if _is_narrow(x) and x.size * size <= _COPIES else None for x in local]
+            each = [
+                x if axis is None else jnp.broadcast_to(x, (size, *x.shape))
+                for x, axis in zip(local, axes, strict=True)
+            ]
+            (values, *rest), pull = jax.vjp(lambda some: samples(some, indices, axes), each)
             costs = values.astype(zero.dtype)
             centre = jnp.mean(costs)
             pilot = jnp.where((start == 0) & jnp.isfinite(centre), centre, pilot)
@@ -135,22 +146,21 @@ class _Stream:
             total = total + jnp.sum(excess)
             ones = jnp.ones_like(values)
             if not coupled:
-                return pilot, total, _added(gradients, pull([ones])[0]), scores
+                return start + size, pilot, total, _added(gradients, pull([ones])[0]), scores
             weight = (excess * (n / (n - 1))).astype(rest[0].dtype)
             gradients = _added(gradients, pull([ones, weight])[0])
             scores = _added(scores, pull([jnp.zeros_like(values), jnp.ones_like(weight)])[0])
-            return pilot, total, gradients, scores
+            return start + size, pilot, total, gradients, scores
 
-        zeros = [zero + jnp.zeros(jnp.shape(x), wide(x.dtype)) for x in local]
-        whole = n // self.chunk_size * self.chunk_size
+        zeros = as_local([jnp.zeros(x.shape, _summed(x.dtype)) for x in local], like)
+        chunks, rest = divmod(n, self.chunk_size)
+        state = (jnp.uint32(0), zero, zero, zeros, zeros if coupled else [])
         state, _ = jax.lax.scan(
-            lambda state, start: (add(state, start, self.chunk_size), None),
-            (zero, zero, zeros, zeros if coupled else []),
-            jnp.arange(0, whole, self.chunk_size, dtype=jnp.uint32),
+            lambda state, _: (add(state, self.chunk_size), None), state, length=chunks
         )
-        if whole < n:
-            state = add(state, jnp.uint32(whole), n - whole)
-        pilot, total, gradients, scores = state
+        if rest:
+            state = add(state, rest)
+        _, pilot, total, gradients, scores = state
         if coupled:
             # The baseline of all is the mean cost, and not the pilot.
             shift = total / (n - 1)
@@ -168,21 +178,36 @@ def _merged(moving: Moving, arrays: Arrays, some: Sequence[jax.Array]) -> list[j
     return [next(rest) if moves else x for x, moves in zip(arrays, moving, strict=True)]
 
 
+def _summed(dtype: Any) -> Any:
+    """What numbers of the dtype are added up in."""
+    return wide(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
 def _added(xs: list[jax.Array], ys: list[jax.Array]) -> list[jax.Array]:
-    return [x + y.astype(x.dtype) for x, y in zip(xs, ys, strict=True)]
+    """The sums with the derivatives of one chunk, or of each of its samples."""
+    wider = [y.astype(x.dtype) for x, y in zip(xs, ys, strict=True)]
+    return [x + (y if x.ndim == y.ndim else jnp.sum(y, 0)) for x, y in zip(xs, wider, strict=True)]
 
 
+def _is_narrow(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+
+
+# Of numbers of 16 bits: samples in a chunk, and copies of an array for its samples.
+_NARROW, _COPIES = 1024, 2**20
 # Chunks of fewer samples spend their time on dispatch.
 _LEAST = 256
-# Of all that a chunk computes, about a quarter is in use at one time: on a CPU as much as its
-# caches hold; an accelerator wants to be filled.
-_CPU_BYTES, _ACCELERATOR_BYTES = 2**24, 2**30
+# Of all that a chunk computes, about a third is in use at one time: on a CPU as much as caches
+# hold; an accelerator wants to be filled.
+_CPU_BYTES, _ACCELERATOR_BYTES = 12 * 2**20, 2**30
 
 
-def _fitting(num_samples: int, sample_bytes: int) -> int:
-    """The largest chunk that fits into memory of which caches are made; all samples, if they do."""
+def _fitting(num_samples: int, jaxpr: Any) -> int:
+    """The largest chunk that fits; all samples, if they do."""
     budget = _CPU_BYTES if jax.default_backend() == "cpu" else _ACCELERATOR_BYTES
-    most = max(_LEAST, budget // max(sample_bytes, 1))
+    most = max(_LEAST, budget // max(_bytes(jaxpr.jaxpr), 1))
+    if any(map(_is_narrow, [*jaxpr.consts, *jaxpr.out_avals])):
+        most = min(most, _NARROW)
     if most >= num_samples:
         return num_samples
     # No rest, if there is a divisor that is not much smaller.

@@ -335,6 +335,9 @@ COUPLED = {
     "ARMS": sf.ARMS,
     "DoubleCV": sf.DoubleCV,
     "UnorderedSet": sf.UnorderedSet,
+    "SumAndSample": lambda: sf.SumAndSample(1),
+    "StochasticSumAndSample": lambda: sf.StochasticSumAndSample(1),
+    "ImportanceWeighted": lambda: sf.ImportanceWeighted(sf.Bernoulli(jnp.zeros(()))),
     "FittedControlVariate": lambda: sf.FittedControlVariate(
         sf.Pathwise(), jnp.square, lambda normal: normal.mean()
     ),

@@ -70,7 +70,6 @@ class Estimator(ABC):
             The terms, [n, ...] for each leaf that f returns; with `has_aux`, a pair of that and aux
             stacked likewise.
         """
-
         cost = self._cost(f, has_aux=has_aux)
         terms, aux = self.terms(cost, as_distribution(distribution), keys, vmap)
         return (terms, aux) if has_aux else terms

@@ -68,6 +68,11 @@ class ImportanceWeighted(Estimator):
                 f"write {self.baseline.__name__}(...)."
             )
 
+    @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        """As the baseline."""
+        return self.baseline.coupled
+
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:

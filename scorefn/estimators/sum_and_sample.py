@@ -26,8 +26,8 @@ class SumAndSample(Estimator):
         b           the same term with, for f(x), the mean f of the other samples' x; of A, if alone
 
     Unbiased at every order; for one categorical factor and any f. For a call, `size` evaluations of
-    f, and one for each term. Good where few categories hold most of the probability; their variance
-    is gone. Aux is that of the draws x.
+    f, and one for each term; the terms of a call are coupled. Good where few categories hold most
+    of the probability; their variance is gone. Aux is that of the draws x.
 
     Attributes:
         size: how many categories are summed, fewer than there are.
@@ -51,6 +51,7 @@ class SumAndSample(Estimator):
     size: int
 
     evaluations: ClassVar[str] = "1, and `size` once for all terms"
+    coupled: ClassVar[bool] = True
     when: ClassVar[str] = "nearly all probability on few categories"
     needs: ClassVar[str] = "one categorical factor; any f"
 
@@ -95,9 +96,9 @@ class StochasticSumAndSample(Estimator):
         derivative  as `SumAndSample`
 
     Unbiased at every order; for one categorical factor and any f. ``size + 1`` evaluations of f for
-    each term, whose sets are independent. `UnorderedSet` of ``size + 1`` samples has as its value
-    the mean of this one over the orders in which its set may have been drawn. Aux is that of the
-    draws x.
+    each term; their sets are independent, and their baselines made from one another. `UnorderedSet`
+    of ``size + 1`` samples has as its value the mean of this one over the orders in which its set
+    may have been drawn. Aux is that of the draws x.
 
     Attributes:
         size: how many categories are summed, fewer than there are.
@@ -122,7 +123,8 @@ class StochasticSumAndSample(Estimator):
     size: int
 
     evaluations: ClassVar[str] = "`size` + 1"
-    when: ClassVar[str] = "as UnorderedSet, where terms must not be coupled"
+    coupled: ClassVar[bool] = True
+    when: ClassVar[str] = "as UnorderedSet, with a set for each term"
     needs: ClassVar[str] = "one categorical factor; any f"
 
     def __post_init__(self) -> None:
