@@ -209,6 +209,12 @@ ENTRIES = [
     Entry("RankedES", lambda _: sf.RankedEvolutionStrategies(0.1), ("point",), **APART, **PAIRS),
 ]
 
+# To a transformation these are others over again: one version of Python is enough.
+KIN = ("constant", "moving_average", "shrunk", "learned", "enumerate_read", "ARM", "ARMS", "GO")
+KIN += ("CoupledCategorical", "StochasticSum", "RELAX", "RODEO", "ControlVariate", "MuProp")
+KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalised", "STGS", "ReinMax")
+KIN += ("GumbelSoftmax", "ES", "RankedES")
+
 EXACT = [entry for entry in ENTRIES if entry.noise is not None]
 
 
@@ -230,7 +236,12 @@ def grid(entries: list[Entry]) -> list[Any]:
 def each(kinds: Sequence[str] = tuple(PROBLEMS), num_samples: int = 3) -> list[Any]:
     """Every estimator that takes so many samples, on the first of the problems it applies to."""
     return [
-        pytest.param(entry, next(k for k in entry.kinds if k in kinds), id=entry.name)
+        pytest.param(
+            entry,
+            next(k for k in entry.kinds if k in kinds),
+            id=entry.name,
+            marks=[pytest.mark.slow] if entry.name in KIN else [],
+        )
         for entry in ENTRIES
         if entry.at_most >= num_samples and set(entry.kinds) & set(kinds)
     ]
