@@ -58,6 +58,11 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     dtype = wide(cost.dtype)
     log_prob = _leading(jnp.asarray(log_prob, dtype), cost, "log_prob")
     baseline = _leading(jnp.asarray(baseline, dtype), cost, "baseline")
+    shape = cost.shape
+    if cost.size == 1:
+        # Axes around one number halve what XLA simplifies: 20 choices in a row, one sample each,
+        # then take twice as long to compile.
+        cost, log_prob, baseline = (jnp.reshape(x, ()) for x in (cost, log_prob, baseline))
 
     weight = cost.astype(dtype) - jax.lax.stop_gradient(baseline)
     # The guard stands before the subtraction: a `where` around inf - inf would still differentiate
@@ -68,7 +73,7 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     usable = jnp.isfinite(weight)
     score = jnp.expm1(zero) * jnp.where(usable, weight, 0)
     alarm = jnp.sqrt(jnp.where(usable, 1, zero))
-    return cost + jnp.where(usable, score, alarm).astype(cost.dtype)
+    return jnp.reshape(cost + jnp.where(usable, score, alarm).astype(cost.dtype), shape)
 
 
 def without_impossible(log_prob: jax.Array) -> jax.Array:

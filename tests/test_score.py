@@ -51,6 +51,14 @@ def test_the_value_is_the_cost_bit_for_bit(
     assert same_bits(value, jnp.float32(cost))
 
 
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_one_number_is_computed_as_a_scalar_whatever_its_axes(shape: tuple[int, ...]) -> None:
+    jaxpr = jax.make_jaxpr(sf.attach_score)(jnp.ones(shape), jnp.zeros(shape[:1])).jaxpr
+    computed = [eqn for eqn in jaxpr.eqns if eqn.primitive.name != "reshape"]
+    assert {v.aval.shape for eqn in computed for v in eqn.outvars} == {()}
+    assert jaxpr.outvars[0].aval.shape == shape
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_random_values_are_kept_bit_for_bit(dtype: str) -> None:
     rng = np.random.default_rng(0)

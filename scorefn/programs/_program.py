@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -159,8 +159,7 @@ def _estimated(
     # waits here already: a program of N choices takes N steps to trace, not N^2 or 2^N.
     @jax.jit
     def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], tuple[list[PyTree], PyTree]]:
-        # XLA would else compute what is cheap again in all later steps, and compile for longer.
-        x = jax.lax.optimization_barrier(x)
+        x = _kept(x)
         here = past.after(x, choice.depends_on)
         costs, aux = _rest(here, live.pop() if live else here.again(), x, key)
         credited[:] = [m for m in costs if m & bit]
@@ -177,9 +176,10 @@ def _estimated(
 
     keys = dealt(draw_key, choice.num_samples)
     estimator = with_baseline_of_total(choice.estimator)
-    terms, (uncredited, aux) = estimator(
-        f, choice.distribution, keys, has_aux=True, vmap=branches.vmap
+    distribution = replace(
+        choice.distribution, sample=lambda *args: _kept(choice.distribution.sample(*args))
     )
+    terms, (uncredited, aux) = estimator(f, distribution, keys, has_aux=True, vmap=branches.vmap)
     mean = jax.tree.map(_mean, terms)
     costs: Costs = {}
     for m, cost in zip(credited, mean.costs if isinstance(mean, Parts) else [mean], strict=False):
@@ -218,6 +218,12 @@ def _checked(cost: PyTree) -> PyTree:
                 f"{type(leaf).__name__}: {leaf!r}."
             )
     return jax.tree.map(jnp.asarray, cost)
+
+
+def _kept(draw: Any) -> Any:
+    """The draw, which XLA would else compute again wherever it is used, and compile for longer."""
+    # Leaf by leaf, since nobody can tell any more what goes which way through one barrier.
+    return jax.tree.map(jax.lax.optimization_barrier, draw)
 
 
 def _pair(returned: Any) -> tuple[PyTree, PyTree]:
