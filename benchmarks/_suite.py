@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from matplotlib.figure import Figure
+from rich.table import Table
 
 Row = dict[str, Any]
 Sizes = Mapping[str, Any]
@@ -24,11 +25,12 @@ class Suite:
         full: sizes of the default run.
         quick: sizes of a run of seconds.
         steps: ``steps(sizes, seed)``, the steps by name, in order. A step returns a dict of any of
-            ``rows`` (a list, each naming in ``timing`` the measurement of time it belongs to),
-            ``times`` (microseconds, by name) and ``curves`` (lists of numbers, by name).
+            ``rows`` (a list; those with a variance name in ``timing`` the measurement of time it
+            belongs to), ``times`` (microseconds, by name) and ``curves`` (whatever, by name).
         figures: ``figures(results)``, drawn from what the json holds, by file name.
         shown: whether a row is among those printed.
         default: whether it is part of the default run, which takes less than 3 minutes.
+        table: ``table(results)``, what is printed; None is a table of variances.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Suite:
     figures: Callable[[Results], Mapping[str, Figure]]
     shown: Callable[[Row], bool]
     default: bool = True
+    table: Callable[[Results], Table] | None = None
 
 
 def step_key(seed: int, name: str) -> jax.Array:
@@ -58,6 +61,8 @@ def assemble(payloads: Mapping[str, Mapping[str, Any]]) -> tuple[list[Row], dict
 
 
 def _timed(row: Row, times: Mapping[str, float]) -> Row:
+    if "timing" not in row:
+        return row
     time_us = times[row["timing"]]
     kept = {name: value for name, value in row.items() if name != "timing"}
     return kept | {"time_us": time_us, "variance_x_time": row["variance"] * time_us}

@@ -53,9 +53,14 @@ def encode(params: Params, image: ArrayLike) -> jax.Array:
     return _network(params["encoder"], image)
 
 
+def decode(decoder: list[dict[str, jax.Array]], code: ArrayLike) -> jax.Array:
+    """The logits of the pixels, [..., 64], given a code in [..., bits]."""
+    return _network(decoder, code)
+
+
 def cost(decoder: list[dict[str, jax.Array]], image: ArrayLike, code: ArrayLike) -> jax.Array:
     """The negative log-likelihood of an image under a code, in nats: the f of the expectation."""
-    logits = _network(decoder, code)
+    logits = decode(decoder, code)
     return jnp.sum(jax.nn.softplus(logits) - image * logits, axis=-1)
 
 

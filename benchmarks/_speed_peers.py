@@ -1,0 +1,123 @@
+"""The same gradients by other packages, where they are installed."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import scorefn as sf
+
+from . import _speed_vae as vae
+from . import _vae_model as model
+from ._speed_cases import Params, library, normal
+from ._speed_many import quadratic
+from ._speed_timing import Program
+
+PLAIN = sf.ScoreFunction(sf.ConstantBaseline(0.0))
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The library's gradient and another package's, of the same estimator.
+
+    Attributes:
+        ours: by this library.
+        theirs: by the other one.
+        arguments: of both.
+        samples: the number of terms.
+    """
+
+    ours: Program
+    theirs: Program
+    arguments: tuple[Any, ...]
+    samples: int
+
+
+def module(name: str) -> Any | None:
+    """The module of another package, or None where it is not there, or has it no longer."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def numpyro_vae(images: int, bits: int) -> Peer:
+    """The step of an autoencoder with bits, one sample for each image: TraceGraph_ELBO."""
+    numpyro: Any = importlib.import_module("numpyro")
+    distributions: Any = importlib.import_module("numpyro.distributions")
+    infer: Any = importlib.import_module("numpyro.infer")
+    data = vae.images(images)
+
+    def coins(logits: jax.Array) -> Any:
+        return distributions.Bernoulli(logits=logits).to_event(1)
+
+    def joint(params: Params) -> None:
+        with numpyro.plate("images", images):
+            code = numpyro.sample("code", coins(jnp.zeros((images, bits))))
+            logits = model.decode(params["decoder"], code)
+            numpyro.sample("image", coins(logits), obs=data)
+
+    def guide(params: Params) -> None:
+        with numpyro.plate("images", images):
+            numpyro.sample("code", coins(model.encode(params, data)))
+
+    def theirs(params: Params, key: jax.Array) -> jax.Array:
+        return infer.TraceGraph_ELBO().loss(key, {}, joint, guide, params) / images
+
+    def ours(params: Params, key: jax.Array) -> jax.Array:
+        def one(image: jax.Array, key: jax.Array) -> jax.Array:
+            posterior, prior = (
+                sf.Bernoulli(model.encode(params, image)),
+                sf.Bernoulli(jnp.zeros(bits)),
+            )
+
+            def f(code: jax.Array) -> jax.Array:
+                against = posterior.log_prob(code) - prior.log_prob(code)
+                return model.cost(params["decoder"], image, code) + against
+
+            return sf.expectation(f, posterior, key, PLAIN)
+
+        return jnp.mean(jax.vmap(one)(data, jax.random.split(key, images)))
+
+    return Peer(jax.grad(ours), jax.grad(theirs), (vae.start(bits), jax.random.key(0)), 1)
+
+
+def tfp(size: int, samples: int, *, by_path: bool) -> Peer:
+    """A Gaussian and a quadratic: monte_carlo.expectation, all draws from one key."""
+    substrate: Any = importlib.import_module("tensorflow_probability.substrates.jax")
+    problem = normal(quadratic, size)
+
+    def theirs(params: Params, key: jax.Array) -> jax.Array:
+        normals = substrate.distributions.Normal(params["mean"], jnp.exp(params["log_scale"]))
+        gaussian = substrate.distributions.Independent(normals, 1)
+        draws = gaussian.sample(samples, seed=key)
+        draws = draws if by_path else jax.lax.stop_gradient(draws)
+        return substrate.monte_carlo.expectation(
+            f=jax.vmap(quadratic),
+            samples=draws,
+            log_prob=gaussian.log_prob,
+            use_reparameterization=by_path,
+        )
+
+    estimator = sf.Pathwise() if by_path else PLAIN
+    ours = library(problem, estimator, samples, "auto")
+    return Peer(ours, jax.grad(theirs), (problem.params, jax.random.key(0)), samples)
+
+
+def optax_jacobians(size: int, samples: int, *, by_path: bool) -> Peer:
+    """A Gaussian and a quadratic: optax.monte_carlo, which optax 0.2.6 was the last to have."""
+    carlo: Any = importlib.import_module("optax.monte_carlo")
+    problem = normal(quadratic, size)
+    estimate = carlo.pathwise_jacobians if by_path else carlo.score_function_jacobians
+    builder: Any = importlib.import_module("optax").multi_normal
+
+    def theirs(params: Params, key: jax.Array) -> list[jax.Array]:
+        both = [params["mean"], params["log_scale"]]
+        found = estimate(quadratic, both, builder, key, samples)
+        return [jnp.mean(jacobian, axis=0) for jacobian in found]
+
+    estimator = sf.Pathwise() if by_path else PLAIN
+    ours = library(problem, estimator, samples, "auto")
+    return Peer(ours, theirs, (problem.params, jax.random.key(0)), samples)

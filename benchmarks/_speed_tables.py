@@ -1,0 +1,114 @@
+"""The tables of the suite speed: on the terminal, and in docs/speed.md."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from ._markdown import markdown, short
+from ._suite import Results, Row
+
+
+def terminal(results: Results) -> Table:
+    """All ratios, and what was skipped."""
+    table = Table(
+        title=f"speed, on {results['device']}: CPU time of the library by that of the other",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    # Narrow enough for 80 columns.
+    table.add_column("case", max_width=31)
+    table.add_column("samples", justify="right", no_wrap=True)
+    table.add_column("against", max_width=23)
+    for name in ("ratio", "quartiles"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in results["rows"]:
+        if row["part"] != "alike":
+            head = [row["case"], str(row["samples"] or ""), row["note"] or row["against"]]
+            spread = "" if row["ratio"] is None else f"{_short(row['q25'])}-{_short(row['q75'])}"
+            table.add_row(*head, _short(row["ratio"]), spread)
+    return table
+
+
+def hand(results: Results) -> str:
+    """Against hand-written code, one case a line."""
+    header = [
+        *("estimator and problem", "samples", "CPU time, µs", "against the best by hand"),
+        *("spelled as", "flops", "temporary memory"),
+        *("against the one that does the same", "flops", "against draws in bulk"),
+    ]
+    lines = [header, ["---", "---:", "---:", "---:", "---", *["---:"] * 5]]
+    found = {(row["case"], row["part"]): row for row in results["rows"]}
+    for name in dict.fromkeys(row["case"] for row in results["rows"] if row["part"] == "hand"):
+        best, alike, bulk = (found.get((name, part)) for part in ("hand", "alike", "bulk"))
+        assert best is not None
+        cells = [name, str(best["samples"]), short(best["cpu_us"], ".0f"), _ratio(best)]
+        cells += [best["against"], _by(best, "flops"), _by(best, "temp_bytes")]
+        lines.append([*cells, _ratio(alike), _by(alike, "flops"), _ratio(bulk)])
+    return markdown(lines)
+
+
+def many(results: Results) -> str:
+    """The number of samples against time and memory."""
+    header = [
+        *("estimator", "samples", "CPU time, ms", "unchunked", "ratio"),
+        *("temporary memory, MiB", "unchunked", "process grows by, MiB", "unchunked"),
+    ]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for row in results["rows"]:
+        if row["part"] == "many":
+            cells = [row["case"].split(",")[0], f"{row['samples']:,}".replace(",", " ")]
+            cells += [_scaled(row[f"{whose}cpu_us"], 1e3) for whose in ("", "other_")]
+            cells.append("not run" if row["note"] else _ratio(row))
+            for what in ("temp_bytes", "growth_bytes"):
+                cells += [_scaled(row[f"{whose}{what}"], 2**20) for whose in ("", "other_")]
+            lines.append(cells)
+    return markdown(lines)
+
+
+def beside(results: Results) -> str:
+    """One call, and other packages."""
+    header = [
+        *("estimator and problem", "samples", "against", "CPU time, µs", "theirs, µs", "ratio"),
+        *("flops", "temporary memory"),
+    ]
+    lines = [header, ["---", "---:", "---", *["---:"] * 5]]
+    for row in results["rows"]:
+        if row["part"] in ("call", "peers"):
+            cells = [row["case"], str(row["samples"] or ""), row["against"]]
+            cells += [_scaled(row[f"{whose}cpu_us"], 1) for whose in ("", "other_")]
+            cells.append(row["note"] or _ratio(row))
+            lines.append([*cells, _by(row, "flops"), _by(row, "temp_bytes")])
+    return markdown(lines)
+
+
+def _ratio(row: Row | None) -> str:
+    if row is None or row["ratio"] is None:
+        return ""
+    return f"{_short(row['ratio'])} ({_short(row['q25'])} to {_short(row['q75'])})"
+
+
+def _by(row: Row | None, what: str) -> str:
+    """The library's by the other's."""
+    if row is None or not row[f"other_{what}"]:
+        return ""
+    return _short(row[what] / row[f"other_{what}"])
+
+
+def _short(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{ratio:.2g}" if ratio < 0.1 else f"{ratio:.2f}"
+
+
+def _scaled(value: Any, unit: float) -> str:
+    return "" if value is None else short(value / unit)
+
+
+TABLES: Mapping[str, Callable[[Results], str]] = {
+    "speed_hand": hand,
+    "speed_many": many,
+    "speed_beside": beside,
+}

@@ -1,0 +1,117 @@
+"""What a compiled program holds, and programs that take turns on one clock."""
+
+import gc
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+Program = Callable[..., Any]
+
+OPERATION = re.compile(r"= \S+ ([a-z][a-z0-9-]*)\(")
+# They compute nothing.
+SILENT = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy"}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program for given arguments, compiled once.
+
+    Attributes:
+        run: of no argument.
+        flops: as the compiler counts them. It counts the body of a loop once.
+        temp_bytes: of temporary memory.
+        operations: how many of each there are, inside of fusions too.
+    """
+
+    run: Callable[[], Any]
+    flops: float
+    temp_bytes: int
+    operations: Mapping[str, int]
+
+
+def compiled(program: Program, *arguments: Any) -> Compiled:
+    """The jitted program, not yet run."""
+    # The jitted function is called, and not what is compiled of it: that takes longer to call.
+    jitted = jax.jit(program)
+    found = jitted.lower(*arguments).compile()
+    costs: Any = found.cost_analysis() or {}
+    memory: Any = found.memory_analysis()
+    names = OPERATION.findall(found.as_text() or "")
+    return Compiled(
+        lambda: jitted(*arguments),
+        float(costs.get("flops", 0.0)),
+        int(memory.temp_size_in_bytes),
+        dict(sorted(Counter(name for name in names if name not in SILENT).items())),
+    )
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds for one call, [rounds] each."""
+
+    cpu: np.ndarray
+    wall: np.ndarray
+
+    @property
+    def cpu_us(self) -> float:
+        """The median CPU time of one call, in microseconds."""
+        return float(np.median(self.cpu)) * 1e6
+
+    def over(self, other: "Times") -> dict[str, float]:
+        """Its times over another's, round by round: medians and quartiles."""
+        low, middle, high = np.quantile(self.cpu / other.cpu, [0.25, 0.5, 0.75])
+        wall = np.median(self.wall / other.wall)
+        named = {"ratio": middle, "q25": low, "q75": high, "wall_ratio": wall}
+        return {name: float(value) for name, value in named.items()}
+
+
+def interleaved(
+    programs: Mapping[str, Callable[[], Any]],
+    seed: int,
+    *,
+    rounds: int,
+    least_seconds: float,
+    most_seconds: float,
+) -> dict[str, Times]:
+    """The times of the programs, which take turns in random order within each round.
+
+    Each turn repeats a program until it takes `least_seconds`. After `most_seconds` there are no
+    more rounds than 7. CPU time is that of the whole process: what other processes do to the
+    machine moves it little, and moves both sides of a ratio alike.
+    """
+    order = random.Random(seed)
+    repeats = {name: _repeats(run, least_seconds) for name, run in programs.items()}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
+    gc.collect()
+    gc.disable()
+    start = time.perf_counter()
+    try:
+        for done in range(rounds):
+            if done >= 7 and time.perf_counter() - start > most_seconds:
+                break
+            for name in order.sample(list(programs), len(programs)):
+                found[name].append(_turn(programs[name], repeats[name]))
+    finally:
+        gc.enable()
+    return {name: Times(*np.array(turns).T) for name, turns in found.items()}
+
+
+def _repeats(run: Callable[[], Any], least_seconds: float) -> int:
+    jax.block_until_ready(run())
+    _, wall = min((_turn(run, 2) for _ in range(3)), key=lambda turn: turn[1])
+    return max(1, int(np.ceil(least_seconds / wall)))
+
+
+def _turn(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(repeats):
+        jax.block_until_ready(run())
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return cpu / repeats, wall / repeats

@@ -1,0 +1,117 @@
+"""One training gradient of a small autoencoder with latent bits, by the library and by hand."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import scorefn as sf
+
+from . import _vae_model as model
+from ._speed_cases import Case, Params, sample_keys
+
+
+def start(bits: int) -> Params:
+    """Random weights."""
+    return model.start(jax.random.key(0), bits)
+
+
+def images(n: int) -> jax.Array:
+    """The first digits, [n, 64]."""
+    return jnp.asarray(model.digits()[:n])
+
+
+def leave_one_out(n: int, bits: int, samples: int) -> Case:
+    """Of n images, so many samples each, with the mean cost of the others as the baseline."""
+    data = images(n)
+
+    def of_draws(params: Params, logits: jax.Array, codes: jax.Array) -> jax.Array:
+        """From codes [n, samples, bits]; its gradient is the estimate."""
+        costs = model.cost(params["decoder"], data[:, None], codes)
+        stopped = jax.lax.stop_gradient(costs)
+        others = (jnp.sum(stopped, 1, keepdims=True) - stopped) / (samples - 1)
+        log_probs = _log_prob(logits[:, None], codes)
+        return jnp.mean(costs + (stopped - others) * log_probs)
+
+    def batched(params: Params, key: jax.Array) -> jax.Array:
+        logits = model.encode(params, data)
+        codes = jax.vmap(_codes, (0, 0, None))(logits, jax.random.split(key, n), samples)
+        return of_draws(params, logits, codes) + _divergence(logits)
+
+    def by_image(params: Params, key: jax.Array) -> jax.Array:
+        def one(image: jax.Array, key: jax.Array) -> jax.Array:
+            logits = model.encode(params, image)
+            codes = _codes(logits, key, samples)
+            costs = jax.vmap(lambda code: model.cost(params["decoder"], image, code))(codes)
+            stopped = jax.lax.stop_gradient(costs)
+            others = (jnp.sum(stopped) - stopped) / (samples - 1)
+            log_probs = _log_prob(logits, codes)
+            surrogate = jnp.mean(costs + (stopped - others) * log_probs)
+            return surrogate + model.divergence(logits)
+
+        return jnp.mean(jax.vmap(one)(data, jax.random.split(key, n)))
+
+    def bulk(params: Params, key: jax.Array) -> jax.Array:
+        logits = model.encode(params, data)
+        p = jax.nn.sigmoid(jax.lax.stop_gradient(logits))[:, None]
+        codes = jax.random.bernoulli(key, p, (n, samples, bits)).astype(logits.dtype)
+        return of_draws(params, logits, codes) + _divergence(logits)
+
+    hand = {"batched": jax.grad(batched), "by image": jax.grad(by_image)}
+    library = _library(data, sf.ScoreFunction(sf.LeaveOneOut()), samples)
+    return Case(library, hand, jax.grad(bulk), start(bits), samples)
+
+
+def disarm(n: int, bits: int) -> Case:
+    """Of n images, one pair of codes each."""
+    data = images(n)
+
+    def of_noise(params: Params, logits: jax.Array, noise: jax.Array) -> jax.Array:
+        fixed = jax.lax.stop_gradient(logits)
+        codes = (jnp.stack([-noise, noise]) < fixed).astype(logits.dtype)
+        costs = model.cost(params["decoder"], data, codes)
+        change = jax.lax.stop_gradient(costs[0] - costs[1]) / 2
+        difference = jnp.where(jnp.abs(noise) >= jnp.abs(fixed), jnp.sign(noise), 0)
+        weight = change[:, None] * difference * jax.nn.sigmoid(jnp.abs(fixed))
+        return (jnp.sum(costs) / 2 + jnp.sum(weight * logits)) / n
+
+    def batched(params: Params, key: jax.Array) -> jax.Array:
+        logits = model.encode(params, data)
+        keys = jax.vmap(lambda key: sample_keys(key, 1)[0])(jax.random.split(key, n))
+        noise = jax.vmap(lambda key: jax.random.logistic(key, (bits,)))(keys)
+        return of_noise(params, logits, noise) + _divergence(logits)
+
+    def bulk(params: Params, key: jax.Array) -> jax.Array:
+        logits = model.encode(params, data)
+        noise = jax.random.logistic(key, (n, bits))
+        return of_noise(params, logits, noise) + _divergence(logits)
+
+    library = _library(data, sf.DisARM(), 1)
+    return Case(library, {"batched": jax.grad(batched)}, jax.grad(bulk), start(bits), 1)
+
+
+def _library(data: jax.Array, estimator: sf.Estimator, samples: int) -> Any:
+    def loss(params: Params, key: jax.Array) -> jax.Array:
+        def one(image: jax.Array, key: jax.Array) -> jax.Array:
+            logits = model.encode(params, image)
+            cost = lambda code: model.cost(params["decoder"], image, code)  # noqa: E731
+            mean = sf.expectation(cost, sf.Bernoulli(logits), key, estimator, num_samples=samples)
+            return mean + model.divergence(logits)
+
+        return jnp.mean(jax.vmap(one)(data, jax.random.split(key, len(data))))
+
+    return jax.grad(loss)
+
+
+def _codes(logits: jax.Array, key: jax.Array, samples: int) -> jax.Array:
+    """Of one image, [samples, bits]: as the library draws them."""
+    bits = sf.Bernoulli(jax.lax.stop_gradient(logits))
+    return jax.vmap(bits.sample)(sample_keys(key, samples))
+
+
+def _log_prob(logits: jax.Array, codes: jax.Array) -> jax.Array:
+    return jnp.sum(codes * logits - jax.nn.softplus(logits), axis=-1)
+
+
+def _divergence(logits: jax.Array) -> jax.Array:
+    return jnp.mean(jax.vmap(model.divergence)(logits))

@@ -1,0 +1,291 @@
+"""How fast: the library against hand-written code and other packages, and what programs hold.
+
+(a) Estimators against the best of several hand-written spellings with the same key for each
+sample, and beside it against one that draws all samples from one key. All samples at once, so that
+the two programs can be compared. (b) Many samples: the library as it is by default, in chunks,
+against the obvious jit with all of them at once. (c) What one call of a jitted loss takes more than
+one written by hand. (d) Other packages, where they are installed. The two programs of a row take
+turns; `ratio` is the median over the rounds of the library's CPU time by the other's, `q25` and
+`q75` its quartiles. Flops and temporary bytes are those of the compiled program, whatever the
+machine is doing.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+import scorefn as sf
+
+from . import _logistic_model as logistic
+from . import _speed_cases as cases
+from . import _speed_peers as peers
+from . import _speed_vae as vae
+from ._plots import panels
+from ._speed_cases import Case
+from ._speed_many import ESTIMATORS, many, quadratic
+from ._speed_memory import growth_bytes
+from ._speed_tables import terminal
+from ._speed_timing import Compiled, Times, compiled, interleaved
+from ._suite import Results, Row, Sizes, Step, Suite
+
+PARTS = ("hand", "bulk", "many", "call", "peers")
+
+
+def _square(bits: jax.Array) -> jax.Array:
+    return jnp.sum(bits - 0.45) ** 2
+
+
+def _codes(bits: int) -> jax.Array:
+    return jnp.array(list(itertools.product([0.0, 1.0], repeat=bits)))
+
+
+def _likelihood(weights: jax.Array) -> jax.Array:
+    return logistic.cost(weights, logistic.breast_cancer())
+
+
+def by_hand(n: int) -> dict[str, Callable[[], Case]]:
+    """Estimators and problems of so many samples, by name."""
+    normals = {f"Normal, D = {d}": partial(cases.normal, quadratic, d) for d in (1, 10, 100)}
+    categories = {
+        f"Categorical, 20 x {c}": partial(cases.categories, quadratic, 20, c) for c in (10, 100)
+    }
+    bits = partial(cases.bits, _square, 20)
+    scored = {**normals, "Bernoulli, D = 20": bits, **categories}
+    values = lambda: cases.categories(quadratic, 1, 100)  # noqa: E731
+    few = partial(cases.normal, _likelihood, 31)
+    images = min(n, 100)
+    return {
+        **{f"ScoreFunction, {at}": _later(cases.score_function, p, n) for at, p in scored.items()},
+        **{f"Pathwise, {at}": _later(cases.pathwise, p, n) for at, p in normals.items()},
+        "DisARM, Bernoulli, D = 20": _later(cases.disarm, bits, n),
+        "REBAR, Bernoulli, D = 20": _later(cases.rebar, bits, n),
+        "Enumerate, Bernoulli, D = 10": lambda: cases.enumerated(
+            cases.bits(_square, 10), _codes(10)
+        ),
+        "Enumerate, Categorical, 1 x 100": lambda: cases.enumerated(
+            values(), jnp.arange(100)[:, None]
+        ),
+        "ScoreFunction, logistic regression": _later(cases.score_function, few, min(n, 50)),
+        "Pathwise, logistic regression": _later(cases.pathwise, few, min(n, 50)),
+        f"ScoreFunction, VAE step, {images} images": partial(vae.leave_one_out, images, 20, 2),
+        f"DisARM, VAE step, {images} images": partial(vae.disarm, images, 20),
+    }
+
+
+def _later(way: Callable[[Any, int], Case], problem: Callable[[], Any], n: int) -> Any:
+    return lambda: way(problem(), n)
+
+
+def _row(part: str, name: str, samples: int, against: str, **found: Any) -> Row:
+    """All columns, of which some are None."""
+    columns = [f"{whose}{what}" for what in MEASURED for whose in ("", "other_")]
+    empty = dict.fromkeys(["ratio", "q25", "q75", "wall_ratio", *columns, "note"])
+    head = {"part": part, "case": name, "samples": samples, "against": against}
+    return head | empty | found
+
+
+MEASURED = ("cpu_us", "flops", "temp_bytes", "growth_bytes")
+
+
+def _timed(ours: Times, theirs: Times) -> dict[str, float]:
+    return {**ours.over(theirs), "cpu_us": ours.cpu_us, "other_cpu_us": theirs.cpu_us}
+
+
+def _held(ours: Compiled, theirs: Compiled) -> dict[str, float]:
+    return {
+        "flops": ours.flops,
+        "other_flops": theirs.flops,
+        "temp_bytes": ours.temp_bytes,
+        "other_temp_bytes": theirs.temp_bytes,
+    }
+
+
+def _hand_rows(name: str, case: Case, seed: int, sizes: Sizes) -> dict[str, Any]:
+    """Against the hand-written spelling that takes the least time, the first one, and in bulk."""
+    first = next(iter(case.hand))
+    programs = {"library": case.library, **case.hand}
+    if case.bulk is not None:
+        programs["bulk"] = case.bulk
+    found = {at: compiled(program, *case.arguments) for at, program in programs.items()}
+    times = interleaved({at: p.run for at, p in found.items()}, seed, **sizes["timing"])
+    best = min(case.hand, key=lambda at: times[at].cpu_us)
+    rows = [
+        _row(
+            part,
+            name,
+            case.samples,
+            at,
+            **_timed(times["library"], times[at]),
+            **_held(found["library"], found[at]),
+        )
+        for part, at in {"hand": best, "alike": first, "bulk": "bulk"}.items()
+        if at in found
+    ]
+    operations = {at: found[at].operations for at in ("library", first)}
+    return {"rows": rows, "curves": {name: operations}}
+
+
+def _many_rows(estimator: str, samples: int, seed: int, sizes: Sizes) -> dict[str, Any]:
+    size, most = sizes["size"], sizes["most_bytes"]
+    case = many(estimator, size, samples)
+    ours, theirs = (
+        compiled(program, *case.arguments) for program in (case.library, case.hand["obvious"])
+    )
+    name = f"{estimator}, Normal, D = {size}"
+    # Of loops the compiler counts one round.
+    held = {n: value for n, value in _held(ours, theirs).items() if n.endswith("temp_bytes")}
+    if theirs.temp_bytes > most:
+        note = f"not run: unchunked needs more than {most / 2**30:g} GiB"
+        return {"rows": [_row("many", name, samples, "unchunked jit", **held, note=note)]}
+    programs = {"ours": ours.run, "theirs": theirs.run}
+    times = interleaved(programs, seed, **sizes["timing"])
+    grown = {
+        f"{whose}growth_bytes": growth_bytes(estimator, size, samples, way)
+        for whose, way in {"": "library", "other_": "hand"}.items()
+        if samples in sizes["grown"]
+    }
+    found = {**_timed(times["ours"], times["theirs"]), **held, **grown}
+    return {"rows": [_row("many", name, samples, "unchunked jit", **found)]}
+
+
+def _call_rows(seed: int, sizes: Sizes) -> dict[str, Any]:
+    """Of a loss that takes next to no time."""
+    problem = cases.normal(quadratic, 1)
+    estimator = sf.ScoreFunction(sf.LeaveOneOut())
+    case = cases.score_function(problem, 2)
+    params, key = case.arguments
+    handed = jax.jit(
+        lambda params, key, estimator: cases.library(problem, estimator, 2)(params, key)
+    )
+    ours, theirs = jax.jit(case.library), jax.jit(next(iter(case.hand.values())))
+    programs = {
+        "estimator closed over": lambda: ours(params, key),
+        "estimator as an argument": lambda: handed(params, key, estimator),
+        "hand": lambda: theirs(params, key),
+    }
+    times = interleaved(programs, seed, **sizes["timing"])
+    return {
+        "rows": [
+            _row("call", name, 2, "jit by hand", **_timed(times[name], times["hand"]))
+            for name in list(programs)[:2]
+        ]
+    }
+
+
+def others(sizes: Sizes) -> dict[str, tuple[str, str, Callable[[], peers.Peer]]]:
+    """By name: what is imported for it, what it is measured against, and both programs."""
+    images, (small, large) = sizes["images"], sizes["jacobians"]
+    found: dict[str, tuple[str, str, Callable[[], peers.Peer]]] = {
+        f"ScoreFunction, VAE step, {images} images": (
+            "numpyro",
+            "numpyro TraceGraph_ELBO",
+            partial(peers.numpyro_vae, images, 20),
+        )
+    }
+    for by_path, estimator in {True: "Pathwise", False: "ScoreFunction"}.items():
+        make = partial(peers.tfp, 100, sizes["samples"], by_path=by_path)
+        library = "tensorflow_probability.substrates.jax"
+        found[f"{estimator}, Normal, D = 100"] = (library, "TFP monte_carlo.expectation", make)
+        for size, samples in (small, large):
+            make = partial(peers.optax_jacobians, size, samples, by_path=by_path)
+            name = f"{estimator}, Normal, D = {size}, as Jacobians"
+            found[name] = ("optax.monte_carlo", "optax.monte_carlo", make)
+    return found
+
+
+def _peer_rows(name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
+    imported, against, make = others(sizes)[name]
+    if peers.module(imported) is None:
+        note = f"skipped: there is no {imported} here"
+        return {"rows": [_row("peers", name, 0, against, note=note)]}
+    peer = make()
+    ours, theirs = (compiled(program, *peer.arguments) for program in (peer.ours, peer.theirs))
+    times = interleaved({"ours": ours.run, "theirs": theirs.run}, seed, **sizes["timing"])
+    found = {**_timed(times["ours"], times["theirs"]), **_held(ours, theirs)}
+    return {"rows": [_row("peers", name, peer.samples, against, **found)]}
+
+
+def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
+    """One for each case, whose programs take turns."""
+    plan: dict[str, Step] = {}
+    for name, make in by_hand(sizes["samples"]).items():
+        if name in sizes["cases"] or not sizes["cases"]:
+            plan[name] = _made(_hand_rows, name, make, seed, sizes)
+    for estimator in ESTIMATORS:
+        for samples in sizes["many"]:
+            plan[f"{estimator} {samples}"] = partial(_many_rows, estimator, samples, seed, sizes)
+    plan["call"] = partial(_call_rows, seed, sizes)
+    for name in others(sizes):
+        plan[f"peer {name}"] = partial(_peer_rows, name, seed, sizes)
+    return plan
+
+
+def _made(
+    rows: Callable[..., dict[str, Any]], name: str, make: Callable[[], Case], *rest: Any
+) -> Step:
+    return lambda: rows(name, make(), *rest)
+
+
+def figures(results: Results) -> Mapping[str, Figure]:
+    """Time and temporary memory by the number of samples."""
+    figure, axes = panels(1, 2, size=(3.6, 2.8))
+    time, memory = axes[0]
+    for estimator, color in zip(ESTIMATORS, ("#0072B2", "#D55E00"), strict=True):
+        rows = [
+            row
+            for row in results["rows"]
+            if row["part"] == "many" and row["case"].startswith(estimator)
+        ]
+        samples = [row["samples"] for row in rows]
+        for whose, line in {"": "o-", "other_": "s:"}.items():
+            label = f"{estimator}, {'unchunked jit' if whose else 'scorefn'}"
+            seconds = np.array([row[f"{whose}cpu_us"] for row in rows], float) / 1e6
+            time.plot(samples, seconds, line, color=color, label=label)
+            held = np.array([row[f"{whose}temp_bytes"] for row in rows], float) / 2**20
+            memory.plot(samples, held, line, color=color)
+    for axis, title in {
+        time: "CPU time of one gradient, s",
+        memory: "temporary memory, MiB",
+    }.items():
+        axis.set(title=title, xlabel="samples", xscale="log", yscale="log")
+    figure.legend(loc="outside lower center", ncols=2, title=f"on {results['device']}")
+    return {"speed": figure}
+
+
+SUITE = Suite(
+    name="speed",
+    summary="against hand-written code and other packages: time, flops and memory",
+    full={
+        "samples": 1000,
+        "cases": [],
+        "size": 100,
+        "many": [100, 10_000, 30_000, 1_000_000, 10_000_000],
+        "grown": [1_000_000],
+        "most_bytes": 4 * 2**30,
+        "images": 100,
+        "jacobians": [[100, 1000], [1000, 100]],
+        "timing": {"rounds": 41, "least_seconds": 3e-3, "most_seconds": 10.0},
+    },
+    quick={
+        "samples": 64,
+        "cases": ["Pathwise, Normal, D = 10", "DisARM, Bernoulli, D = 20"],
+        "size": 10,
+        "many": [100, 20_000],
+        "grown": [20_000],
+        "most_bytes": 2**20,
+        "images": 4,
+        "jacobians": [[4, 8], [8, 4]],
+        "timing": {"rounds": 3, "least_seconds": 1e-4, "most_seconds": 1.0},
+    },
+    steps=steps,
+    figures=figures,
+    shown=lambda row: row["part"] != "alike",
+    default=False,
+    table=terminal,
+)
