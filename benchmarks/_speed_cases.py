@@ -267,19 +267,17 @@ def disarm(problem: Problem, n: int) -> Case:
     """Of bits."""
     shape = problem.params.shape
 
-    def logistic(logits: jax.Array, noise: jax.Array) -> jax.Array:
-        costs = [jax.vmap(problem.cost)((z < logits).astype(logits.dtype)) for z in (-noise, noise)]
-        difference = jnp.where(jnp.abs(noise) >= jnp.abs(logits), jnp.sign(noise), 0)
-        return _weighed((costs[0] - costs[1]) / 2, difference) * jax.nn.sigmoid(jnp.abs(logits))
+    def integers(logits: jax.Array, words: jax.Array) -> jax.Array:
+        bits = sf.Bernoulli(logits)
+        return _gradient(logits, bits.draw_from(~words), bits.draw_from(words))
 
     def uniform(logits: jax.Array, u: jax.Array) -> jax.Array:
         p = jax.nn.sigmoid(logits)
-        first, second = (u > 1 - p).astype(logits.dtype), (u < p).astype(logits.dtype)
-        costs = [jax.vmap(problem.cost)(b) for b in (first, second)]
-        return _weighed((costs[0] - costs[1]) / 2, first - second) * jnp.maximum(p, 1 - p)
+        return _gradient(logits, (u > 1 - p).astype(logits.dtype), (u < p).astype(logits.dtype))
 
-    def _weighed(weights: jax.Array, differences: jax.Array) -> jax.Array:
-        return weights @ differences / n
+    def _gradient(logits: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+        change = (jax.vmap(problem.cost)(first) - jax.vmap(problem.cost)(second)) / (2 * n)
+        return change @ (first - second) * jax.nn.sigmoid(jnp.abs(logits))
 
     def each(way: Program, noise: Program) -> Program:
         return lambda logits, key: way(
@@ -289,7 +287,7 @@ def disarm(problem: Problem, n: int) -> Case:
     return Case(
         library(problem, sf.DisARM(), n),
         {
-            "logistic noise": each(logistic, jax.random.logistic),
+            OWN: each(integers, jax.random.bits),
             "uniform noise": each(uniform, jax.random.uniform),
         },
         lambda logits, key: uniform(logits, jax.random.uniform(key, (n, *shape))),

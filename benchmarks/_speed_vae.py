@@ -66,25 +66,23 @@ def disarm(n: int, bits: int) -> Case:
     """Of n images, one pair of codes each."""
     data = images(n)
 
-    def of_noise(params: Params, logits: jax.Array, noise: jax.Array) -> jax.Array:
+    def of_words(params: Params, logits: jax.Array, words: jax.Array) -> jax.Array:
         fixed = jax.lax.stop_gradient(logits)
-        codes = (jnp.stack([-noise, noise]) < fixed).astype(logits.dtype)
+        codes = sf.Bernoulli(fixed).draw_from(jnp.stack([~words, words]))
         costs = model.cost(params["decoder"], data, codes)
         change = jax.lax.stop_gradient(costs[0] - costs[1]) / 2
-        difference = jnp.where(jnp.abs(noise) >= jnp.abs(fixed), jnp.sign(noise), 0)
-        weight = change[:, None] * difference * jax.nn.sigmoid(jnp.abs(fixed))
+        weight = change[:, None] * (codes[0] - codes[1]) * jax.nn.sigmoid(jnp.abs(fixed))
         return (jnp.sum(costs) / 2 + jnp.sum(weight * logits)) / n
 
     def batched(params: Params, key: jax.Array) -> jax.Array:
         logits = model.encode(params, data)
         keys = jax.vmap(lambda key: sample_keys(key, 1)[0])(jax.random.split(key, n))
-        noise = jax.vmap(lambda key: jax.random.logistic(key, (bits,)))(keys)
-        return of_noise(params, logits, noise) + _divergence(logits)
+        words = jax.vmap(lambda key: jax.random.bits(key, (bits,)))(keys)
+        return of_words(params, logits, words) + _divergence(logits)
 
     def bulk(params: Params, key: jax.Array) -> jax.Array:
         logits = model.encode(params, data)
-        noise = jax.random.logistic(key, (n, bits))
-        return of_noise(params, logits, noise) + _divergence(logits)
+        return of_words(params, logits, jax.random.bits(key, (n, bits))) + _divergence(logits)
 
     library = _library(data, sf.DisARM(), 1)
     return Case(library, {"batched": jax.grad(batched)}, jax.grad(bulk), start(bits), 1)

@@ -12,6 +12,7 @@ from .._factors import Bernoulli, read_factors
 from .._poison import first_order
 from .._record import record
 from .._score import leave_one_out, sum_of_others, zero_along
+from .._words import bits_at, words
 from ._estimator import Cost, Estimator, PyTree, Vmap
 
 
@@ -99,11 +100,13 @@ class DisARM(Estimator):
     ) -> tuple[PyTree, PyTree]:
         bits = _bits(self, distribution, example(keys))
         logits = stop(bits.logits)
+        rates = jax.nn.sigmoid(jnp.abs(logits)) / 2
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            z = bits.noise(key)
-            difference = jnp.where(jnp.abs(z) >= jnp.abs(logits), jnp.sign(z), 0)
-            return _antithetic(f, bits, z, difference * jax.nn.sigmoid(jnp.abs(logits)) / 2)
+            low = words(key, logits.shape, logits)
+            pair = bits_at(jnp.stack([~low, low]), logits)
+            difference = pair[0].astype(rates.dtype) - pair[1].astype(rates.dtype)
+            return _weighed(f, bits, bits.cast(pair), difference * rates)
 
         return vmap(one)(keys)
 
@@ -254,7 +257,12 @@ def _antithetic(
     f: Cost, bits: Bernoulli, noise: jax.Array, weight: jax.Array
 ) -> tuple[PyTree, PyTree]:
     """The mean cost of the draws at -noise and noise; their difference weighs the derivative."""
-    costs, aux = jax.vmap(lambda z: f(bits.draw_at(z)))(jnp.stack([-noise, noise]))
+    return _weighed(f, bits, bits.draw_at(jnp.stack([-noise, noise])), weight)
+
+
+def _weighed(f: Cost, bits: Bernoulli, pair: jax.Array, weight: jax.Array) -> tuple[PyTree, PyTree]:
+    """The mean cost of two draws; their difference weighs the derivative."""
+    costs, aux = jax.vmap(f)(pair)
     zero = zero_along(bits.logits, weight)
 
     def attach(cost: jax.Array) -> jax.Array:
