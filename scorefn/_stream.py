@@ -52,7 +52,8 @@ def streamed_mean(
     def hoisted(key: jax.Array, *closed_over: jax.Array) -> list[jax.Array]:
         return jax.core.eval_jaxpr(jaxpr.jaxpr, closed_over, key)
 
-    stream = _Stream(hoisted, num_samples, chunk_size)
+    dtype, coupled = jaxpr.out_avals[0].dtype, len(jaxpr.out_avals) == 2
+    stream = _Stream(hoisted, dtype, coupled, num_samples, chunk_size)
     return own_derivative(stream.value, stream.derivative)(key, *jaxpr.consts)[0]
 
 
@@ -61,6 +62,8 @@ class _Stream:
     """Functions of arrays: the key of all samples, and what one of them closes over."""
 
     one: Callable[..., list[jax.Array]]
+    dtype: Any
+    coupled: bool
     num_samples: int
     chunk_size: int
 
@@ -121,12 +124,13 @@ class _Stream:
             values, *log_probs = jax.vmap(one, (0, axes))(keys, some)
             return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
 
-        # Inside shard_map the gradient by an array that all devices share is summed over them.
-        some = _picked(moving, arrays)
-        like = samples(some, jnp.zeros(1, jnp.uint32), [None] * len(some))
-        coupled, dtype = len(like) == 2, like[0].dtype
-        local = as_local(some, like)
-        zero = as_local(jnp.zeros((), wide(dtype)), like)
+        some = [jnp.asarray(x) for x in _picked(moving, arrays)]
+        local, zero = some, jnp.zeros((), wide(self.dtype))
+        zeros = [jnp.zeros(x.shape, _summed(x.dtype)) for x in some]
+        if jax.sharding.get_abstract_mesh().manual_axes:
+            # In shard_map the gradient by an array that devices share would be summed over them.
+            like = samples(some, jnp.zeros(1, jnp.uint32), [None] * len(some))
+            local, zero, zeros = (as_local(tree, like) for tree in (local, zero, zeros))
 
         def add(state: Any, size: int) -> Any:
             start, pilot, total, gradients, scores = state
@@ -145,28 +149,27 @@ class _Stream:
             excess = costs - pilot
             total = total + jnp.sum(excess)
             ones = jnp.ones_like(values)
-            if not coupled:
+            if not self.coupled:
                 return start + size, pilot, total, _added(gradients, pull([ones])[0]), scores
             weight = (excess * (n / (n - 1))).astype(rest[0].dtype)
             gradients = _added(gradients, pull([ones, weight])[0])
             scores = _added(scores, pull([jnp.zeros_like(values), jnp.ones_like(weight)])[0])
             return start + size, pilot, total, gradients, scores
 
-        zeros = as_local([jnp.zeros(x.shape, _summed(x.dtype)) for x in local], like)
         chunks, rest = divmod(n, self.chunk_size)
-        state = (jnp.uint32(0), zero, zero, zeros, zeros if coupled else [])
+        state = (jnp.uint32(0), zero, zero, zeros, zeros if self.coupled else [])
         state, _ = jax.lax.scan(
             lambda state, _: (add(state, self.chunk_size), None), state, length=chunks
         )
         if rest:
             state = add(state, rest)
         _, pilot, total, gradients, scores = state
-        if coupled:
+        if self.coupled:
             # The baseline of all is the mean cost, and not the pilot.
             shift = total / (n - 1)
             gradients = [g - shift * s for g, s in zip(gradients, scores, strict=True)]
         means = [(g / n).astype(x.dtype) for g, x in zip(gradients, local, strict=True)]
-        return [(pilot + total / n).astype(dtype), *means]
+        return [(pilot + total / n).astype(self.dtype), *means]
 
 
 def _picked(moving: Moving, arrays: Arrays) -> list[jax.Array]:
