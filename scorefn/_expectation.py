@@ -88,8 +88,7 @@ def expectation(
         mean = streamed_mean(one, key, num_samples, chunk_size)
         if mean is not None:
             return mean
-    at_once = None if chunk_size == "auto" else chunk_size
-    keys, vmap = sample_keys(key, num_samples, at_once, sharding)
+    keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     result = estimator(f, distribution, keys, has_aux=has_aux, vmap=vmap)
     terms, aux = result if has_aux else (result, None)
     mean = jax.tree.map(partial(jnp.mean, axis=0), terms)

@@ -40,11 +40,13 @@ def check_samples(
 def sample_keys(
     key: jax.Array,
     num_samples: int,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     sharding: jax.sharding.NamedSharding | None = None,
     **checks: Any,
 ) -> tuple[jax.Array, Vmap]:
     """The keys [n], that of sample i being ``fold_in(key, i)``, and the vmap to use on them.
+
+    A chunk size of "auto" is that of who cannot do with one pass: all samples at once.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -55,7 +57,7 @@ def sample_keys(
     if sharding is not None:
         indices = placed(indices, sharding)
     keys = keys_of(key, indices)
-    if chunk_size is None:
+    if chunk_size is None or chunk_size == "auto":
         return keys, jax.vmap
     if sharding is None:
         return keys, partial(chunked_vmap, chunk_size=chunk_size)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._distribution import as_distribution, stop
-from .._samples import sample_keys
+from .._samples import ChunkSize, sample_keys
 from .._score import attach_score
 from ..estimators import Pathwise
 from ._weights import LogDensity, log_mean_exp, log_weight
@@ -19,7 +19,7 @@ def iwae(
     key: jax.Array,
     *,
     num_samples: int,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
     """The importance-weighted bound ``E log mean_k w_k``, ``w_k = exp(log_joint(z_k)) / q(z_k)``.
@@ -64,7 +64,7 @@ def renyi(
     alpha: float | jax.Array,
     *,
     num_samples: int,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
     """The variational Renyi bound, ``E log(mean_k w_k^(1 - alpha)) / (1 - alpha)``.
@@ -115,7 +115,7 @@ def vimco(
     key: jax.Array,
     *,
     num_samples: int,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
     r"""The bound of `iwae` for q of any kind: score function, a baseline for each sample.

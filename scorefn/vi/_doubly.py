@@ -12,7 +12,7 @@ from .._distribution import Distribution, as_distribution, stop
 from .._factors import unwrapped
 from .._mean_and_scale import read_moments
 from .._poison import first_order
-from .._samples import sample_keys
+from .._samples import ChunkSize, sample_keys
 from ..estimators import Pathwise
 from ._weights import LogDensity, fixed, log_mean_exp, log_weight
 
@@ -26,7 +26,7 @@ def dreg(
     key: jax.Array,
     *,
     num_samples: int,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
     r"""The bound of `iwae`, with the doubly reparameterised derivative along q.
@@ -89,7 +89,7 @@ def gdreg(
     key: jax.Array,
     *,
     num_samples: int,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     path: Callable[[Any, Any], Any] | None = None,
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from .._distribution import as_distribution
 from .._expectation import expectation
 from .._poison import first_order
+from .._samples import ChunkSize
 from ..estimators import Estimator, FittedControlVariate, Pathwise
 from ._weights import LogDensity, fixed
 
@@ -21,7 +22,7 @@ def elbo(
     *,
     num_samples: int = 1,
     entropy: jax.Array | None = None,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
     """The evidence lower bound ``E_q[log_joint(z)] + H(q)``, with any estimator.
@@ -80,7 +81,7 @@ def sticking_the_landing(
     num_samples: int = 1,
     coefficient: float | jax.Array | None = 1.0,
     entropy: jax.Array | Callable[[Any], jax.Array] | None = None,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
     r"""The evidence lower bound by the pathwise derivative, without the score of q, or some of it.
