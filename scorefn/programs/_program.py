@@ -19,6 +19,8 @@ from ._past import Past
 from ._rollout import Rollout
 
 PyTree = Any
+# With jax 0.10 XLA drops barriers on the CPU before it fuses; a second one is then a hindrance.
+_BARRIERS_LAST = jax.__version_info__ >= (0, 11)
 # Costs by the set of choices that can change them: bit i stands for choice i.
 Costs = dict[int, PyTree]
 
@@ -176,9 +178,10 @@ def _estimated(
 
     keys = dealt(draw_key, choice.num_samples)
     estimator = with_baseline_of_total(choice.estimator)
-    distribution = replace(
-        choice.distribution, sample=lambda *args: _kept(choice.distribution.sample(*args))
-    )
+    distribution = choice.distribution
+    if _BARRIERS_LAST:
+        sample = distribution.sample
+        distribution = replace(distribution, sample=lambda *args: _kept(sample(*args)))
     terms, (uncredited, aux) = estimator(f, distribution, keys, has_aux=True, vmap=branches.vmap)
     mean = jax.tree.map(_mean, terms)
     costs: Costs = {}
