@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import _store, _tables
+from . import _report, _store, _tables
 from ._registry import SUITES
-from ._run import run
+from ._sequence import run_all
 
 RESULTS = Path(__file__).parent / "results"
+REPORT = Path(__file__).parent.parent / "docs" / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,26 +26,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = f"{suite.name:20s} {suite.summary}{note}"
             console.print(text, highlight=False, soft_wrap=True)
         return 0
+    asked = [*options.suites, *(options.suite or [])]
+    if "report" in asked:
+        return _write_report(parser, asked, options.out or REPORT, console)
     # Quick results never replace those of a full run, unless asked to.
     out = options.out or (RESULTS / "quick" if options.quick else RESULTS)
     if options.markdown:
         return _markdown(parser, out)
-    names = _chosen(parser, options.suite)
+    names = _chosen(parser, asked)
     try:
         _store.check_writable(out)
     except OSError as error:
         parser.error(f"cannot write to the output directory {out}: {error.strerror}")
-    return _run_all(names, options, out, console)
+    return run_all(
+        [SUITES[name] for name in names],
+        seed=options.seed,
+        quick=options.quick,
+        out=out,
+        earlier=out if options.quick else RESULTS,
+        console=console,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "suites",
+        nargs="*",
+        metavar="SUITE",
+        help="suites to run; `all` of them; or `report`, which writes docs/results",
+    )
     parser.add_argument("--list", action="store_true", help="list the suites and stop")
     parser.add_argument(
         "--suite",
         action="append",
         metavar="NAME",
-        help="run this suite only; repeat it, or separate names by commas; `all` means all",
+        help="the same as SUITE; repeat it, or separate names by commas",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: seconds, for a check")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
@@ -55,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(parser: argparse.ArgumentParser, asked: list[str] | None) -> list[str]:
-    if asked is None:
+def _chosen(parser: argparse.ArgumentParser, asked: list[str]) -> list[str]:
+    if not asked:
         return [name for name, suite in SUITES.items() if suite.default]
     names = [name.strip() for part in asked for name in part.split(",")]
     if "all" in names:
@@ -76,17 +93,19 @@ def _markdown(parser: argparse.ArgumentParser, out: Path) -> int:
     return 0
 
 
-def _run_all(names: Sequence[str], options: argparse.Namespace, out: Path, console: Console) -> int:
+def _write_report(
+    parser: argparse.ArgumentParser, asked: list[str], out: Path, console: Console
+) -> int:
+    if len(asked) > 1:
+        parser.error("report goes alone: run the suites first")
     try:
-        for name in names:
-            results = run(
-                SUITES[name], seed=options.seed, quick=options.quick, out=out, console=console
-            )
-            console.print(_tables.terminal(SUITES[name], results))
-    except KeyboardInterrupt:
-        console.print("interrupted; run the same command again to resume", style="yellow")
-        return 130
-    console.print(f"results are in {out}", highlight=False, soft_wrap=True)
+        missing = _report.write(RESULTS, out)
+    except OSError as error:
+        parser.error(f"cannot write the report to {out}: {error.strerror}")
+    if missing:
+        text = f"left out, for there are no results: {', '.join(missing)}"
+        console.print(text, style="yellow", highlight=False, soft_wrap=True)
+    console.print(f"the report is in {out}", highlight=False, soft_wrap=True)
     return 0
 
 

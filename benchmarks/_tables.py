@@ -1,13 +1,14 @@
 """Tables: on the terminal, and in markdown made from the committed json."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from . import _vi_tables
+from . import _reproductions, _vi_tables
 from ._markdown import markdown, short
 from ._suite import Results, Row, Suite
 
@@ -28,36 +29,76 @@ HEADERS = {
 }
 
 
-def terminal(suite: Suite, results: Results) -> Table:
-    """The rows that the suite shows; the caption speaks of all of them."""
-    if suite.table is not None:
-        return suite.table(results)
-    shown = [row for row in results["rows"] if suite.shown(row)]
-    varied = [name for name in shown[0] if len({row[name] for row in shown}) > 1]
+@dataclass(frozen=True)
+class Shown:
+    """The rows that a suite shows, as text; the caption speaks of all rows.
+
+    Attributes:
+        title: the suite, and what all of these rows have in common.
+        caption: how many rows there are, and how far from exact values the worst is.
+        header: the columns.
+        textual: whether each column holds words.
+        lines: the cells, row by row.
+    """
+
+    title: str
+    caption: str
+    header: Sequence[str]
+    textual: Sequence[bool]
+    lines: Sequence[Sequence[str]]
+
+
+def shown(suite: Suite, results: Results) -> Shown:
+    """The rows that the suite shows, in the columns that vary."""
+    rows = [row for row in results["rows"] if suite.shown(row)]
+    varied = [name for name in rows[0] if len({row[name] for row in rows}) > 1]
     fixed = [
-        f"{name} = {value}" for name, value in shown[0].items() if _setting(name, varied, value)
+        f"{name} = {value}" for name, value in rows[0].items() if _setting(name, varied, value)
     ]
-    caption = f"{len(shown)} of {len(results['rows'])} rows; of all: {_worst(results['rows'])}"
-    title = ", ".join([suite.name, *fixed])
-    # Narrow enough for 80 columns.
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     hidden = set(ONLY_IN_FILES)
-    if any(row["exact_variance"] is None for row in shown):
+    if any(row["exact_variance"] is None for row in rows):
         hidden.add("exact_variance")
     columns = [name for name in varied if name not in hidden]
-    for name in columns:
-        text = any(isinstance(row[name], str) for row in shown)
-        table.add_column(HEADERS.get(name, name), justify="left" if text else "right", no_wrap=True)
-    for row in shown:
-        table.add_row(*(short(row[name], FORMATS.get(name, ".3g")) for name in columns))
+    return Shown(
+        title=", ".join([suite.name, *fixed]),
+        caption=f"{len(rows)} of {len(results['rows'])} rows; of all: {worst(results['rows'])}",
+        header=[HEADERS.get(name, name) for name in columns],
+        textual=[any(isinstance(row[name], str) for row in rows) for name in columns],
+        lines=[[short(row[name], FORMATS.get(name, ".3g")) for name in columns] for row in rows],
+    )
+
+
+def terminal(suite: Suite, results: Results) -> Table:
+    """What the suite prints, narrow enough for 80 columns."""
+    if suite.table is not None:
+        return suite.table(results)
+    found = shown(suite, results)
+    table = Table(
+        title=found.title,
+        caption=found.caption,
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    for name, text in zip(found.header, found.textual, strict=True):
+        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+    for line in found.lines:
+        table.add_row(*line)
     return table
+
+
+def in_markdown(found: Shown) -> str:
+    """The same in markdown, without title and caption."""
+    rule = ["---" if text else "---:" for text in found.textual]
+    return markdown([found.header, rule, *found.lines])
 
 
 def _setting(name: str, varied: Sequence[str], value: Any) -> bool:
     return not (name in varied or name in ONLY_IN_FILES or value is None)
 
 
-def _worst(rows: Sequence[Row]) -> str:
+def worst(rows: Sequence[Row]) -> str:
+    """How far the rows are from what is known exactly."""
     # A biased estimator's bias is no surprise. NumPy's maximum does not overlook a nan.
     bias = np.max(np.abs([row["bias_z"] for row in rows if row["unbiased"]]))
     worst = f"|bias z| at most {bias:.1f}"
@@ -66,7 +107,7 @@ def _worst(rows: Sequence[Row]) -> str:
 
 
 def logistic_regression(results: Results) -> str:
-    """The variances at each stage as a markdown table, one estimator a line."""
+    """Variances at each stage of training, one estimator a line."""
     stages = results["settings"]["stages"]
     last = stages[-1]
     header = [
@@ -168,6 +209,7 @@ MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     **{name: ("vi", table) for name, table in _vi_tables.TABLES.items()},
     "recipes": ("policy", recipes),
     "divergences": ("policy", divergences),
+    **_reproductions.TABLES,
 }
 
 

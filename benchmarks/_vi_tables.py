@@ -17,13 +17,13 @@ LAST = 5
 
 
 def techniques(results: Results) -> str:
-    """Of the logistic regression, around `Pathwise`."""
+    """Variances of the logistic regression, relative to plain `Pathwise`; bold where it hurts."""
     rows = _of(results["rows"], target="logistic", form="Pathwise")
     return _ratios(rows, "estimator", _places(rows), timed=True)
 
 
 def forms(results: Results) -> str:
-    """Without a technique, relative to `Pathwise`: the logistic regression, then the networks."""
+    """Variances without a technique, relative to `Pathwise`: the regression, then networks."""
     rows = beside_pathwise(results["rows"])
     places = _places(_of(rows, target="logistic"))
     networks = [target for target in TARGETS if target != "logistic"]
@@ -32,14 +32,14 @@ def forms(results: Results) -> str:
 
 
 def networks(results: Results) -> str:
-    """Of the two networks, around `Pathwise`, along the mean and along the scale."""
+    """Variances of the two networks, relative to plain `Pathwise`."""
     names = [target for target in TARGETS if target != "logistic"]
     rows = [row for name in names for row in _of(results["rows"], target=name, form="Pathwise")]
     return _ratios(rows, "estimator", _places(rows), timed=False)
 
 
 def minibatches(results: Results) -> str:
-    """Over minibatches and draws."""
+    """Variances over minibatches and draws, relative to plain `Pathwise`."""
     rows = _of(results["rows"], target=_vi_minibatch.TARGET)
     return _ratios(rows, "estimator", _places(rows), timed=True)
 

@@ -6,6 +6,7 @@ import json
 import math
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -25,8 +26,12 @@ import scorefn as sf
 from benchmarks import __main__ as command
 from benchmarks import (
     _bernoulli_exact,
+    _claims,
     _gaussian_exact,
     _logistic_model,
+    _progress,
+    _reproductions,
+    _sequence,
     _store,
     _tables,
     _vae_training,
@@ -42,6 +47,7 @@ from benchmarks import (
 from benchmarks._bernoulli_exact import Coin
 from benchmarks._discrete_tasks import TOYS, VAE_ENTRIES
 from benchmarks._logistic_training import ENTRIES
+from benchmarks._progress import Pace
 from benchmarks._registry import SUITES
 from benchmarks._run import run
 from benchmarks._suite import Suite, step_key
@@ -528,10 +534,18 @@ def test_a_killed_run_resumes_where_it_was(tmp_path: Path) -> None:
         killed.run(out)
     assert [path.name for path in out.iterdir()] == ["counter.partial.json"]
     killed.failing = ""
-    assert killed.run(out) == expected
+    assert _timeless(killed.run(out)) == _timeless(expected)
     assert killed.computed == ["0", "1", "2", "3", "4"]
-    assert (out / "counter.json").read_text() == text
+    lines = [t.splitlines() for t in ((out / "counter.json").read_text(), text)]
+    found, right = ([x for x in some if '"seconds"' not in x] for some in lines)
+    assert found == right
+    assert len(right) == len(lines[1]) - 1
     assert not (out / "counter.partial.json").exists()
+
+
+def _timeless(results: dict[str, Any]) -> dict[str, Any]:
+    assert all(seconds >= 0 for seconds in results["seconds"].values())
+    return {name: value for name, value in results.items() if name != "seconds"}
 
 
 def test_good_results_stay_until_the_next_are_complete(tmp_path: Path) -> None:
@@ -639,6 +653,81 @@ def test_the_default_run_leaves_out_what_takes_long(
     assert {path.stem for path in tmp_path.glob("*.json")} == {"short"}
     assert command.main(["--suite", "all", "--out", str(tmp_path)]) == 0
     assert {path.stem for path in tmp_path.glob("*.json")} == {"short", "long"}
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter]:
+    """Three suites and no others."""
+    counters = {name: Counter() for name in ("first", "second", "third")}
+    suites = {name: replace(c.suite, name=name) for name, c in counters.items()}
+    monkeypatch.setattr(command, "SUITES", suites)
+    return counters
+
+
+def test_all_resumes_at_the_suite_and_the_step(
+    tmp_path: Path, three: dict[str, Counter], capsys: pytest.CaptureFixture[str]
+) -> None:
+    three["second"].failing, three["second"].error = "3", KeyboardInterrupt
+    arguments = ["all", "--out", str(tmp_path)]
+    assert command.main(arguments) == 130
+    assert {path.name for path in tmp_path.glob("*.json")} == {
+        *("first.json", "second.partial.json", "all.partial.json")
+    }
+    three["second"].failing = ""
+    capsys.readouterr()
+    assert command.main(arguments) == 0
+    assert "finished before the interruption: first" in capsys.readouterr().out
+    assert all(counter.computed == ["0", "1", "2", "3", "4"] for counter in three.values())
+    assert not list(tmp_path.glob("*.partial.json"))
+    # A run that was not interrupted leaves nothing out.
+    assert command.main(arguments) == 0
+    assert all(len(counter.computed) == 10 for counter in three.values())
+
+
+def test_all_repeats_what_was_replaced_since(tmp_path: Path, three: dict[str, Counter]) -> None:
+    three["third"].failing, three["third"].error = "0", KeyboardInterrupt
+    assert command.main(["all", "--out", str(tmp_path)]) == 130
+    assert command.main(["first", "--seed", "7", "--out", str(tmp_path)]) == 0
+    three["third"].failing = ""
+    assert command.main(["all", "--out", str(tmp_path)]) == 0
+    assert _store.read(tmp_path / "first.json")["settings"]["seed"] == 0
+    assert [len(counter.computed) for counter in three.values()] == [15, 5, 5]
+    assert command.main(["second", "--seed", "7", "--out", str(tmp_path)]) == 0
+    assert len(three["second"].computed) == 10
+
+
+def test_all_with_other_settings_starts_again(tmp_path: Path, three: dict[str, Counter]) -> None:
+    three["second"].failing, three["second"].error = "0", KeyboardInterrupt
+    assert command.main(["all", "--out", str(tmp_path)]) == 130
+    three["second"].failing = ""
+    assert command.main(["all", "--seed", "1", "--out", str(tmp_path)]) == 0
+    assert [len(counter.computed) for counter in three.values()] == [10, 5, 5]
+
+
+def test_time_left() -> None:
+    pace = Pace(recorded={"a": 10.0, "b": 20.0, "c": 30.0}, later=100.0)
+    assert pace.left(["a", "b", "c"]) == 160
+    # Half as fast as before, of which 10 seconds are not enough to be sure.
+    pace.add("a", 20.0)
+    assert pace.left(["b", "c"]) == 150 * 1.5
+    # A step without a record takes the mean of those that were done.
+    assert pace.left(["b", "c", "new"]) == 150 * 1.5 + 20
+    assert Pace().left(["a"]) is None
+    assert Pace().ends(["a"]) is None
+    assert _progress.total([{"a": 1.0, "b": 2.0}, {"c": 3.0}]) == 6
+    assert _progress.total([{"a": 1.0}, {}]) is None
+    assert _progress.total([]) == 0
+
+
+def test_a_second_run_knows_its_time(tmp_path: Path, three: dict[str, Counter]) -> None:
+    assert command.main(["first", "second", "--out", str(tmp_path)]) == 0
+    recorded = _sequence._recorded("second", (tmp_path / "nothing", tmp_path))
+    assert list(recorded) == three["second"].computed
+    assert _sequence._recorded("third", (tmp_path,)) == {}
+    now = time.monotonic()
+    assert _progress.remaining((now + 125.2, False)) == "2:05 left"
+    assert _progress.remaining((now + 125.2, True)) == "> 2:05 left"
+    assert _progress.remaining((now - 5, False)) == "0:00 left"
 
 
 def test_unknown_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -827,6 +916,7 @@ DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
     ("bits", "categories", *_vi_tables.TABLES), "docs/estimators.md"
 )
 DOCUMENTS |= dict.fromkeys(("recipes", "divergences"), "docs/policy.md")
+DOCUMENTS |= dict.fromkeys(_reproductions.TABLES, "docs/reproductions.md")
 
 
 @pytest.mark.parametrize("name", _tables.MARKDOWN)
@@ -834,6 +924,24 @@ def test_tables_in_documents_are_those_of_the_committed_results(name: str) -> No
     suite, table = _tables.MARKDOWN[name]
     found = _tables.between_markers((ROOT / DOCUMENTS[name]).read_text(), name)
     assert found == table(_committed(suite))
+
+
+def test_a_verdict_follows_from_the_places() -> None:
+    assert _claims.verdict([True, True]) == "holds"
+    assert _claims.verdict([True, False]) == "partly"
+    assert _claims.verdict([False, False]) == _claims.verdict([]) == "does not hold"
+
+    def found(variances: Iterable[float], **how: bool) -> str:
+        base = {"variance": 10.0, "variance_se": 0.3}
+        pairs = [({"variance": v, "variance_se": 0.4}, base) for v in variances]
+        return _claims.less("claim", "source", pairs, **how).verdict
+
+    # The standard error of the difference is 1/2.
+    assert found([7.9, 7.0]) == "holds"
+    assert found([7.9, 8.1]) == "partly"
+    assert found([8.1, 20.0]) == "does not hold"
+    assert found([11.9, 8.1], or_equal=True) == "holds"
+    assert found([12.1], or_equal=True) == "does not hold"
 
 
 def test_a_document_without_markers() -> None:

@@ -1,0 +1,89 @@
+"""The report: what the committed results say, as one page of markdown and one of HTML."""
+
+import errno
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from . import _store, _tables
+from ._html import html
+from ._registry import SUITES
+from ._suite import Results, Suite
+
+TITLE = "Results of the benchmarks"
+ABOUT = """\
+Made from the results in `benchmarks/results` by `python -m benchmarks report`;
+`python -m benchmarks all` measures them anew. Variances are of one gradient, summed over the
+components of a parameter; z is a difference in standard errors; times are microseconds for one
+gradient.
+"""
+
+
+def pages(
+    results: Mapping[str, Results], figures: Mapping[str, bytes], folder: str
+) -> dict[str, str]:
+    """The two files by name.
+
+    Args:
+        results: of the suites that the report speaks of, by name.
+        figures: the PNG files, by file name.
+        folder: where these are, seen from the report.
+    """
+    sections = [_section(SUITES[name], results[name], figures, folder) for name in results]
+    contents = "".join(f"- [{name}](#{name}): {SUITES[name].summary}\n" for name in results)
+    text = "\n".join([f"# {TITLE}\n", ABOUT, contents, *sections])
+    sources = {f"{folder}/{name}": png for name, png in figures.items()}
+    return {"README.md": text, "index.html": html(text, TITLE, sources)}
+
+
+def write(results: Path, out: Path) -> list[str]:
+    """Writes the report of the results in one directory to another.
+
+    Returns:
+        The suites of which there are no results yet, which the report leaves out.
+
+    Raises:
+        OSError: there are no results at all, or the report cannot be written.
+    """
+    found = {
+        name: _store.read(path) for name in SUITES if (path := results / f"{name}.json").exists()
+    }
+    if not found:
+        raise OSError(errno.ENOENT, f"there are no results in {results}")
+    figures = {path.name: path.read_bytes() for path in sorted(results.glob("*.png"))}
+    out.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.path.relpath(results.resolve(), out.resolve())).as_posix()
+    for name, content in pages(found, figures, folder).items():
+        _store.write(out / name, content)
+    return [name for name in SUITES if name not in found]
+
+
+def _section(suite: Suite, results: Results, figures: Mapping[str, bytes], folder: str) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    about = f"`{results['command']}`, on {results['device']}, with {versions}."
+    # A suite that prints a table of its own is not about variances.
+    plain = suite.table is None
+    if plain:
+        about += f" Of all {len(results['rows'])} rows: {_tables.worst(results['rows'])}."
+    parts = [f"## {suite.name}\n", f"{_sentence(suite.summary)}\n", f"{about}\n"]
+    tables = {n: table for n, (name, table) in _tables.MARKDOWN.items() if name == suite.name}
+    claims = tables.pop(f"claims_{suite.name}", None)
+    if plain and not tables:
+        shown = _tables.shown(suite, results)
+        parts += [f"Some of them, {shown.title}:\n", _tables.in_markdown(shown)]
+    for table in tables.values():
+        parts += _titled(table, results)
+    for name in figures:
+        stem = name.removesuffix(".png")
+        if stem == suite.name or stem.startswith(f"{suite.name}_"):
+            parts.append(f"![{stem.replace('_', ' ')}]({folder}/{name})\n")
+    return "\n".join(parts + (_titled(claims, results) if claims else []))
+
+
+def _titled(table: Callable[[Results], str], results: Results) -> list[str]:
+    return [f"{(inspect.getdoc(table) or '').splitlines()[0]}\n", table(results)]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

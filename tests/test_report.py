@@ -1,0 +1,157 @@
+"""The report: that of the committed results, and a page that needs nothing else."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import __main__ as command
+from benchmarks import _html, _plots, _report, _tables
+from benchmarks._registry import SUITES
+
+ROOT = Path(__file__).parent.parent
+RESULTS = "benchmarks/results"
+
+
+def _committed(path: str) -> bytes:
+    """As committed: running the benchmark, as README says, replaces results on disk."""
+    staged = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, check=False)
+    return staged.stdout if staged.returncode == 0 else (ROOT / path).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    """The report of the committed results."""
+    results = {name: json.loads(_committed(f"{RESULTS}/{name}.json")) for name in SUITES}
+    names = sorted(path.name for path in (ROOT / RESULTS).glob("*.png"))
+    figures = {name: _committed(f"{RESULTS}/{name}") for name in names}
+    return _report.pages(results, figures, f"../../{RESULTS}")
+
+
+class Reader(HTMLParser):
+    """What a page is made of; fails where an element is not closed in its turn."""
+
+    VOID = ("meta", "img", "br", "hr", "link", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.parts: list[object] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.parts.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        # <img ... /> is both a start and an end.
+        assert tag in self.VOID or self.open.pop() == tag
+
+    def handle_data(self, data):
+        # Between tags, spaces mean nothing; they are the library's.
+        if data.strip():
+            self.parts.append(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [part[1] for part in self.parts if isinstance(part, tuple) and part[0] == tag]
+
+
+def test_the_report_is_that_of_the_committed_results(pages):
+    assert pages["README.md"] == _committed("docs/results/README.md").decode()
+    found, right = (
+        Reader(text).parts
+        for text in (pages["index.html"], _committed("docs/results/index.html").decode())
+    )
+    assert found == right, "run python -m benchmarks report"
+
+
+def test_the_page_needs_nothing_else_and_fits_a_phone(pages):
+    page = pages["index.html"]
+    reader = Reader(page)
+    assert len(page) < 3e6
+    for tag in ("script", "link", "iframe", "object"):
+        assert not reader.all(tag)
+    assert "url(" not in page
+    assert "@import" not in page
+    sources = [image["src"] for image in reader.all("img")]
+    assert len(sources) == len(set(sources)) >= len(SUITES)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    links = [link["href"] for link in reader.all("a")]
+    ids = [heading["id"] for heading in reader.all("h2")]
+    assert links == [f"#{name}" for name in ids] == [f"#{name}" for name in SUITES]
+    viewport = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
+    assert viewport in reader.all("meta")
+    boxes = [box for box in reader.all("div") if box == {"class": "table"}]
+    assert len(boxes) == len(reader.all("table")) >= len(_tables.MARKDOWN)
+    css = page.split("<style>")[1].split("</style>")[0]
+    assert css.count("{") == css.count("}")
+    assert "prefers-color-scheme: dark" in css
+
+
+def test_the_report_has_every_table_and_every_figure(pages):
+    text = pages["README.md"]
+    for suite, table in _tables.MARKDOWN.values():
+        assert table(json.loads(_committed(f"{RESULTS}/{suite}.json"))) in text
+    figures = {path.name for path in (ROOT / RESULTS).glob("*.png")}
+    assert set(re.findall(r"\]\(\.\./\.\./benchmarks/results/(.*?)\)", text)) == figures
+    embedded = [image["src"].split(",")[1] for image in Reader(pages["index.html"]).all("img")]
+    assert {base64.b64decode(data) for data in embedded} == {
+        _committed(f"{RESULTS}/{name}") for name in figures
+    }
+
+
+def test_the_command_writes_the_report(tmp_path, monkeypatch, capsys):
+    results, out = tmp_path / "results", tmp_path / "docs" / "report"
+    results.mkdir()
+    monkeypatch.setattr(command, "RESULTS", results)
+    with pytest.raises(SystemExit):
+        command.main(["report", "--out", str(out)])
+    assert "there are no results" in capsys.readouterr().err
+    name = "logistic_regression"
+    for end in ("json", "png"):
+        path = f"{name}.{end}"
+        (results / path).write_bytes(_committed(f"{RESULTS}/{path}"))
+    assert command.main(["report", "--out", str(out)]) == 0
+    others = ", ".join(other for other in SUITES if other != name)
+    assert f"left out, for there are no results: {others}" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"README.md", "index.html"}
+    assert f"](../../results/{name}.png)" in (out / "README.md").read_text()
+    with pytest.raises(SystemExit):
+        command.main(["report", "all"])
+    assert "report goes alone" in capsys.readouterr().err
+
+
+def test_text_of_the_page_is_escaped():
+    page = _html.html("# A & B\n\n| a | b |\n| --- | ---: |\n| `x < y` | |E f| |\n", "A & B", {})
+    assert "<title>A &amp; B</title>" in page
+    assert "<code>x &lt; y</code>" in page
+    assert Reader(page).all("h1") == [{"id": "a-&-b"}]
+    with pytest.raises(KeyError, match=r"missing\.png"):
+        _html.html("![x](missing.png)", "x", {})
+
+
+def test_a_figure_in_few_colours_is_the_same_picture():
+    random = np.random.default_rng(0)
+    # Edges of lines in seven colours on white: what figures are made of.
+    share = random.integers(0, 256, (120, 160, 1)) / 255
+    colours = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in _plots.PALETTE])
+    lines = colours[random.integers(0, len(colours), (120, 160))]
+    pixels = np.round(255 + share * (lines - 255.0)).astype(np.uint8)
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).save(file, format="png")
+        whole = file.getvalue()
+    few = _plots.of_256_colours(whole)
+    assert len(few) < len(whole) / 2
+    with Image.open(io.BytesIO(few)) as image:
+        found = np.asarray(image.convert("RGB"), int)
+    assert np.max(np.abs(found - pixels)) <= 20
