@@ -99,7 +99,7 @@ def png_files(draw: Callable[[], Mapping[str, Figure]]) -> dict[str, bytes]:
 
 
 def of_256_colours(png: bytes) -> bytes:
-    """The picture in a third of the bytes, each pixel within 20 of 255 of what it was."""
+    """The picture in a third of the bytes; no pixel of our figures moves by more than 20 of 255."""
     with Image.open(io.BytesIO(png)) as image, io.BytesIO() as file:
         few = image.convert("RGB").quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE

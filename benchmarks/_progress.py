@@ -1,11 +1,13 @@
 """The progress bar, and an estimate of the time left from the seconds that steps took before."""
 
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 # So many seconds pass before the speed of this machine outweighs that of the earlier run.
@@ -41,8 +43,9 @@ class Pace:
         known = slower * sum(self.recorded[step] for step in steps if step in self.recorded)
         if new and not self.taken:
             return None
-        mean = sum(self.taken.values()) / len(self.taken) if new else 0.0
-        return known + len(new) * mean + slower * (self.later or 0.0)
+        # Of most suites the first step, the times of all estimators, is by far the longest.
+        usual = statistics.median(self.taken.values()) if new else 0.0
+        return known + len(new) * usual + slower * (self.later or 0.0)
 
     def ends(self, steps: Sequence[str]) -> tuple[float, bool] | None:
         """When that will be, by the monotonic clock, and whether suites not known come after it."""
@@ -61,11 +64,11 @@ class _Left(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         ends = task.fields.get("ends")
-        return Text(remaining(ends) if ends else "", style="progress.remaining")
+        return Text(remaining(ends) if ends else "", style="progress.remaining", no_wrap=True)
 
 
 def remaining(ends: tuple[float, bool]) -> str:
-    """As minutes and seconds."""
+    """Minutes and seconds."""
     end, more = ends
     seconds = max(0, round(end - time.monotonic()))
     return f"{'> ' if more else ''}{seconds // 60}:{seconds % 60:02d} left"
@@ -73,11 +76,17 @@ def remaining(ends: tuple[float, bool]) -> str:
 
 def bar(console: Console) -> Progress:
     """The progress of one suite."""
+    # In 80 columns the name of the step gives way, not the numbers.
     return Progress(
         TextColumn("{task.description:20s}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Left(),
-        TextColumn("{task.fields[step]}", style="dim"),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+        _Left(table_column=Column(no_wrap=True, min_width=12)),
+        TextColumn(
+            "{task.fields[step]}",
+            style="dim",
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        ),
         console=console,
+        expand=True,
     )

@@ -710,7 +710,7 @@ def test_time_left() -> None:
     # Half as fast as before, of which 10 seconds are not enough to be sure.
     pace.add("a", 20.0)
     assert pace.left(["b", "c"]) == 150 * 1.5
-    # A step without a record takes the mean of those that were done.
+    # A step without a record takes the median of those that were done.
     assert pace.left(["b", "c", "new"]) == 150 * 1.5 + 20
     assert Pace().left(["a"]) is None
     assert Pace().ends(["a"]) is None
