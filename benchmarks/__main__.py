@@ -18,7 +18,7 @@ REPORT = Path(__file__).parent.parent / "docs" / "results"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the arguments ask for; the exit status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     console = Console()
     if options.list:
         for suite in SUITES.values():

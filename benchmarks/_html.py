@@ -35,7 +35,7 @@ th, td {{ padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line); vertica
 td {{ min-width: 3rem; }}
 th {{ text-align: left; vertical-align: bottom; }}
 th:first-child, td:first-child {{
-  position: sticky; left: 0; background: var(--back); min-width: 7rem; max-width: 45vw;
+  position: sticky; left: 0; background: var(--back); min-width: 8rem;
 }}
 </style>
 </head>

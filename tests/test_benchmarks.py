@@ -720,7 +720,7 @@ def test_time_left() -> None:
 
 
 def test_a_second_run_knows_its_time(tmp_path: Path, three: dict[str, Counter]) -> None:
-    assert command.main(["first", "second", "--out", str(tmp_path)]) == 0
+    assert command.main(["first", "--out", str(tmp_path), "second"]) == 0
     recorded = _sequence._recorded("second", (tmp_path / "nothing", tmp_path))
     assert list(recorded) == three["second"].computed
     assert _sequence._recorded("third", (tmp_path,)) == {}

@@ -68,7 +68,8 @@ class Reader(HTMLParser):
 
 
 def test_the_report_is_that_of_the_committed_results(pages):
-    assert pages["README.md"] == _committed("docs/results/README.md").decode()
+    committed = _committed("docs/results/README.md").decode()
+    assert pages["README.md"] == committed, "run python -m benchmarks report"
     found, right = (
         Reader(text).parts
         for text in (pages["index.html"], _committed("docs/results/index.html").decode())
