@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxprs_in_params
 
 from ._arguments import wide
+from ._chunk_size import LEAST, fitting, is_narrow
 from ._distribution import as_local, stop
 from ._own_derivative import Arrays, Moving, own_derivative
 from ._samples import ChunkSize, chunked_vmap, keys_of
@@ -18,6 +18,9 @@ from ._score import attach_score, leave_one_out, without_impossible
 # From one key to a term; or, where the mean cost of the other samples is to be its baseline, to a
 # cost and its log-density.
 OneSample = Callable[[jax.Array], tuple[jax.Array, ...]]
+
+# Of the copies that samples may have of an array.
+_MOST_COPIED = 2**20
 
 
 def streamed_mean(
@@ -40,32 +43,35 @@ def streamed_mean(
     Returns:
         The mean; or None if there is one chunk only, or if a cost is not a scalar.
     """
-    if chunk_size in (None, num_samples) or chunk_size == "auto" and num_samples <= _LEAST:
+    if chunk_size in (None, num_samples) or chunk_size == "auto" and num_samples <= LEAST:
         return None
     jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(key)
     if chunk_size == "auto":
-        chunk_size = _fitting(num_samples, jaxpr)
+        chunk_size = fitting(num_samples, jaxpr)
     if chunk_size == num_samples or jax.tree.map(jnp.shape, shape) != ((),) * len(shape):
         return None
 
-    # All that a sample closes over is an argument: other transformations must find it.
-    def hoisted(key: jax.Array, *closed_over: jax.Array) -> list[jax.Array]:
-        return jax.core.eval_jaxpr(jaxpr.jaxpr, closed_over, key)
-
-    dtype, coupled = jaxpr.out_avals[0].dtype, len(jaxpr.out_avals) == 2
-    stream = _Stream(hoisted, dtype, coupled, num_samples, chunk_size)
-    return own_derivative(stream.value, stream.derivative)(key, *jaxpr.consts)[0]
+    # All that a sample closes over becomes an argument: other transformations must find it. The
+    # jaxpr itself would hold on to it.
+    arrays = [key, *jaxpr.consts]
+    hoisted = jax.make_jaxpr(
+        lambda key, *closed_over: jax.core.eval_jaxpr(jaxpr.jaxpr, closed_over, key)
+    )(*arrays)
+    stream = _Stream(hoisted, num_samples, chunk_size)
+    return own_derivative(stream.value, stream.derivative)(*arrays)[0]
 
 
 @dataclass(frozen=True)
 class _Stream:
     """Functions of arrays: the key of all samples, and what one of them closes over."""
 
-    one: Callable[..., list[jax.Array]]
-    dtype: Any
-    coupled: bool
+    jaxpr: Any
     num_samples: int
     chunk_size: int
+
+    def one(self, *arrays: jax.Array) -> list[jax.Array]:
+        """What there is of one sample, its key being the first array."""
+        return jax.core.eval_jaxpr(self.jaxpr.jaxpr, self.jaxpr.consts, *arrays)
 
     def value(self, *arrays: jax.Array) -> list[jax.Array]:
         """The mean."""
@@ -113,7 +119,8 @@ class _Stream:
 
     def one_pass(self, moving: Moving, *arrays: jax.Array) -> list[jax.Array]:
         """The mean, and its gradient along each moving array."""
-        n = self.num_samples
+        n, dtype = self.num_samples, self.jaxpr.out_avals[0].dtype
+        coupled = len(self.jaxpr.out_avals) == 2
 
         def samples(some: list[jax.Array], indices: jax.Array, axes: list[Any]) -> list[jax.Array]:
             def one(key: jax.Array, some: list[jax.Array]) -> list[jax.Array]:
@@ -125,7 +132,7 @@ class _Stream:
             return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
 
         some = [jnp.asarray(x) for x in _picked(moving, arrays)]
-        local, zero = some, jnp.zeros((), wide(self.dtype))
+        local, zero = some, jnp.zeros((), wide(dtype))
         zeros = [jnp.zeros(x.shape, _summed(x.dtype)) for x in some]
         if jax.sharding.get_abstract_mesh().manual_axes:
             # In shard_map the gradient by an array that devices share would be summed over them.
@@ -137,39 +144,39 @@ class _Stream:
             indices = start + jnp.arange(size, dtype=jnp.uint32)
             # Numbers of 16 bits are not added up as such: each sample has a copy and a derivative
             # of its own, unless these would be many, as of the weights of a network.
-            axes = [0 if _is_narrow(x) and x.size * size <= _COPIES else None for x in local]
+            axes = [0 if is_narrow(x) and x.size * size <= _MOST_COPIED else None for x in local]
             each = [
                 x if axis is None else jnp.broadcast_to(x, (size, *x.shape))
                 for x, axis in zip(local, axes, strict=True)
             ]
-            (values, *rest), pull = jax.vjp(lambda some: samples(some, indices, axes), each)
+            (values, *log_probs), pull = jax.vjp(lambda some: samples(some, indices, axes), each)
             costs = values.astype(zero.dtype)
             centre = jnp.mean(costs)
             pilot = jnp.where((start == 0) & jnp.isfinite(centre), centre, pilot)
             excess = costs - pilot
             total = total + jnp.sum(excess)
             ones = jnp.ones_like(values)
-            if not self.coupled:
+            if not coupled:
                 return start + size, pilot, total, _added(gradients, pull([ones])[0]), scores
-            weight = (excess * (n / (n - 1))).astype(rest[0].dtype)
+            weight = (excess * (n / (n - 1))).astype(log_probs[0].dtype)
             gradients = _added(gradients, pull([ones, weight])[0])
             scores = _added(scores, pull([jnp.zeros_like(values), jnp.ones_like(weight)])[0])
             return start + size, pilot, total, gradients, scores
 
         chunks, rest = divmod(n, self.chunk_size)
-        state = (jnp.uint32(0), zero, zero, zeros, zeros if self.coupled else [])
+        state = (jnp.uint32(0), zero, zero, zeros, zeros if coupled else [])
         state, _ = jax.lax.scan(
             lambda state, _: (add(state, self.chunk_size), None), state, length=chunks
         )
         if rest:
             state = add(state, rest)
         _, pilot, total, gradients, scores = state
-        if self.coupled:
+        if coupled:
             # The baseline of all is the mean cost, and not the pilot.
             shift = total / (n - 1)
             gradients = [g - shift * s for g, s in zip(gradients, scores, strict=True)]
         means = [(g / n).astype(x.dtype) for g, x in zip(gradients, local, strict=True)]
-        return [(pilot + total / n).astype(self.dtype), *means]
+        return [(pilot + total / n).astype(dtype), *means]
 
 
 def _picked(moving: Moving, arrays: Arrays) -> list[jax.Array]:
@@ -190,38 +197,3 @@ def _added(xs: list[jax.Array], ys: list[jax.Array]) -> list[jax.Array]:
     """The sums with the derivatives of one chunk, or of each of its samples."""
     wider = [y.astype(x.dtype) for x, y in zip(xs, ys, strict=True)]
     return [x + (y if x.ndim == y.ndim else jnp.sum(y, 0)) for x, y in zip(xs, wider, strict=True)]
-
-
-def _is_narrow(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
-
-
-# Of numbers of 16 bits: samples in a chunk, and copies of an array for its samples.
-_NARROW, _COPIES = 1024, 2**20
-# Chunks of fewer samples spend their time on dispatch.
-_LEAST = 256
-# Of all that a chunk computes, about a third is in use at one time: on a CPU as much as caches
-# hold; an accelerator wants to be filled.
-_CPU_BYTES, _ACCELERATOR_BYTES = 12 * 2**20, 2**30
-
-
-def _fitting(num_samples: int, jaxpr: Any) -> int:
-    """The largest chunk that fits; all samples, if they do."""
-    budget = _CPU_BYTES if jax.default_backend() == "cpu" else _ACCELERATOR_BYTES
-    most = max(_LEAST, budget // max(_bytes(jaxpr.jaxpr), 1))
-    if any(map(_is_narrow, [*jaxpr.consts, *jaxpr.out_avals])):
-        most = min(most, _NARROW)
-    if most >= num_samples:
-        return num_samples
-    # No rest, if there is a divisor that is not much smaller.
-    return next((c for c in range(most, most // 2, -1) if num_samples % c == 0), most)
-
-
-def _bytes(jaxpr: Any) -> int:
-    """Of all that is computed, fused or not: an upper bound."""
-    total = 0
-    for equation in jaxpr.eqns:
-        inner = list(jaxprs_in_params(equation.params))
-        total += sum(map(_bytes, inner)) if inner else 0
-        total += sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars if not inner)
-    return total

@@ -354,3 +354,10 @@ def test_costs_that_are_no_scalar_keep_their_shape() -> None:
         return sf.expectation(lambda x: x[:2], normal, KEY, sf.Pathwise(), **options)
 
     assert_close(mean(CHUNK), mean(None), atol=1e-6)
+
+
+def test_nothing_traced_is_held_on_to() -> None:
+    mean = jnp.array([0.4, -0.7])
+    _, loss = losses(sf.ScoreFunction())
+    with jax.checking_leaks():
+        jax.jit(jax.vmap(jax.grad(loss), (0, None)))(jnp.stack([mean, mean]), KEY)
