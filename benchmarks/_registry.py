@@ -1,6 +1,6 @@
 """The suites in the order in which they run: one file each."""
 
-from . import bernoulli, discrete, gaussian, logistic_regression, policy, vi
+from . import bernoulli, discrete, gaussian, logistic_regression, policy, speed, vi
 
 SUITES = {
     suite.name: suite
@@ -11,5 +11,6 @@ SUITES = {
         logistic_regression.SUITE,
         policy.SUITE,
         vi.SUITE,
+        speed.SUITE,
     )
 }

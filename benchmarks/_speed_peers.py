@@ -67,20 +67,15 @@ def numpyro_vae(images: int, bits: int) -> Peer:
         return infer.TraceGraph_ELBO().loss(key, {}, joint, guide, params) / images
 
     def ours(params: Params, key: jax.Array) -> jax.Array:
-        def one(image: jax.Array, key: jax.Array) -> jax.Array:
-            posterior, prior = (
-                sf.Bernoulli(model.encode(params, image)),
-                sf.Bernoulli(jnp.zeros(bits)),
-            )
+        posterior, prior = sf.Bernoulli(model.encode(params, data)), sf.Bernoulli(jnp.zeros(bits))
 
-            def f(code: jax.Array) -> jax.Array:
-                against = posterior.log_prob(code) - prior.log_prob(code)
-                return model.cost(params["decoder"], image, code) + against
+        def f(codes: jax.Array) -> jax.Array:
+            against = jnp.sum(posterior.log_probs(codes) - prior.log_probs(codes), axis=-1)
+            return model.cost(params["decoder"], data, codes) + against
 
-            return sf.expectation(f, posterior, key, PLAIN)
+        return jnp.mean(sf.expectation(f, posterior, key, by_image))
 
-        return jnp.mean(jax.vmap(one)(data, jax.random.split(key, images)))
-
+    by_image = sf.ScoreFunction(sf.ConstantBaseline(0.0), factor_ndim=1)
     return Peer(jax.grad(ours), jax.grad(theirs), (vae.start(bits), jax.random.key(0)), 1)
 
 

@@ -104,7 +104,9 @@ def _short(ratio: float | None) -> str:
 
 
 def _scaled(value: Any, unit: float) -> str:
-    return "" if value is None else short(value / unit)
+    if value is None:
+        return ""
+    return short(value / unit, ".3g" if value < 100 * unit else ".0f")
 
 
 TABLES: Mapping[str, Callable[[Results], str]] = {

@@ -8,7 +8,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from . import _reproductions, _vi_tables
+from . import _reproductions, _speed_tables, _vi_tables
 from ._markdown import markdown, short
 from ._suite import Results, Row, Suite
 
@@ -210,6 +210,7 @@ MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     "recipes": ("policy", recipes),
     "divergences": ("policy", divergences),
     **_reproductions.TABLES,
+    **{name: ("speed", table) for name, table in _speed_tables.TABLES.items()},
 }
 
 

@@ -1,6 +1,7 @@
 """The benchmarks: exact variances, measured ones, resuming, the command line, and the tables."""
 
 import csv
+import io
 import itertools
 import json
 import math
@@ -32,6 +33,8 @@ from benchmarks import (
     _progress,
     _reproductions,
     _sequence,
+    _speed_peers,
+    _speed_tables,
     _store,
     _tables,
     _vae_training,
@@ -43,6 +46,7 @@ from benchmarks import (
     _vi_training,
     bernoulli,
     gaussian,
+    speed,
 )
 from benchmarks._bernoulli_exact import Coin
 from benchmarks._discrete_tasks import TOYS, VAE_ENTRIES
@@ -359,6 +363,9 @@ def _few_vi_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
 def _check_rows(rows: list[dict[str, Any]]) -> None:
     assert rows
     for row in rows:
+        # Those of a suite that measures no variances have columns of their own.
+        if "variance" not in row:
+            continue
         if row["unbiased"]:
             assert abs(row["bias_z"]) < LIMIT, row
         if row["exact_variance"] is not None:
@@ -468,11 +475,47 @@ def _check_policy(results: dict[str, Any]) -> None:
         assert all(run[-1] > run[0] + 0.2 for run in curve["reward"])
 
 
+def _check_speed(results: dict[str, Any]) -> None:
+    """Every part has its rows; those that were not run say why."""
+    rows = results["rows"]
+    assert {row["part"] for row in rows} == {"hand", "alike", "bulk", "many", "call", "peers"}
+    for row in rows:
+        if row["note"] is None:
+            assert row["q25"] <= row["ratio"] <= row["q75"]
+            assert min(row["cpu_us"], row["other_cpu_us"], row["wall_ratio"]) > 0
+    for name in ("ScoreFunction", "Pathwise"):
+        few, many = (r for r in rows if r["part"] == "many" and r["case"].startswith(name))
+        assert few["note"] is None
+        assert many["note"].startswith("not run: ")
+        assert many["temp_bytes"] < 0.7 * many["other_temp_bytes"]
+    ran = {row["against"] for row in rows if row["part"] == "peers" and row["note"] is None}
+    assert ran >= {"numpyro TraceGraph_ELBO", "TFP monte_carlo.expectation"}
+
+
+def test_a_package_that_is_not_there_is_skipped_with_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_speed_peers, "module", lambda _: None)
+    sizes = SUITES["speed"].quick
+    plan = {name: step for name, step in speed.steps(sizes, 0).items() if name.startswith("peer ")}
+    rows = [row for step in plan.values() for row in step()["rows"]]
+    assert {row["note"] for row in rows} == {
+        f"skipped: there is no {name} here"
+        for name in ("numpyro", "optax.monte_carlo", "tensorflow_probability.substrates.jax")
+    }
+    results = {"device": "cpu", "rows": rows}
+    assert _speed_tables.beside(results).count("| skipped: there is no ") == len(rows) == 7
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(_tables.terminal(SUITES["speed"], results))
+    assert "skipped: there is no" in console.export_text()
+
+
 EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "bernoulli": _check_bernoulli,
     "gaussian": _check_gaussian,
     "discrete": _check_discrete,
     "policy": _check_policy,
+    "speed": _check_speed,
     "logistic_regression": _check_logistic_regression,
     "vi": _check_vi,
 }
@@ -917,6 +960,7 @@ DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
 )
 DOCUMENTS |= dict.fromkeys(("recipes", "divergences"), "docs/policy.md")
 DOCUMENTS |= dict.fromkeys(_reproductions.TABLES, "docs/reproductions.md")
+DOCUMENTS |= dict.fromkeys(_speed_tables.TABLES, "docs/speed.md")
 
 
 @pytest.mark.parametrize("name", _tables.MARKDOWN)

@@ -97,6 +97,7 @@ PAGES = [
     "docs/policy.md",
     "docs/programs.md",
     "docs/scaling.md",
+    "docs/speed.md",
 ]
 
 

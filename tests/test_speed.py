@@ -1,5 +1,6 @@
 """What a gradient costs, in numbers that no other process can move: flops, memory, traces."""
 
+import sys
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 import scorefn as sf
 from benchmarks import _speed_cases as cases
+from benchmarks._speed_memory import growth_bytes
 from benchmarks._speed_timing import Times, compiled, interleaved
 from benchmarks.speed import by_hand
 
@@ -127,6 +129,14 @@ def test_a_ratio_is_the_median_of_the_ratios_of_rounds() -> None:
     found = Times(cpu, wall).over(Times(np.array([1.0, 4.0, 3.0, 1.0, 2.0]), wall / 2))
     assert found == {"ratio": 1.0, "q25": 1.0, "q75": 2.0, "wall_ratio": 2.0}
     assert Times(cpu, wall).cpu_us == 3e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_the_growth_of_a_process_is_that_of_its_arrays() -> None:
+    grown = growth_bytes("Pathwise", 100, 50_000, "hand")
+    # Of float32, once or a few times.
+    assert grown is not None
+    assert 4 * 100 * 50_000 < grown < 10 * 4 * 100 * 50_000
 
 
 def test_programs_take_turns() -> None:
