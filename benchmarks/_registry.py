@@ -1,6 +1,6 @@
 """The suites in the order in which they run: one file each."""
 
-from . import bernoulli, discrete, gaussian, logistic_regression, policy, speed, vi
+from . import bernoulli, discrete, gaussian, logistic_regression, policy, scaling, speed, vi
 
 SUITES = {
     suite.name: suite
@@ -12,5 +12,6 @@ SUITES = {
         policy.SUITE,
         vi.SUITE,
         speed.SUITE,
+        scaling.SUITE,
     )
 }

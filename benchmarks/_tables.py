@@ -8,13 +8,14 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from . import _reproductions, _speed_tables, _vi_tables
+from . import _reproductions, _scaling_tables, _speed_tables, _vi_tables
 from ._markdown import markdown, short
 from ._suite import Results, Row, Suite
 
 ONLY_IN_FILES = (
     *("over", "unbiased", "exact_gradient", "exact_mean", "mean"),
     *("variance_se", "variance_z", "relative_variance_se", "snr_se"),
+    *("all_reduces", "other_collectives", "reduced_bytes", "bytes_in_chunks"),
 )
 FORMATS = {"bias_z": ".1f"}
 HEADERS = {
@@ -24,6 +25,7 @@ HEADERS = {
     "bias_z": "bias z",
     "relative_variance": "rel var",
     "relative_bias": "rel bias",
+    "bytes_without": "bytes",
     "time_us": "µs",
     "variance_x_time": "var × µs",
 }
@@ -211,6 +213,7 @@ MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     "divergences": ("policy", divergences),
     **_reproductions.TABLES,
     **{name: ("speed", table) for name, table in _speed_tables.TABLES.items()},
+    **{name: ("scaling", table) for name, table in _scaling_tables.TABLES.items()},
 }
 
 

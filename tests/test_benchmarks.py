@@ -46,6 +46,7 @@ from benchmarks import (
     _vi_training,
     bernoulli,
     gaussian,
+    scaling,
     speed,
 )
 from benchmarks._bernoulli_exact import Coin
@@ -510,12 +511,42 @@ def test_a_package_that_is_not_there_is_skipped_with_a_line(
     assert "skipped: there is no" in console.export_text()
 
 
+def _check_scaling(results: dict[str, Any]) -> None:
+    """More devices: the same variance of the same samples, less memory, a gradient to reduce."""
+    found = {(r["scaling"], r["estimator"], r["devices"]): r for r in results["rows"]}
+    assert len(found) == 8
+    settings, devices = results["settings"], jax.device_count()
+    for name, reduces in {"LeaveOneOut": 2, "Pathwise": 1}.items():
+        one, all_of_them = (found["strong", name, n] for n in (1, devices))
+        assert one["all_reduces"] == 0
+        assert all_of_them["all_reduces"] == reduces
+        assert all_of_them["reduced_bytes"] >= 4 * settings["size"]
+        assert all_of_them["bytes_without"] < one["bytes_without"] / 2
+        assert all_of_them["bytes_in_chunks"] <= one["bytes_in_chunks"] <= one["bytes_without"]
+        assert all_of_them["exact_variance"] == one["exact_variance"]
+        weak = [found["weak", name, n] for n in (1, devices)]
+        assert [row["evaluations"] for row in weak] == [
+            settings["samples"]["weak"] * n for n in (1, devices)
+        ]
+    assert all(row["other_collectives"] == 0 for row in results["rows"])
+    for curve in results["curves"].values():
+        assert min(*curve["cpu_us"], *curve["wall_us"]) > 0
+
+
+def test_numbers_of_devices() -> None:
+    assert scaling.device_counts(1, doublings=True) == [1]
+    assert scaling.device_counts(6, doublings=True) == [1, 2, 4, 6]
+    assert scaling.device_counts(8, doublings=True) == [1, 2, 4, 8]
+    assert scaling.device_counts(8, doublings=False) == [1, 8]
+
+
 EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "bernoulli": _check_bernoulli,
     "gaussian": _check_gaussian,
     "discrete": _check_discrete,
     "policy": _check_policy,
     "speed": _check_speed,
+    "scaling": _check_scaling,
     "logistic_regression": _check_logistic_regression,
     "vi": _check_vi,
 }
@@ -961,6 +992,7 @@ DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
 DOCUMENTS |= dict.fromkeys(("recipes", "divergences"), "docs/policy.md")
 DOCUMENTS |= dict.fromkeys(_reproductions.TABLES, "docs/reproductions.md")
 DOCUMENTS |= dict.fromkeys(_speed_tables.TABLES, "docs/speed.md")
+DOCUMENTS["scaling"] = "docs/scaling.md"
 
 
 @pytest.mark.parametrize("name", _tables.MARKDOWN)
