@@ -1,6 +1,6 @@
 """The suites in the order in which they run: one file each."""
 
-from . import bernoulli, discrete, gaussian, logistic_regression, policy, scaling, speed, vi
+from . import bernoulli, discrete, gaussian, logistic_regression, peers, policy, scaling, speed, vi
 
 SUITES = {
     suite.name: suite
@@ -13,5 +13,6 @@ SUITES = {
         vi.SUITE,
         speed.SUITE,
         scaling.SUITE,
+        peers.SUITE,
     )
 }

@@ -8,7 +8,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from . import _reproductions, _scaling_tables, _speed_tables, _vi_tables
+from . import _reproductions, _scaling_tables, _speed_tables, _vi_tables, peers
 from ._markdown import markdown, short
 from ._suite import Results, Row, Suite
 
@@ -214,6 +214,7 @@ MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     **_reproductions.TABLES,
     **{name: ("speed", table) for name, table in _speed_tables.TABLES.items()},
     **{name: ("scaling", table) for name, table in _scaling_tables.TABLES.items()},
+    "peers": ("peers", peers.table),
 }
 
 
