@@ -94,6 +94,7 @@ PAGES = [
     "README.md",
     "docs/design.md",
     "docs/estimators.md",
+    "docs/peers.md",
     "docs/policy.md",
     "docs/programs.md",
     "docs/scaling.md",
