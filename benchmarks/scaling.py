@@ -150,7 +150,7 @@ def figures(results: Results) -> Mapping[str, Figure]:
 def _by_devices(axis: Axes, counts: Sequence[int]) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(counts, [str(n) for n in counts])
-    axis.set_ylim(0, 1.05 * max(np.max(line.get_ydata()) for line in axis.get_lines()))
+    axis.set_ylim(0, 1.05 * axis.dataLim.y1)
     axis.set_xlabel("devices")
 
 
