@@ -104,7 +104,7 @@ class DisARM(Estimator):
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             low = words(key, logits.shape, logits)
-            pair = bits_at(jnp.stack([~low, low]), logits)
+            pair = jax.vmap(bits_at, (0, None))(jnp.stack([~low, low]), logits)
             difference = pair[0].astype(rates.dtype) - pair[1].astype(rates.dtype)
             return _weighed(f, bits, bits.cast(pair), difference * rates)
 
@@ -257,7 +257,7 @@ def _antithetic(
     f: Cost, bits: Bernoulli, noise: jax.Array, weight: jax.Array
 ) -> tuple[PyTree, PyTree]:
     """The mean cost of the draws at -noise and noise; their difference weighs the derivative."""
-    return _weighed(f, bits, bits.draw_at(jnp.stack([-noise, noise])), weight)
+    return _weighed(f, bits, jax.vmap(bits.draw_at)(jnp.stack([-noise, noise])), weight)
 
 
 def _weighed(f: Cost, bits: Bernoulli, pair: jax.Array, weight: jax.Array) -> tuple[PyTree, PyTree]:
