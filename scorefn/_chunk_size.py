@@ -11,6 +11,8 @@ LEAST = 256
 # Of all that a chunk computes, about a third is in use at one time: on a CPU as much as caches
 # hold; an accelerator wants to be filled.
 _CPU_BYTES, _ACCELERATOR_BYTES = 12 * 2**20, 2**30
+# Up to so much for all samples, a CPU takes longer for chunks than for all of them at once.
+_ALL_BYTES = 2**26
 # Of samples with numbers of 16 bits, which a compiler may add up as such.
 _MOST_NARROW = 1024
 
@@ -18,7 +20,10 @@ _MOST_NARROW = 1024
 def fitting(num_samples: int, jaxpr: Any) -> int:
     """The largest chunk that fits, of samples that compute this; all samples, if they do."""
     budget = _CPU_BYTES if jax.default_backend() == "cpu" else _ACCELERATOR_BYTES
-    most = max(LEAST, budget // max(_bytes(jaxpr.jaxpr), 1))
+    each = max(_bytes(jaxpr.jaxpr), 1)
+    most = max(LEAST, budget // each)
+    if num_samples * each <= _ALL_BYTES:
+        most = num_samples
     if any(map(is_narrow, [*jaxpr.consts, *jaxpr.out_avals])):
         most = min(most, _MOST_NARROW)
     if most >= num_samples:

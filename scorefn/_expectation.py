@@ -48,13 +48,13 @@ def expectation(
         estimator: how the derivative is estimated, as ``ScoreFunction()``. There is no default:
             this choice matters most.
         num_samples: the number of terms; what one term costs is the estimator's to say.
-        chunk_size: samples evaluated at a time (with `sharding`, on each device). "auto" takes as
-            many as compute about 12 MiB on a CPU, 1 GiB elsewhere, but 256 at least; all at once
-            with `has_aux`, `sharding`, or an f that returns no scalar. None is all at once. A
-            gradient in chunks takes one pass and keeps nothing of a sample, for a scalar f and an
-            estimator that does not couple its samples, or by leave-one-out; of the others, and for
-            derivatives of higher order, chunks are computed again, and a few scalars of each sample
-            are kept.
+        chunk_size: samples evaluated at a time (with `sharding`, on each device). "auto" takes all
+            at once if together they compute up to 64 MiB, else as many as compute about 12 MiB on a
+            CPU, 1 GiB elsewhere, but 256 at least; and all at once with `has_aux`, `sharding`, or
+            an f that returns no scalar. None is all at once. A gradient in chunks takes one pass
+            and keeps nothing of a sample, for a scalar f and an estimator that does not couple its
+            samples, or by leave-one-out; of the others, and for derivatives of higher order, chunks
+            are computed again, and a few scalars of each sample are kept.
         sharding: a ``NamedSharding`` that spreads the samples over devices, one axis long. Inside
             jit; leave-one-out stays exact over all devices. Inside shard_map leave it out: there
             each device estimates by samples of its own.
