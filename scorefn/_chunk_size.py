@@ -13,8 +13,6 @@ LEAST = 256
 _CPU_BYTES, _ACCELERATOR_BYTES = 12 * 2**20, 2**30
 # Up to so much for all samples, a CPU takes longer for chunks than for all of them at once.
 _ALL_BYTES = 2**26
-# Of samples with numbers of 16 bits, which a compiler may add up as such.
-_MOST_NARROW = 1024
 
 
 def fitting(num_samples: int, jaxpr: Any) -> int:
@@ -25,7 +23,8 @@ def fitting(num_samples: int, jaxpr: Any) -> int:
     if num_samples * each <= _ALL_BYTES:
         most = num_samples
     if any(map(is_narrow, [*jaxpr.consts, *jaxpr.out_avals])):
-        most = min(most, _MOST_NARROW)
+        # Only between chunks is it known that numbers of 16 bits are added up in 32.
+        most = LEAST
     if most >= num_samples:
         return num_samples
     # No rest, if there is a divisor that is not much smaller.

@@ -51,10 +51,11 @@ def expectation(
         chunk_size: samples evaluated at a time (with `sharding`, on each device). "auto" takes all
             at once if together they compute up to 64 MiB, else as many as compute about 12 MiB on a
             CPU, 1 GiB elsewhere, but 256 at least; and all at once with `has_aux`, `sharding`, or
-            an f that returns no scalar. None is all at once. A gradient in chunks takes one pass
-            and keeps nothing of a sample, for a scalar f and an estimator that does not couple its
-            samples, or by leave-one-out; of the others, and for derivatives of higher order, chunks
-            are computed again, and a few scalars of each sample are kept.
+            an f that returns no scalar. Numbers of 16 bits go in chunks of 256, which are added up
+            in 32 bits. None is all at once. A gradient in chunks takes one pass and keeps
+            nothing of a sample, for a scalar f and an estimator that does not couple its samples,
+            or by leave-one-out; of the others, and for derivatives of higher order, chunks are
+            computed again, and a few scalars of each sample are kept.
         sharding: a ``NamedSharding`` that spreads the samples over devices, one axis long. Inside
             jit; leave-one-out stays exact over all devices. Inside shard_map leave it out: there
             each device estimates by samples of its own.

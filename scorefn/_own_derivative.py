@@ -21,8 +21,7 @@ def own_derivative(fn: Fn, derivative: Derivative) -> Fn:
     the function and forgets the rule, so that a second derivative is that of the function's code.
 
     Args:
-        fn: the function; it closes over nothing that is traced, but for what no derivative is
-            taken of.
+        fn: the function; it closes over nothing that is traced.
         derivative: ``derivative(moving, arrays, tangents)``, to the outputs and their tangents.
             Arguments that do not move have no tangent, and are not differentiated.
     """

@@ -278,6 +278,16 @@ def test_f_is_evaluated_once_a_sample() -> None:
     assert len(seen) == SAMPLES
 
 
+def test_auto_takes_all_at_once_what_is_little() -> None:
+    # Of 100 numbers some 10 kB are computed: 5000 samples stay below 64 MiB, 20 000 do not.
+    few, many = (
+        [temporary_bytes(jax.grad(gaussian_loss(n, c))) for c in (None, "auto")]
+        for n in (5_000, 20_000)
+    )
+    assert few[0] == few[1]
+    assert many[0] > 5 * many[1]
+
+
 def test_auto_changes_rounding_only() -> None:
     desired, got = (jax.jit(jax.grad(gaussian_loss(20_000, c)))(WIDE, KEY) for c in (None, "auto"))
     assert any(jnp.any(a != b) for a, b in zip(got, desired, strict=True))
@@ -307,19 +317,19 @@ def test_neither_an_offset_nor_many_samples_take_digits() -> None:
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_many_samples_of_16_bits_are_added_up_in_32(dtype: Any) -> None:
-    """Costs of 1, a hundred thousand times: 16 bits would stop counting at 256 or at 2048."""
+    """Costs of 1, many times: 16 bits would stop counting at 256 or at 2048."""
 
-    def loss(scale: jax.Array, chunk_size: Any) -> jax.Array:
+    def loss(scale: jax.Array, num_samples: int, chunk_size: Any) -> jax.Array:
         normal = sf.Distribution(
             lambda _, x: 0 * x, lambda _, key: jax.random.normal(key, (), dtype), scale
         )
-        options: Any = {"num_samples": 100_000, "chunk_size": chunk_size}
+        options: Any = {"num_samples": num_samples, "chunk_size": chunk_size}
         f = lambda x: scale + 0 * x  # noqa: E731
         return sf.expectation(f, normal, KEY, sf.Pathwise(), **options)
 
-    for chunk_size in (1000, "auto"):
-        got = jax.jit(jax.value_and_grad(loss), static_argnums=1)(jnp.ones((), dtype), chunk_size)
-        assert got == (1, 1)
+    gradient = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
+    for sizes in ((100_000, 1000), (100_000, "auto"), (1000, "auto")):
+        assert gradient(jnp.ones((), dtype), *sizes) == (1, 1)
 
 
 @x64
