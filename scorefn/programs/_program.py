@@ -15,12 +15,11 @@ from .._score import attach_score
 from ._branches import Branches, dealt
 from ._choice import Choice, Cost, next_request
 from ._claims import check_claims
+from ._kept import kept
 from ._past import Past
 from ._rollout import Rollout
 
 PyTree = Any
-# With jax 0.10 XLA drops barriers on the CPU before it fuses; a second one is then a hindrance.
-_BARRIERS_LAST = jax.__version_info__ >= (0, 11)
 # Costs by the set of choices that can change them: bit i stands for choice i.
 Costs = dict[int, PyTree]
 
@@ -161,7 +160,7 @@ def _estimated(
     # waits here already: a program of N choices takes N steps to trace, not N^2 or 2^N.
     @jax.jit
     def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], tuple[list[PyTree], PyTree]]:
-        x = _kept(x)
+        x = kept(x)
         here = past.after(x, choice.depends_on)
         costs, aux = _rest(here, live.pop() if live else here.again(), x, key)
         credited[:] = [m for m in costs if m & bit]
@@ -178,10 +177,8 @@ def _estimated(
 
     keys = dealt(draw_key, choice.num_samples)
     estimator = with_baseline_of_total(choice.estimator)
-    distribution = choice.distribution
-    if _BARRIERS_LAST:
-        sample = distribution.sample
-        distribution = replace(distribution, sample=lambda *args: _kept(sample(*args)))
+    sample = choice.distribution.sample
+    distribution = replace(choice.distribution, sample=lambda *args: kept(sample(*args)))
     terms, (uncredited, aux) = estimator(f, distribution, keys, has_aux=True, vmap=branches.vmap)
     mean = jax.tree.map(_mean, terms)
     costs: Costs = {}
@@ -221,12 +218,6 @@ def _checked(cost: PyTree) -> PyTree:
                 f"{type(leaf).__name__}: {leaf!r}."
             )
     return jax.tree.map(jnp.asarray, cost)
-
-
-def _kept(draw: Any) -> Any:
-    """The draw, which XLA would else compute again wherever it is used, and compile for longer."""
-    # Leaf by leaf, since nobody can tell any more what goes which way through one barrier.
-    return jax.tree.map(jax.lax.optimization_barrier, draw)
 
 
 def _pair(returned: Any) -> tuple[PyTree, PyTree]:
