@@ -11,7 +11,7 @@ import scorefn as sf
 
 from . import _speed_vae as vae
 from . import _vae_model as model
-from ._speed_cases import Params, library, normal
+from ._speed_cases import Params, library, normal, sample_keys
 from ._speed_many import quadratic
 from ._speed_timing import Program
 
@@ -77,6 +77,35 @@ def numpyro_vae(images: int, bits: int) -> Peer:
 
     by_image = sf.ScoreFunction(sf.ConstantBaseline(0.0), factor_ndim=1)
     return Peer(jax.grad(ours), jax.grad(theirs), (vae.start(bits), jax.random.key(0)), 1)
+
+
+def categories(values: int, samples: int, *, gradient: bool) -> Peer:
+    """Of 20 factors: draws alone, or the gradient of a quadratic by the score function."""
+    distrax: Any = importlib.import_module("distrax")
+
+    def drawn(logits: jax.Array, key: jax.Array, sample: Program) -> jax.Array:
+        return jax.vmap(lambda key: sample(logits, key))(sample_keys(key, samples))
+
+    def our_draws(logits: jax.Array, key: jax.Array) -> jax.Array:
+        return drawn(logits, key, lambda logits, key: sf.Categorical(logits).sample(key))
+
+    def their_draws(logits: jax.Array, key: jax.Array) -> jax.Array:
+        return drawn(logits, key, lambda x, key: distrax.Categorical(logits=x).sample(seed=key))
+
+    def loss(logits: jax.Array, key: jax.Array, build: Program) -> jax.Array:
+        options: Any = {"num_samples": samples, "chunk_size": None}
+        return sf.expectation(quadratic, build(logits), key, PLAIN, **options)
+
+    def ours(logits: jax.Array, key: jax.Array) -> jax.Array:
+        return loss(logits, key, sf.Categorical)
+
+    def theirs(logits: jax.Array, key: jax.Array) -> jax.Array:
+        return loss(logits, key, lambda logits: distrax.Categorical(logits=logits))
+
+    arguments = jax.random.normal(jax.random.key(1), (20, values)), jax.random.key(0)
+    if gradient:
+        return Peer(jax.grad(ours), jax.grad(theirs), arguments, samples)
+    return Peer(our_draws, their_draws, arguments, samples)
 
 
 def tfp(size: int, samples: int, *, by_path: bool) -> Peer:

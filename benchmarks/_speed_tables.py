@@ -25,7 +25,7 @@ def terminal(results: Results) -> Table:
     for name in ("ratio", "quartiles"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in results["rows"]:
-        if row["part"] != "alike":
+        if row["part"] not in ("alike", "compile"):
             head = [row["case"], str(row["samples"] or ""), row["note"] or row["against"]]
             spread = "" if row["ratio"] is None else f"{_short(row['q25'])}-{_short(row['q75'])}"
             table.add_row(*head, _short(row["ratio"]), spread)
@@ -69,19 +69,49 @@ def many(results: Results) -> str:
 
 
 def beside(results: Results) -> str:
-    """One call, and other packages."""
+    """One call, a monitor, and other packages."""
     header = [
         *("estimator and problem", "samples", "against", "CPU time, µs", "theirs, µs", "ratio"),
         *("flops", "temporary memory"),
     ]
     lines = [header, ["---", "---:", "---", *["---:"] * 5]]
     for row in results["rows"]:
-        if row["part"] in ("call", "peers"):
+        if row["part"] in ("call", "monitor", "peers"):
             cells = [row["case"], str(row["samples"] or ""), row["against"]]
             cells += [_scaled(row[f"{whose}cpu_us"], 1) for whose in ("", "other_")]
             cells.append(row["note"] or _ratio(row))
             lines.append([*cells, _by(row, "flops"), _by(row, "temp_bytes")])
     return markdown(lines)
+
+
+def draws(results: Results) -> str:
+    """Categories drawn by this library and by distrax."""
+    header = ["what, and of what", "samples", "distrax, by ours", "temporary memory, MiB", "ours"]
+    lines = [header, ["---", *["---:"] * 4]]
+    for row in results["rows"]:
+        if row["part"] == "draws":
+            cells = [row["case"], str(row["samples"] or ""), row["note"] or _inverse(row)]
+            cells += [_scaled(row[f"{whose}temp_bytes"], 2**20) for whose in ("other_", "")]
+            lines.append(cells)
+    return markdown(lines)
+
+
+def compiling(results: Results) -> str:
+    """Seconds to compile programs of many choices."""
+    header = ["program", "choices", "CPU time, s", "wall time, s"]
+    lines = [header, ["---", *["---:"] * 3]]
+    for row in results["rows"]:
+        if row["part"] == "compile":
+            seconds = [format(row[name] / 1e6, ".1f") for name in ("cpu_us", "wall_us")]
+            lines.append([row["case"], str(row["samples"]), *seconds])
+    return markdown(lines)
+
+
+def _inverse(row: Row) -> str:
+    """How many times as long the other one takes."""
+    times, low, high = (1 / row[name] for name in ("ratio", "q75", "q25"))
+    form = ".0f" if low >= 10 else ".1f"
+    return f"{times:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _ratio(row: Row | None) -> str:
@@ -113,4 +143,6 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "speed_hand": hand,
     "speed_many": many,
     "speed_beside": beside,
+    "speed_draws": draws,
+    "speed_compile": compiling,
 }

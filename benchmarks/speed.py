@@ -4,10 +4,10 @@
 sample, and beside it against one that draws all samples from one key. All samples at once, so that
 the two programs can be compared. (b) Many samples: the library as it is by default, in chunks,
 against the obvious jit with all of them at once. (c) What one call of a jitted loss takes more than
-one written by hand. (d) Other packages, where they are installed. The two programs of a row take
-turns; `ratio` is the median over the rounds of the library's CPU time by the other's, `q25` and
-`q75` its quartiles. Flops and temporary bytes are those of the compiled program, whatever the
-machine is doing.
+one written by hand. (d) Other packages, where they are installed. (e) Draws of categories. (f) How
+long programs of many choices take to compile. The two programs of a row take turns; `ratio` is the
+median over the rounds of the library's CPU time by the other's, `q25` and `q75` its quartiles.
+Flops and temporary bytes are those of the compiled program, whatever the machine is doing.
 """
 
 import itertools
@@ -24,17 +24,17 @@ import scorefn as sf
 
 from . import _logistic_model as logistic
 from . import _speed_cases as cases
+from . import _speed_compiling as compiling
 from . import _speed_peers as peers
 from . import _speed_vae as vae
 from ._plots import panels
 from ._speed_cases import Case
 from ._speed_many import ESTIMATORS, many, quadratic
 from ._speed_memory import growth_bytes
+from ._speed_row import held, row, timed
 from ._speed_tables import terminal
-from ._speed_timing import Compiled, Times, compiled, interleaved
-from ._suite import Results, Row, Sizes, Step, Suite
-
-PARTS = ("hand", "bulk", "many", "call", "peers")
+from ._speed_timing import compiled, interleaved
+from ._suite import Results, Sizes, Step, Suite
 
 
 def _square(bits: jax.Array) -> jax.Array:
@@ -82,30 +82,6 @@ def _later(way: Callable[[Any, int], Case], problem: Callable[[], Any], n: int) 
     return lambda: way(problem(), n)
 
 
-def _row(part: str, name: str, samples: int, against: str, **found: Any) -> Row:
-    """All columns, of which some are None."""
-    columns = [f"{whose}{what}" for what in MEASURED for whose in ("", "other_")]
-    empty = dict.fromkeys(["ratio", "q25", "q75", "wall_ratio", *columns, "note"])
-    head = {"part": part, "case": name, "samples": samples, "against": against}
-    return head | empty | found
-
-
-MEASURED = ("cpu_us", "flops", "temp_bytes", "growth_bytes")
-
-
-def _timed(ours: Times, theirs: Times) -> dict[str, float]:
-    return {**ours.over(theirs), "cpu_us": ours.cpu_us, "other_cpu_us": theirs.cpu_us}
-
-
-def _held(ours: Compiled, theirs: Compiled) -> dict[str, float]:
-    return {
-        "flops": ours.flops,
-        "other_flops": theirs.flops,
-        "temp_bytes": ours.temp_bytes,
-        "other_temp_bytes": theirs.temp_bytes,
-    }
-
-
 def _hand_rows(name: str, case: Case, seed: int, sizes: Sizes) -> dict[str, Any]:
     """Against the hand-written spelling that takes the least time, the first one, and in bulk."""
     first = next(iter(case.hand))
@@ -116,13 +92,13 @@ def _hand_rows(name: str, case: Case, seed: int, sizes: Sizes) -> dict[str, Any]
     times = interleaved({at: p.run for at, p in found.items()}, seed, **sizes["timing"])
     best = min(case.hand, key=lambda at: times[at].cpu_us)
     rows = [
-        _row(
+        row(
             part,
             name,
             case.samples,
             at,
-            **_timed(times["library"], times[at]),
-            **_held(found["library"], found[at]),
+            **timed(times["library"], times[at]),
+            **held(found["library"], found[at]),
         )
         for part, at in {"hand": best, "alike": first, "bulk": "bulk"}.items()
         if at in found
@@ -139,10 +115,10 @@ def _many_rows(estimator: str, samples: int, seed: int, sizes: Sizes) -> dict[st
     )
     name = f"{estimator}, Normal, D = {size}"
     # Of loops the compiler counts one round.
-    held = {n: value for n, value in _held(ours, theirs).items() if n.endswith("temp_bytes")}
+    temp = {n: value for n, value in held(ours, theirs).items() if n.endswith("temp_bytes")}
     if theirs.temp_bytes > most:
         note = f"not run: unchunked needs more than {most / 2**30:g} GiB"
-        return {"rows": [_row("many", name, samples, "unchunked jit", **held, note=note)]}
+        return {"rows": [row("many", name, samples, "unchunked jit", **temp, note=note)]}
     programs = {"ours": ours.run, "theirs": theirs.run}
     times = interleaved(programs, seed, **sizes["timing"])
     grown = {
@@ -150,8 +126,8 @@ def _many_rows(estimator: str, samples: int, seed: int, sizes: Sizes) -> dict[st
         for whose, way in {"": "library", "other_": "hand"}.items()
         if samples in sizes["grown"]
     }
-    found = {**_timed(times["ours"], times["theirs"]), **held, **grown}
-    return {"rows": [_row("many", name, samples, "unchunked jit", **found)]}
+    found = {**timed(times["ours"], times["theirs"]), **temp, **grown}
+    return {"rows": [row("many", name, samples, "unchunked jit", **found)]}
 
 
 def _call_rows(seed: int, sizes: Sizes) -> dict[str, Any]:
@@ -172,8 +148,42 @@ def _call_rows(seed: int, sizes: Sizes) -> dict[str, Any]:
     times = interleaved(programs, seed, **sizes["timing"])
     return {
         "rows": [
-            _row("call", name, 2, "jit by hand", **_timed(times[name], times["hand"]))
+            row("call", name, 2, "jit by hand", **timed(times[name], times["hand"]))
             for name in list(programs)[:2]
+        ]
+    }
+
+
+def _monitor_rows(seed: int, sizes: Sizes) -> dict[str, Any]:
+    """What a monitor takes beside the gradient of an autoencoder that it watches."""
+    case = vae.leave_one_out(sizes["images"], 20, 2)
+    alone = compiled(case.library, *case.arguments)
+    watched = {"head": lambda gradient: gradient["encoder"][-1], "all weights": lambda g: g}
+
+    def step(part: Callable[[Any], Any]) -> Callable[..., Any]:
+        def run(monitor: sf.GradientSNR, params: Any, key: jax.Array) -> Any:
+            gradient = case.library(params, key)
+            return gradient, monitor.update(part(gradient))
+
+        return run
+
+    both = {
+        name: compiled(step(part), sf.GradientSNR.like(part(case.params)), *case.arguments)
+        for name, part in watched.items()
+    }
+    programs = {"alone": alone.run, **{name: program.run for name, program in both.items()}}
+    times = interleaved(programs, seed, **sizes["timing"])
+    return {
+        "rows": [
+            row(
+                "monitor",
+                f"VAE step with GradientSNR, {name}",
+                2,
+                "the step alone",
+                **timed(times[name], times["alone"]),
+                **held(program, alone),
+            )
+            for name, program in both.items()
         ]
     }
 
@@ -199,16 +209,29 @@ def others(sizes: Sizes) -> dict[str, tuple[str, str, Callable[[], peers.Peer]]]
     return found
 
 
-def _peer_rows(name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
-    imported, against, make = others(sizes)[name]
+def draws(sizes: Sizes) -> dict[str, tuple[str, str, Callable[[], peers.Peer]]]:
+    """Categories as this library draws them, and as another does; likewise."""
+    return {
+        f"{what}, Categorical, 20 x {values}": (
+            "distrax",
+            "distrax.Categorical",
+            partial(peers.categories, values, sizes["samples"], gradient=gradient),
+        )
+        for values in sizes["values"]
+        for gradient, what in {False: "draws alone", True: "ScoreFunction"}.items()
+    }
+
+
+def _peer_rows(part: str, name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
+    imported, against, make = {"peers": others, "draws": draws}[part](sizes)[name]
     if peers.module(imported) is None:
         note = f"skipped: there is no {imported} here"
-        return {"rows": [_row("peers", name, 0, against, note=note)]}
+        return {"rows": [row(part, name, 0, against, note=note)]}
     peer = make()
     ours, theirs = (compiled(program, *peer.arguments) for program in (peer.ours, peer.theirs))
     times = interleaved({"ours": ours.run, "theirs": theirs.run}, seed, **sizes["timing"])
-    found = {**_timed(times["ours"], times["theirs"]), **_held(ours, theirs)}
-    return {"rows": [_row("peers", name, peer.samples, against, **found)]}
+    found = {**timed(times["ours"], times["theirs"]), **held(ours, theirs)}
+    return {"rows": [row(part, name, peer.samples, against, **found)]}
 
 
 def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
@@ -221,8 +244,12 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
         for samples in sizes["many"]:
             plan[f"{estimator} {samples}"] = partial(_many_rows, estimator, samples, seed, sizes)
     plan["call"] = partial(_call_rows, seed, sizes)
-    for name in others(sizes):
-        plan[f"peer {name}"] = partial(_peer_rows, name, seed, sizes)
+    plan["monitor"] = partial(_monitor_rows, seed, sizes)
+    for part, found in {"peers": others, "draws": draws}.items():
+        for name in found(sizes):
+            plan[f"{part} {name}"] = partial(_peer_rows, part, name, seed, sizes)
+    for name in compiling.PROGRAMS:
+        plan[f"compile {name}"] = partial(compiling.rows, name, *sizes["compile"])
     return plan
 
 
@@ -238,16 +265,16 @@ def figures(results: Results) -> Mapping[str, Figure]:
     time, memory = axes[0]
     for estimator, color in zip(ESTIMATORS, ("#0072B2", "#D55E00"), strict=True):
         rows = [
-            row
-            for row in results["rows"]
-            if row["part"] == "many" and row["case"].startswith(estimator)
+            found
+            for found in results["rows"]
+            if found["part"] == "many" and found["case"].startswith(estimator)
         ]
-        samples = [row["samples"] for row in rows]
+        samples = [found["samples"] for found in rows]
         for whose, line in {"": "o-", "other_": "s:"}.items():
             label = f"{estimator}, {'unchunked jit' if whose else 'scorefn'}"
-            seconds = np.array([row[f"{whose}cpu_us"] for row in rows], float) / 1e6
+            seconds = np.array([found[f"{whose}cpu_us"] for found in rows], float) / 1e6
             time.plot(samples, seconds, line, color=color, label=label)
-            held = np.array([row[f"{whose}temp_bytes"] for row in rows], float) / 2**20
+            held = np.array([found[f"{whose}temp_bytes"] for found in rows], float) / 2**20
             memory.plot(samples, held, line, color=color)
     for axis, title in {
         time: "CPU time of one gradient, s",
@@ -270,6 +297,8 @@ SUITE = Suite(
         "most_bytes": 4 * 2**30,
         "images": 100,
         "jacobians": [[100, 1000], [1000, 100]],
+        "values": [10, 100, 1000],
+        "compile": [20, 3],
         "timing": {"rounds": 41, "least_seconds": 3e-3, "most_seconds": 10.0},
     },
     quick={
@@ -281,11 +310,13 @@ SUITE = Suite(
         "most_bytes": 2**20,
         "images": 4,
         "jacobians": [[4, 8], [8, 4]],
+        "values": [4],
+        "compile": [2, 1],
         "timing": {"rounds": 3, "least_seconds": 1e-4, "most_seconds": 1.0},
     },
     steps=steps,
     figures=figures,
-    shown=lambda row: row["part"] != "alike",
+    shown=lambda found: found["part"] != "alike",
     default=False,
     table=terminal,
 )

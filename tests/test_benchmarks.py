@@ -483,9 +483,12 @@ def _check_policy(results: dict[str, Any]) -> None:
 def _check_speed(results: dict[str, Any]) -> None:
     """Every part has its rows; those that were not run say why."""
     rows = results["rows"]
-    assert {row["part"] for row in rows} == {"hand", "alike", "bulk", "many", "call", "peers"}
+    parts = {"hand", "alike", "bulk", "many", "call", "monitor", "peers", "draws", "compile"}
+    assert {row["part"] for row in rows} == parts
     for row in rows:
-        if row["note"] is None:
+        if row["part"] == "compile":
+            assert min(row["cpu_us"], row["wall_us"]) > 0
+        elif row["note"] is None:
             assert row["q25"] <= row["ratio"] <= row["q75"]
             assert min(row["cpu_us"], row["other_cpu_us"], row["wall_ratio"]) > 0
     for name in ("ScoreFunction", "Pathwise"):
@@ -502,7 +505,7 @@ def test_a_package_that_is_not_there_is_skipped_with_a_line(
 ) -> None:
     monkeypatch.setattr(_speed_peers, "module", lambda _: None)
     sizes = SUITES["speed"].quick
-    plan = {name: step for name, step in speed.steps(sizes, 0).items() if name.startswith("peer ")}
+    plan = {name: step for name, step in speed.steps(sizes, 0).items() if name.startswith("peers ")}
     rows = [row for step in plan.values() for row in step()["rows"]]
     assert {row["note"] for row in rows} == {
         f"skipped: there is no {name} here"
@@ -1023,6 +1026,7 @@ DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
 DOCUMENTS |= dict.fromkeys(("recipes", "divergences"), "docs/policy.md")
 DOCUMENTS |= dict.fromkeys(_reproductions.TABLES, "docs/reproductions.md")
 DOCUMENTS |= dict.fromkeys(_speed_tables.TABLES, "docs/speed.md")
+DOCUMENTS |= {"speed_draws": "docs/estimators.md", "speed_compile": "docs/programs.md"}
 DOCUMENTS["scaling"] = "docs/scaling.md"
 DOCUMENTS["peers"] = "docs/peers.md"
 

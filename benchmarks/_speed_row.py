@@ -1,0 +1,31 @@
+"""A row of the suite speed: the same columns in all parts, of which some are empty."""
+
+from typing import Any
+
+from ._speed_timing import Compiled, Times
+from ._suite import Row
+
+MEASURED = ("cpu_us", "flops", "temp_bytes", "growth_bytes")
+
+
+def row(part: str, name: str, samples: int, against: str, **found: Any) -> Row:
+    """All columns, of which some are None."""
+    columns = [f"{whose}{what}" for what in MEASURED for whose in ("", "other_")]
+    empty = dict.fromkeys(["ratio", "q25", "q75", "wall_ratio", *columns, "wall_us", "note"])
+    head = {"part": part, "case": name, "samples": samples, "against": against}
+    return head | empty | found
+
+
+def timed(ours: Times, theirs: Times) -> dict[str, float]:
+    """What is told of the times of two programs."""
+    return {**ours.over(theirs), "cpu_us": ours.cpu_us, "other_cpu_us": theirs.cpu_us}
+
+
+def held(ours: Compiled, theirs: Compiled) -> dict[str, float]:
+    """What is told of what two programs hold."""
+    return {
+        "flops": ours.flops,
+        "other_flops": theirs.flops,
+        "temp_bytes": ours.temp_bytes,
+        "other_temp_bytes": theirs.temp_bytes,
+    }
