@@ -333,6 +333,5 @@ def test_the_compiler_does_not_compute_each_step_in_all_later_ones() -> None:
         compiled = gradient.lower(jnp.zeros(number)).compile(compiler_options=FAST)
         return compiled.cost_analysis()["flops"]
 
-    # 3.2 times as much with jax 0.12; jax 0.10 minds no barrier: 5.2, and 12 with an axis of one
-    # around each score.
-    assert flops(12) < 7 * flops(4)
+    # 3.2 times as much; 6.5 if draws are not kept, 12 with an axis of one around each score.
+    assert flops(12) < 4 * flops(4)
