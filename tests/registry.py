@@ -213,7 +213,8 @@ ENTRIES = [
 KIN = ("constant", "moving_average", "shrunk", "learned", "enumerate_read", "ARM", "ARMS", "GO")
 KIN += ("CoupledCategorical", "StochasticSum", "RELAX", "RODEO", "ControlVariate", "MuProp")
 KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalised", "STGS", "ReinMax")
-KIN += ("GumbelSoftmax", "ES", "RankedES")
+KIN += ("GumbelSoftmax", "ES", "RankedES", "optimal", "DoubleCV", "FittedCV", "UnorderedSet")
+KIN += ("GumbelRao", "MinibatchCV", "SPSA")
 
 EXACT = [entry for entry in ENTRIES if entry.noise is not None]
 

@@ -78,7 +78,9 @@ def every_derivative(loss: Callable[..., jax.Array], mean: jax.Array) -> dict[st
 
 
 @x64
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "constant")) for n in ESTIMATORS]
+)
 def test_every_derivative_is_that_of_all_samples_at_once(name: str) -> None:
     mean = jnp.array([0.4, -0.7])
 

@@ -322,6 +322,7 @@ def test_with_chunks_memory_grows_by_a_few_scalars_a_sample() -> None:
 # -------------------------------------------------------------------------------------------- keys
 
 
+@pytest.mark.slow
 @x64
 @pytest.mark.parametrize(("entry", "kind"), each())
 def test_raw_keys_equal_typed_keys(entry: Entry, kind: str) -> None:
@@ -335,6 +336,7 @@ def test_raw_keys_equal_typed_keys(entry: Entry, kind: str) -> None:
     assert_close(raw, typed, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("entry", "kind"), each())
 def test_other_key_implementations_run(entry: Entry, kind: str) -> None:
     p = problem(kind).in_dtype(jnp.float32)
@@ -395,6 +397,7 @@ def test_new_values_do_not_retrace_and_no_key_is_used_twice(entry: Entry, kind: 
     assert {leaf.shape[0] for leaf in jax.tree.leaves(aux)} == {rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("entry", "kind"), each())
 def test_no_tracer_leaks(entry: Entry, kind: str) -> None:
     p = problem(kind).in_dtype(jnp.float32)
