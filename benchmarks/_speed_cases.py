@@ -300,20 +300,31 @@ def rebar(problem: Problem, n: int) -> Case:
     """Of bits, at temperature 1/2, with one uniform number for each bit and with two."""
     shape, cost = problem.params.shape, problem.cost
     relaxed = lambda z: cost(jax.nn.sigmoid(z / 0.5))  # noqa: E731
+    stop = jax.lax.stop_gradient
+
+    def exact(logits: jax.Array, noise: jax.Array) -> jax.Array:
+        z = logits - noise
+        one = noise < logits
+        size = jnp.maximum(jnp.abs(stop(z)), jnp.finfo(z.dtype).tiny)
+        reach = jnp.where(one, jax.nn.softplus(logits), jax.nn.softplus(-logits))
+        uniform = stop(size + jnp.log(-jnp.expm1(-size)) - reach)
+        again = jnp.where(one, 1, -1) * jax.nn.softplus(uniform + reach)
+        b = one.astype(logits.dtype)
+        return _term(logits, b, z, stop(z - again) + again)
 
     def one(logits: jax.Array, u: jax.Array, v: jax.Array | None) -> jax.Array:
-        p = jax.nn.sigmoid(jax.lax.stop_gradient(logits))
-        b = jax.lax.stop_gradient((u > 1 - p).astype(logits.dtype))
+        p = jax.nn.sigmoid(stop(logits))
+        b = (u > 1 - p).astype(logits.dtype)
         if v is None:
             v = jnp.where(b == 1, (u - 1 + p) / p, u / (1 - p))
             v = jnp.clip(v, 1e-6, 1 - 1e-6)
         theta = jax.nn.sigmoid(logits)
         w = jnp.where(b == 1, v * theta + (1 - theta), v * (1 - theta))
-        free = relaxed(logits + _logit(u))
-        tied = relaxed(logits + _logit(w))
-        log_prob = problem.log_prob(logits, b)
-        weight = jax.lax.stop_gradient(cost(b) - tied)
-        return weight * log_prob + free - tied
+        return _term(logits, b, logits + _logit(u), logits + _logit(w))
+
+    def _term(logits: jax.Array, b: jax.Array, z: jax.Array, again: jax.Array) -> jax.Array:
+        free, tied = relaxed(z), relaxed(again)
+        return stop(cost(b) - tied) * problem.log_prob(logits, b) + free - tied
 
     def gradient(noise: Callable[[jax.Array], tuple[jax.Array, jax.Array | None]]) -> Program:
         def loss(logits: jax.Array, key: jax.Array) -> jax.Array:
@@ -322,6 +333,10 @@ def rebar(problem: Problem, n: int) -> Case:
             return jnp.mean(jax.vmap(one, axes)(logits, u, v))
 
         return jax.grad(loss)
+
+    def as_the_library(logits: jax.Array, key: jax.Array) -> jax.Array:
+        noise = jax.vmap(lambda key: jax.random.logistic(key, shape))(sample_keys(key, n))
+        return jnp.mean(jax.vmap(exact, (None, 0))(logits, noise))
 
     def draw(key: jax.Array) -> jax.Array:
         return jax.random.uniform(key, shape, minval=1e-6, maxval=1 - 1e-6)
@@ -333,6 +348,7 @@ def rebar(problem: Problem, n: int) -> Case:
     return Case(
         library(problem, sf.REBAR(temperature=0.5), n),
         {
+            OWN: jax.grad(as_the_library),
             "one uniform": gradient(lambda key: (jax.vmap(draw)(sample_keys(key, n)), None)),
             "two uniforms": gradient(lambda key: jax.vmap(two)(sample_keys(key, n))),
         },

@@ -39,7 +39,8 @@ def _perturbed_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Arr
     # this is uniform, w; solved for t it is softplus(l + softplus(s logit)), l = logit(1 - w).
     sign = jnp.where(one, 1, -1).astype(z.dtype)
     size = jnp.maximum(jnp.abs(stop(z)), jnp.finfo(z.dtype).tiny)
-    reach = jax.nn.softplus(sign * logits)
+    # Of either sign: for one set of logits and many keys it is computed once for all of them.
+    reach = jnp.where(one, jax.nn.softplus(logits), jax.nn.softplus(-logits))
     uniform = size + jnp.log(-jnp.expm1(-size)) - stop(reach)
     return one, z, _at(z, sign * jax.nn.softplus(uniform + reach))
 
