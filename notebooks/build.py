@@ -46,6 +46,7 @@ def execute(cells: NotebookNode, progress: Progress, title: str) -> None:
         timeout=int(LIMIT),
         resources={"metadata": {"path": str(FOLDER)}},
         record_timing=False,
+        coalesce_streams=True,
         on_cell_complete=lambda **_: progress.advance(task),
     )
     client.execute()
