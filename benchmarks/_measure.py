@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 Gradient = Callable[[Any, jax.Array], dict[str, jax.Array]]
 
@@ -96,34 +97,38 @@ def measure(
     keys = jax.random.split(key, (batches, size))
     found = [batch(gradient, problem, chunk, at_once=at_once) for chunk in keys]
     return {
-        name: _measurement(
-            np.concatenate([np.asarray(estimates[name], np.float64) for estimates in found]),
+        name: moments(
+            np.concatenate([np.asarray(estimates[name]) for estimates in found]),
             np.asarray(exact[name], np.float64),
             None if biased else np.asarray((expected or exact)[name], np.float64),
-            magnitude,
-            np.zeros(()) if exact_error is None else np.asarray(exact_error[name], np.float64),
+            magnitude=magnitude,
+            exact_error=0.0 if exact_error is None else exact_error[name],
             projected=projected,
         )
         for name in exact
     }
 
 
-def _measurement(
+def moments(
     estimates: np.ndarray,
     exact: np.ndarray,
     expected: np.ndarray | None,
-    magnitude: float,
-    exact_error: np.ndarray,
     *,
-    projected: bool,
+    magnitude: float = 0.0,
+    exact_error: ArrayLike = 0.0,
+    projected: bool = False,
 ) -> Measurement:
-    n = len(estimates)
+    """The measurement of estimates [n, ...], wherever they are from; see `measure`.
+
+    ``expected`` is None where the mean of the estimator is unknown.
+    """
+    estimates, n = np.asarray(estimates, np.float64), len(estimates)
     rounding = 8 * np.finfo(np.float32).eps * np.maximum(np.abs(exact), magnitude)
     mean = estimates.mean(axis=0)
     errors = (estimates - exact).reshape(n, -1)
     along = _directions(exact) if projected else np.eye(errors.shape[1])
     projections = errors @ along.T
-    beside = np.ravel(rounding**2 + exact_error**2)
+    beside = np.ravel(rounding**2 + np.asarray(exact_error, np.float64) ** 2)
     unsure = projections.var(axis=0, ddof=1) / n + along**2 @ beside
     z = projections.mean(axis=0) / np.sqrt(unsure)
     centre, degrees = (mean, n - 1) if expected is None else (expected, n)

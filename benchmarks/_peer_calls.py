@@ -1,9 +1,6 @@
 """The gradient of each toy as a user of each package would write it; other packages where found."""
 
-import importlib
-import importlib.metadata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,55 +9,9 @@ import jax.numpy as jnp
 
 import scorefn as sf
 
+from . import _peer_pyro, _peer_storchastic
+from ._peer_call import SAMPLES, TFP, Call, Gradient, imported
 from ._peer_toys import MEANS, MOVED, TOYS
-from ._speed_peers import module
-
-SAMPLES = 10
-Gradient = Callable[[jax.Array, jax.Array], jax.Array]
-TFP = "tensorflow_probability.substrates.jax"
-
-
-@dataclass(frozen=True)
-class Call:
-    """One way to write the gradient of a toy.
-
-    Attributes:
-        toy: its name.
-        package: as installed; "scorefn" is this library.
-        module: imported from it.
-        call: what is called, in words.
-        make: ``make()``, ``gradient(params, key)``, of `SAMPLES` samples; imports the package.
-        unbiased: whether it is meant for this expectation and must be right.
-    """
-
-    toy: str
-    package: str
-    module: str
-    call: str
-    make: Callable[[], Gradient]
-    unbiased: bool = True
-
-
-def missing(call: Call) -> str | None:
-    """What is said of a package that is not there, or has the module no longer; else None."""
-    if module(call.module) is None:
-        return f"skipped: there is no {call.module} here"
-    return None
-
-
-def version(call: Call) -> str:
-    """Of the package of which a call is made."""
-    names = ("tfp-nightly", "tensorflow-probability") if call.module == TFP else (call.package,)
-    for name in names:
-        try:
-            return sf.__version__ if name == "scorefn" else importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
-
-
-def _imported(name: str) -> Any:
-    return importlib.import_module(name)
 
 
 def _distribution(toy: str, d: Any, params: jax.Array, **options: Any) -> Any:
@@ -84,7 +35,7 @@ def _distribution(toy: str, d: Any, params: jax.Array, **options: Any) -> Any:
 
 def _ours(toy: str, estimator: sf.Estimator, *, implicit: bool = False) -> Gradient:
     def loss(params: jax.Array, key: jax.Array) -> jax.Array:
-        d = _imported(TFP if toy == "joint" else "distrax")
+        d = imported(TFP if toy == "joint" else "distrax")
         dist = _distribution(toy, d.distributions if toy == "joint" else d, params)
         if implicit:
             logits = jnp.stack([jnp.zeros(()), params[0]])
@@ -96,7 +47,7 @@ def _ours(toy: str, estimator: sf.Estimator, *, implicit: bool = False) -> Gradi
 
 def _program() -> Gradient:
     """The joint, each draw by the estimator that fits it."""
-    distrax = _imported("distrax")
+    distrax = imported("distrax")
 
     @sf.program
     def joint(params: jax.Array) -> Any:
@@ -110,7 +61,7 @@ def _program() -> Gradient:
 
 def _by_sampling(toy: str, name: str, **options: Any) -> Gradient:
     """The mean of f over draws, differentiated as it stands."""
-    d = _imported(name)
+    d = imported(name)
     d = d if name == "distrax" else d.distributions
 
     def loss(params: jax.Array, key: jax.Array) -> jax.Array:
@@ -123,7 +74,7 @@ def _by_sampling(toy: str, name: str, **options: Any) -> Gradient:
 
 def _sample_and_log_prob() -> Gradient:
     """The score function with both from one call: its log-density moves with the draw."""
-    distrax = _imported("distrax")
+    distrax = imported("distrax")
 
     def loss(params: jax.Array, key: jax.Array) -> jax.Array:
         dist = distrax.Normal(params[0], jnp.exp(params[1]))
@@ -134,7 +85,7 @@ def _sample_and_log_prob() -> Gradient:
 
 
 def _tfp(toy: str, *, by_path: bool, **options: Any) -> Gradient:
-    tfp = _imported(TFP)
+    tfp = imported(TFP)
 
     def loss(params: jax.Array, key: jax.Array) -> jax.Array:
         dist = _distribution(toy, tfp.distributions, params, **options)
@@ -150,7 +101,7 @@ def _tfp(toy: str, *, by_path: bool, **options: Any) -> Gradient:
 
 def _numpyro(toy: str, elbo: str) -> Gradient:
     """The model draws as the guide does, so that the ELBO is that of a factor alone: -f."""
-    numpyro, d, infer = (_imported(f"numpyro{end}") for end in ("", ".distributions", ".infer"))
+    numpyro, d, infer = (imported(f"numpyro{end}") for end in ("", ".distributions", ".infer"))
 
     def draw(params: jax.Array, discrete: jax.Array) -> Any:
         if toy == "joint":
@@ -184,8 +135,8 @@ def _numpyro_distribution(toy: str, d: Any, params: jax.Array) -> Any:
 
 
 def _optax(name: str) -> Gradient:
-    estimate = getattr(_imported("optax.monte_carlo"), name)
-    builder = _imported("optax").multi_normal
+    estimate = getattr(imported("optax.monte_carlo"), name)
+    builder = imported("optax").multi_normal
 
     def gradient(params: jax.Array, key: jax.Array) -> jax.Array:
         def f(x: jax.Array) -> jax.Array:
@@ -198,7 +149,7 @@ def _optax(name: str) -> Gradient:
 
 
 def _rlax() -> Gradient:
-    rlax = _imported("rlax")
+    rlax = imported("rlax")
 
     def loss(params: jax.Array, key: jax.Array) -> jax.Array:
         actions = jax.random.categorical(key, params, shape=(SAMPLES,))
@@ -227,13 +178,11 @@ def _others() -> list[Call]:
     found = []
     for toy in TOYS:
         right = toy == "gaussian"
-        for package, imported in (("distrax", "distrax"), ("tfp", TFP)):
+        for package, name in (("distrax", "distrax"), ("tfp", TFP)):
             # What there is of joints in distrax are independent parts.
             if (toy, package) != ("joint", "distrax"):
-                make = partial(_by_sampling, toy, imported)
-                found.append(
-                    Call(toy, package, imported, "jax.grad of sample", make, unbiased=right)
-                )
+                make = partial(_by_sampling, toy, name)
+                found.append(Call(toy, package, name, "jax.grad of sample", make, unbiased=right))
         make = partial(_tfp, toy, by_path=False)
         found.append(Call(toy, "tfp", TFP, "monte_carlo.expectation, score", make))
         for elbo in ("TraceGraph_ELBO", "Trace_ELBO"):
@@ -256,5 +205,8 @@ def _others() -> list[Call]:
 # By the name of the step and of the time; those of a toy together.
 CALLS: Mapping[str, Call] = {
     f"{call.toy}: {call.package} {call.call}": call
-    for call in sorted([*_scorefn(), *_others()], key=lambda call: list(TOYS).index(call.toy))
+    for call in sorted(
+        [*_scorefn(), *_others(), *_peer_pyro.calls(), *_peer_storchastic.calls()],
+        key=lambda call: list(TOYS).index(call.toy),
+    )
 }

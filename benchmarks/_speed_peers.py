@@ -66,17 +66,8 @@ def numpyro_vae(images: int, bits: int) -> Peer:
     def theirs(params: Params, key: jax.Array) -> jax.Array:
         return infer.TraceGraph_ELBO().loss(key, {}, joint, guide, params) / images
 
-    def ours(params: Params, key: jax.Array) -> jax.Array:
-        posterior, prior = sf.Bernoulli(model.encode(params, data)), sf.Bernoulli(jnp.zeros(bits))
-
-        def f(codes: jax.Array) -> jax.Array:
-            against = jnp.sum(posterior.log_probs(codes) - prior.log_probs(codes), axis=-1)
-            return model.cost(params["decoder"], data, codes) + against
-
-        return jnp.mean(sf.expectation(f, posterior, key, by_image))
-
-    by_image = sf.ScoreFunction(sf.ConstantBaseline(0.0), factor_ndim=1)
-    return Peer(jax.grad(ours), jax.grad(theirs), (vae.start(bits), jax.random.key(0)), 1)
+    arguments = vae.start(bits), jax.random.key(0)
+    return Peer(vae.sampled(data, bits), jax.grad(theirs), arguments, 1)
 
 
 def categories(values: int, samples: int, *, gradient: bool) -> Peer:

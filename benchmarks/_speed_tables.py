@@ -96,6 +96,22 @@ def draws(results: Results) -> str:
     return markdown(lines)
 
 
+def on_torch(results: Results) -> str:
+    """Packages on PyTorch: how many times as long they take."""
+    header = ["what", "samples", "against", "CPU time, ms", "theirs, ms", "theirs by ours"]
+    lines = [[*header, "wall time"], ["---", "---:", "---", *["---:"] * 4]]
+    for row in results["rows"]:
+        if row["part"] == "torch":
+            cells = [row["case"], str(row["samples"] or ""), row["against"]]
+            cells += [_scaled(row[f"{whose}cpu_us"], 1e3) for whose in ("", "other_")]
+            if row["note"]:
+                lines.append([*cells, row["note"], ""])
+            else:
+                times = 1 / row["wall_ratio"]
+                lines.append([*cells, _inverse(row), _times(times, times)])
+    return markdown(lines)
+
+
 def compiling(results: Results) -> str:
     """Seconds to compile programs of many choices."""
     header = ["program", "choices", "CPU time, s", "wall time, s"]
@@ -109,9 +125,12 @@ def compiling(results: Results) -> str:
 
 def _inverse(row: Row) -> str:
     """How many times as long the other one takes."""
-    times, low, high = (1 / row[name] for name in ("ratio", "q75", "q25"))
-    form = ".0f" if low >= 10 else ".1f"
-    return f"{times:{form}} ({low:{form}} to {high:{form}})"
+    times, low, high = (_times(1 / row[name], 1 / row["q75"]) for name in ("ratio", "q75", "q25"))
+    return f"{times} ({low} to {high})"
+
+
+def _times(times: float, least: float) -> str:
+    return format(times, ".0f" if least >= 10 else ".1f")
 
 
 def _ratio(row: Row | None) -> str:
@@ -143,6 +162,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "speed_hand": hand,
     "speed_many": many,
     "speed_beside": beside,
+    "speed_torch": on_torch,
     "speed_draws": draws,
     "speed_compile": compiling,
 }

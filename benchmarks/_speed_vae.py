@@ -1,24 +1,29 @@
 """One training gradient of a small autoencoder with latent bits, by the library and by hand."""
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import scorefn as sf
 
 from . import _vae_model as model
 from ._speed_cases import Case, Params, sample_keys
+from ._speed_timing import Program
 
 
-def start(bits: int) -> Params:
+def start(bits: int, *, pixels: int = model.PIXELS, hidden: int = model.HIDDEN) -> Params:
     """Random weights."""
-    return model.start(jax.random.key(0), bits)
+    return model.start(jax.random.key(0), bits, pixels=pixels, hidden=hidden)
 
 
-def images(n: int) -> jax.Array:
-    """The first digits, [n, 64]."""
-    return jnp.asarray(model.digits()[:n])
+def images(n: int, *, pixels: int = model.PIXELS) -> jax.Array:
+    """The first digits, [n, pixels], each pixel of theirs a square of a few."""
+    few = math.isqrt(pixels // model.PIXELS)
+    side = math.isqrt(model.PIXELS)
+    square = np.kron(model.digits()[:n].reshape(-1, side, side), np.ones((few, few)))
+    return jnp.asarray(square.reshape(-1, pixels), jnp.float32)
 
 
 def leave_one_out(n: int, bits: int, samples: int) -> Case:
@@ -58,8 +63,8 @@ def leave_one_out(n: int, bits: int, samples: int) -> Case:
         return of_draws(params, logits, codes) + _divergence(logits)
 
     hand = {"batched": jax.grad(batched), "by image": jax.grad(by_image)}
-    library = _library(data, sf.ScoreFunction(sf.LeaveOneOut()), samples)
-    return Case(library, hand, jax.grad(bulk), start(bits), samples)
+    gradient = library(data, sf.ScoreFunction(sf.LeaveOneOut()), samples)
+    return Case(gradient, hand, jax.grad(bulk), start(bits), samples)
 
 
 def disarm(n: int, bits: int) -> Case:
@@ -84,11 +89,13 @@ def disarm(n: int, bits: int) -> Case:
         logits = model.encode(params, data)
         return of_words(params, logits, jax.random.bits(key, (n, bits))) + _divergence(logits)
 
-    library = _library(data, sf.DisARM(), 1)
-    return Case(library, {"batched": jax.grad(batched)}, jax.grad(bulk), start(bits), 1)
+    gradient = library(data, sf.DisARM(), 1)
+    return Case(gradient, {"batched": jax.grad(batched)}, jax.grad(bulk), start(bits), 1)
 
 
-def _library(data: jax.Array, estimator: sf.Estimator, samples: int) -> Any:
+def library(data: jax.Array, estimator: sf.Estimator, samples: int) -> Program:
+    """The gradient by an estimator, an image at a time; the divergence in closed form."""
+
     def loss(params: Params, key: jax.Array) -> jax.Array:
         def one(image: jax.Array, key: jax.Array) -> jax.Array:
             logits = model.encode(params, image)
@@ -97,6 +104,22 @@ def _library(data: jax.Array, estimator: sf.Estimator, samples: int) -> Any:
             return mean + model.divergence(logits)
 
         return jnp.mean(jax.vmap(one)(data, jax.random.split(key, len(data))))
+
+    return jax.grad(loss)
+
+
+def sampled(data: jax.Array, bits: int) -> Program:
+    """By the score function of one code an image, without a baseline; the divergence sampled."""
+    by_image = sf.ScoreFunction(sf.ConstantBaseline(0.0), factor_ndim=1)
+
+    def loss(params: Params, key: jax.Array) -> jax.Array:
+        posterior, prior = sf.Bernoulli(model.encode(params, data)), sf.Bernoulli(jnp.zeros(bits))
+
+        def f(codes: jax.Array) -> jax.Array:
+            against = jnp.sum(posterior.log_probs(codes) - prior.log_probs(codes), axis=-1)
+            return model.cost(params["decoder"], data, codes) + against
+
+        return jnp.mean(sf.expectation(f, posterior, key, by_image))
 
     return jax.grad(loss)
 

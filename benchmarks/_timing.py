@@ -3,7 +3,8 @@
 import gc
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,18 +27,37 @@ def microseconds(
     Each round runs one batch of each problem, the same program as is measured, in random order;
     batches take milliseconds, so that dispatch does not count.
     """
-    keys, order = jax.random.split(jax.random.key(seed), size), random.Random(seed)
-    for problem in problems.values():
-        jax.block_until_ready(batch(gradient, problem, keys, at_once=at_once))
-    times: dict[str, list[float]] = {name: [] for name in problems}
+    keys = jax.random.split(jax.random.key(seed), size)
+    batches = {
+        name: partial(_run, gradient, problem, keys, at_once) for name, problem in problems.items()
+    }
+    found = seconds(batches, seed, rounds=rounds)
+    return {name: took / size * 1e6 for name, took in found.items()}
+
+
+def _run(gradient: Gradient, problem: Any, keys: jax.Array, at_once: int) -> None:
+    jax.block_until_ready(batch(gradient, problem, keys, at_once=at_once))
+
+
+def seconds(
+    programs: Mapping[str, Callable[[], Any]], seed: int, *, rounds: int
+) -> dict[str, float]:
+    """Of each program, which returns when it is done: the median, after one run that is not timed.
+
+    Each round runs every program once, in random order.
+    """
+    order = random.Random(seed)
+    for run in programs.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in programs}
     gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
-            for name in order.sample(list(problems), len(problems)):
+            for name in order.sample(list(programs), len(programs)):
                 start = time.perf_counter()
-                jax.block_until_ready(batch(gradient, problems[name], keys, at_once=at_once))
+                programs[name]()
                 times[name].append(time.perf_counter() - start)
     finally:
         gc.enable()
-    return {name: float(np.median(found)) / size * 1e6 for name, found in times.items()}
+    return {name: float(np.median(found)) for name, found in times.items()}

@@ -24,9 +24,9 @@ def digits() -> np.ndarray:
     return (load_digits().data / 16 > 0.5).astype(np.float32)
 
 
-def start(key: jax.Array, bits: int) -> Params:
+def start(key: jax.Array, bits: int, *, pixels: int = PIXELS, hidden: int = HIDDEN) -> Params:
     """Random weights of an encoder and a decoder with one hidden layer each. Uses up the key."""
-    sizes = {"encoder": (PIXELS, HIDDEN, bits), "decoder": (bits, HIDDEN, PIXELS)}
+    sizes = {"encoder": (pixels, hidden, bits), "decoder": (bits, hidden, pixels)}
     keys = jax.random.split(key, len(sizes))
     return {
         name: _layers(key, *widths) for key, (name, widths) in zip(keys, sizes.items(), strict=True)

@@ -6,6 +6,7 @@ that raises has a row that says so; a package that is not installed is skipped w
 """
 
 import sys
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +20,16 @@ from rich import box
 from rich.table import Table
 
 from ._markdown import markdown, short
-from ._measure import measure
-from ._peer_calls import CALLS, SAMPLES, missing, version
+from ._measure import Measurement, measure, moments
+from ._peer_call import SAMPLES, missing, version
+from ._peer_calls import CALLS
 from ._peer_toys import TOYS
 from ._plots import PALETTE, panels
 from ._suite import Results, Row, Sizes, Step, Suite, step_key
-from ._timing import microseconds
+from ._timing import microseconds, seconds
 
 HEADER = ("call", "exact", "mean found", "rel bias", "bias z", "variance", "µs")
+LEAST = 0.1
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["name"])
@@ -52,32 +55,58 @@ def _rows(name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
         "version": None if note else version(call),
         "call": call.call,
         "unbiased": call.unbiased,
-        "samples": SAMPLES,
+        "samples": call.samples,
         "exact_gradient": list(toy.exact),
     }
     if note:
         sys.stderr.write(f"{name}: {note}\n")
         return {"rows": [row | _nothing(note)]}
-    problem = Problem(name, jnp.array(toy.params))
-    exact = np.array(toy.exact)
-    options: dict[str, Any] = {"magnitude": toy.size, "biased": not call.unbiased}
+    # What is wrong with a call of another world is its own affair, and the row says it.
+    refused = Exception if call.torch else TypeError
     try:
-        found = measure(
-            gradient, problem, step_key(seed, name), {"all": exact}, **options, **sizes["repeats"]
-        )["all"]
-    except TypeError as error:
+        found, times = (_of_torch if call.torch else _of_jax)(name, seed, sizes)
+    except refused as error:
         # One clause says what is refused.
-        return {"rows": [row | _nothing(f"TypeError: {str(error).split(':')[0]}")]}
-    columns = found.columns()
-    row |= {"mean": found.mean.tolist(), "relative_bias": found.relative_bias(exact), **columns}
-    times = microseconds(gradient, {name: problem}, seed, **sizes["timing"])
-    return {"rows": [row | {"note": None, "timing": name}], "times": times}
+        return {"rows": [row | _nothing(f"{type(error).__name__}: {str(error).split(':')[0]}")]}
+    exact = np.array(toy.exact)
+    row |= {"mean": found.mean.tolist(), "relative_bias": found.relative_bias(exact)}
+    row |= {**found.columns(), "repeats": found.repeats, "note": None, "timing": name}
+    return {"rows": [row], "times": times}
+
+
+def _of_jax(name: str, seed: int, sizes: Sizes) -> tuple[Measurement, dict[str, float]]:
+    """Gradients that are vectorised by jax.vmap, and compiled together."""
+    call = CALLS[name]
+    toy = TOYS[call.toy]
+    problem = Problem(name, jnp.array(toy.params))
+    options: dict[str, Any] = {"magnitude": toy.size, "biased": not call.unbiased}
+    exact = {"all": np.array(toy.exact)}
+    key = step_key(seed, name)
+    found = measure(gradient, problem, key, exact, **options, **sizes["repeats"])
+    return found["all"], microseconds(gradient, {name: problem}, seed, **sizes["timing"])
+
+
+def _of_torch(name: str, seed: int, sizes: Sizes) -> tuple[Measurement, dict[str, float]]:
+    """Gradients that are vectorised by the call itself, as many at once."""
+    call = CALLS[name]
+    toy, batch = TOYS[call.toy], call.make()
+    batches = max(1, round(call.repeats * sizes["repeats"]["batches"]))
+    rounds = max(1, round(min(call.repeats, 1) * sizes["timing"]["rounds"]))
+    size = sizes["repeats"]["size"]
+    seeds = [zlib.crc32(f"{seed} {i} {name}".encode()) for i in range(batches)]
+    estimates = np.concatenate([batch(size, one) for one in seeds])
+    exact = np.array(toy.exact)
+    expected = exact if call.unbiased else None
+    found = moments(estimates, exact, expected, magnitude=toy.size)
+    size = sizes["timing"]["size"]
+    took = seconds({name: partial(batch, size, seed)}, seed, rounds=rounds)
+    return found, {name: took[name] / size * 1e6}
 
 
 def _nothing(note: str) -> Row:
     """What a row holds of a gradient that was not computed."""
     names = ("mean", "relative_bias", "variance", "variance_se", "exact_variance", "variance_z")
-    return dict.fromkeys((*names, "bias_z")) | {
+    return dict.fromkeys((*names, "bias_z", "repeats")) | {
         "note": note,
         "time_us": None,
         "variance_x_time": None,
@@ -144,13 +173,15 @@ def figures(results: Results) -> Mapping[str, Figure]:
     for i, row in enumerate(rows):
         norm = np.sum(np.square(row["exact_gradient"]))
         error = np.sqrt(row["relative_bias"] ** 2 + row["variance"] / norm)
+        # What is exact stands at the edge.
+        error = max(error, LEAST)
         color = PALETTE[list(TOYS).index(row["toy"]) % len(PALETTE)]
         wrong = abs(row["bias_z"]) > 6
         axis.plot(error, i, "X" if wrong else "o", color=color, ms=8 if wrong else 4)
     labels = [f"{row['toy']}: {row['package']} {row['call']}" for row in rows]
     axis.set_yticks(range(len(rows)), labels)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set(xscale="log", xlim=(0.1, 3))
+    axis.set(xscale="log", xlim=(LEAST, 3))
     axis.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
     axis.set_xticks([], minor=True)
     figure.supxlabel("root mean squared error / norm of the gradient; crosses: biased", size=9)

@@ -4,10 +4,11 @@
 sample, and beside it against one that draws all samples from one key. All samples at once, so that
 the two programs can be compared. (b) Many samples: the library as it is by default, in chunks,
 against the obvious jit with all of them at once. (c) What one call of a jitted loss takes more than
-one written by hand. (d) Other packages, where they are installed. (e) Draws of categories. (f) How
-long programs of many choices take to compile. The two programs of a row take turns; `ratio` is the
-median over the rounds of the library's CPU time by the other's, `q25` and `q75` its quartiles.
-Flops and temporary bytes are those of the compiled program, whatever the machine is doing.
+one written by hand. (d) Other packages, where they are installed. (e) Draws of categories. (f)
+Packages on PyTorch. (g) How long programs of many choices take to compile. The two programs of a
+row take turns; `ratio` is the median over the rounds of the library's CPU time by the other's,
+`q25` and `q75` its quartiles. Flops and temporary bytes are those of the compiled program,
+whatever the machine is doing.
 """
 
 import itertools
@@ -26,6 +27,7 @@ from . import _logistic_model as logistic
 from . import _speed_cases as cases
 from . import _speed_compiling as compiling
 from . import _speed_peers as peers
+from . import _speed_torch as on_torch
 from . import _speed_vae as vae
 from ._plots import panels
 from ._speed_cases import Case
@@ -248,6 +250,8 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
     for part, found in {"peers": others, "draws": draws}.items():
         for name in found(sizes):
             plan[f"{part} {name}"] = partial(_peer_rows, part, name, seed, sizes)
+    for name in on_torch.cases(sizes):
+        plan[f"torch {name}"] = partial(on_torch.rows, name, seed, sizes)
     for name in compiling.PROGRAMS:
         plan[f"compile {name}"] = partial(compiling.rows, name, *sizes["compile"])
     return plan
@@ -298,6 +302,8 @@ SUITE = Suite(
         "images": 100,
         "jacobians": [[100, 1000], [1000, 100]],
         "values": [10, 100, 1000],
+        "steps": 200,
+        "autoencoders": [[100, 64, 64, 20], [128, 1024, 512, 200]],
         "compile": [20, 3],
         "timing": {"rounds": 41, "least_seconds": 3e-3, "most_seconds": 10.0},
     },
@@ -311,6 +317,8 @@ SUITE = Suite(
         "images": 4,
         "jacobians": [[4, 8], [8, 4]],
         "values": [4],
+        "steps": 3,
+        "autoencoders": [[4, 64, 8, 4]],
         "compile": [2, 1],
         "timing": {"rounds": 3, "least_seconds": 1e-4, "most_seconds": 1.0},
     },

@@ -30,13 +30,20 @@ from benchmarks import (
     _claims,
     _gaussian_exact,
     _logistic_model,
+    _peer_call,
     _peer_calls,
+    _peer_toys,
     _progress,
     _reproductions,
     _sequence,
     _speed_peers,
     _speed_tables,
+    _speed_torch,
+    _speed_torch_training,
+    _speed_torch_vae,
+    _speed_vae,
     _store,
+    _suite,
     _tables,
     _vae_training,
     _vi_bounds,
@@ -484,7 +491,7 @@ def _check_speed(results: dict[str, Any]) -> None:
     """Every part has its rows; those that were not run say why."""
     rows = results["rows"]
     parts = {"hand", "alike", "bulk", "many", "call", "monitor", "peers", "draws", "compile"}
-    assert {row["part"] for row in rows} == parts
+    assert {row["part"] for row in rows} == parts | {"torch"}
     for row in rows:
         if row["part"] == "compile":
             assert min(row["cpu_us"], row["wall_us"]) > 0
@@ -516,6 +523,58 @@ def test_a_package_that_is_not_there_is_skipped_with_a_line(
     console = Console(record=True, width=80, file=io.StringIO())
     console.print(_tables.terminal(SUITES["speed"], results))
     assert "skipped: there is no" in console.export_text()
+
+
+def test_packages_on_pytorch_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_speed_torch, "module", lambda _: None)
+    plan = speed.steps(SUITES["speed"].quick, 0)
+    rows = [row for name in plan if name.startswith("torch ") for row in plan[name]()["rows"]]
+    assert len(rows) == 5 * 3
+    table = _speed_tables.on_torch({"rows": rows})
+    assert table.count("| skipped: there is no pyro here |") == 10
+    assert table.count("| skipped: there is no storch here |") == 5
+
+
+def test_a_training_run_is_gradient_descent() -> None:
+    """With all values of the coin: by its exact gradient."""
+    run = _speed_torch_training.trained("bernoulli", sf.Enumerate(), steps=50)
+    logit = np.float64(0.3)
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-logit))
+        logit -= _speed_torch_training.RATE * p * (1 - p) * (0.55**2 - 0.45**2)
+    np.testing.assert_allclose(run(jax.random.key(0)), [logit], rtol=1e-5)
+
+
+def test_digits_are_enlarged() -> None:
+    small, large = _speed_vae.images(3), _speed_vae.images(3, pixels=256)
+    assert large.shape == (3, 256)
+    corners = large.reshape(3, 8, 2, 8, 2)[:, :, 0, :, 0]
+    np.testing.assert_array_equal(corners.reshape(3, 64), small)
+    assert jnp.sum(large) == 4 * jnp.sum(small)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("package", ["pyro", "storch"])
+def test_steps_on_pytorch_are_those_of_the_library(package: str) -> None:
+    """Means of 400 gradients each: 1e-6 of false alarms among the 1124 that are compared."""
+    pytest.importorskip(package)
+    size, weights = (6, 64, 8, 4), _speed_vae.start(4, hidden=8)
+    if package == "pyro":
+        pair, scale = _speed_torch_vae.pyro_step(*size, "Trace_ELBO"), 6
+        ours = _speed_vae.sampled(_speed_vae.images(6), 4)
+    else:
+        pair, scale = _speed_torch_vae.storchastic_step(*size), 1
+        estimator = sf.ScoreFunction(sf.LeaveOneOut())
+        ours = _speed_vae.library(_speed_vae.images(6), estimator, 2)
+    keys = jax.random.split(jax.random.key(0), 400)
+    found = jax.jit(jax.vmap(ours, (None, 0)))(weights, keys)
+    theirs = [[np.array(part).T for part in pair.theirs()] for _ in range(400)]
+    layers = [*found["encoder"], *found["decoder"]]
+    names = itertools.product(layers, ("weight", "bias"))
+    for (layer, name), other in zip(names, zip(*theirs, strict=True), strict=True):
+        one, two = np.asarray(layer[name]), np.stack(other) / scale
+        error = np.sqrt((one.var(0) + two.var(0)) / 400) + 1e-6
+        assert np.max(np.abs(one.mean(0) - two.mean(0)) / error) < LIMIT
 
 
 def _check_scaling(results: dict[str, Any]) -> None:
@@ -558,7 +617,50 @@ def _check_peers(results: dict[str, Any]) -> None:
         "TypeError: Pathwise cannot differentiate with respect to "
         "mixture_distribution.logits (float32[2])"
     )
-    assert sum(row["note"] is None for row in results["rows"]) == len(found) - 1
+    skipped = [row for row in results["rows"] if (row["note"] or "").startswith("skipped: ")]
+    assert {row["package"] for row in skipped} <= {"pyro-ppl", "storchastic"}
+    ran = sum(row["note"] is None for row in results["rows"])
+    assert ran == len(found) - 1 - len(skipped)
+
+
+def _torch_call(monkeypatch: pytest.MonkeyPatch, batch: Callable[[int, int], Any]) -> Any:
+    """The row of a call that gives such batches, on the coin, whose gradient is 0.0244."""
+    call = _peer_call.Call(
+        "bernoulli", "numpy", "numpy", "normal", lambda: batch, torch=True, repeats=1.5
+    )
+    monkeypatch.setitem(_peer_calls.CALLS, "normal", call)
+    sizes = {**peers.SUITE.quick, "toys": ["bernoulli"]}
+    return _suite.assemble({"normal": peers.steps(sizes, 0)["normal"]()})[0][0]
+
+
+def test_batches_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds differ, and every statistic is that of what the call returned."""
+    seeds: list[int] = []
+    mean = _peer_toys.TOYS["bernoulli"].exact[0]
+
+    def batch(size: int, seed: int) -> np.ndarray:
+        seeds.append(seed)
+        return mean + 0.5 + np.resize([-1.0, 1.0], (size, 1))
+
+    row = _torch_call(monkeypatch, batch)
+    # One that is not timed and three that are, all of the same seed.
+    assert len(seeds) == 3 + 4
+    assert len(set(seeds)) == 3 + 1
+    assert row["repeats"] == 6000
+    np.testing.assert_allclose(row["mean"], [mean + 0.5])
+    np.testing.assert_allclose(row["variance"], 1.25)
+    np.testing.assert_allclose(row["relative_bias"], 0.5 / mean, rtol=1e-3)
+    np.testing.assert_allclose(row["bias_z"], 0.5 * math.sqrt(5999), rtol=1e-4)
+    assert row["time_us"] > 0
+
+
+def test_another_package_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def batch(size: int, seed: int) -> np.ndarray:
+        raise NameError(f"no name: {size} {seed}")
+
+    row = _torch_call(monkeypatch, batch)
+    assert row["note"] == "NameError: no name"
+    assert "| NameError: no name |" in peers.table({"rows": [row]})
 
 
 def test_a_peer_that_is_not_there_is_skipped_with_a_line(
