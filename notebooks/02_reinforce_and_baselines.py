@@ -294,13 +294,16 @@ for name, baseline in baselines.items():
     print(f"{name:19s}" + "".join(f"{v:8.2f}" for v in rows[name]))
 
 # %% [markdown]
-# - `LeaveOneOut` pays for the noise in a mean of $K - 1$ costs. The price has a formula, for any policy and
-#   any cost; with $\bar V$ the variance of one sample with the mean cost as baseline it is
-#   $$K \operatorname{Var} = \bar V + \frac{\operatorname{Var}(f)\,\mathbb{E}\lVert s\rVert^2 + \lVert\nabla J\rVert^2}{K - 1}.$$
+# - `LeaveOneOut` pays for the noise in a mean of $K - 1$ costs.
 # - `OptimalBaseline` weighs the others by their squared scores, so that it tends to $c^\ast$ and not to the
 #   mean cost. It takes one more derivative for each sample, and gains little here.
 # - `ShrunkLeaveOneOut` draws the mean of the others towards 0 by as much as it is noise. Here the costs lie
 #   far from 0, and it is nearly the same. It is for costs around 0: see exercise 2.
+#
+# The price of leave-one-out has a formula, for any policy and any cost. With $\bar V$ the variance of one sample
+# with the mean cost as baseline,
+#
+# $$K \operatorname{Var} = \bar V + \frac{\operatorname{Var}(f)\,\mathbb{E}\lVert s\rVert^2 + \lVert\nabla J\rVert^2}{K - 1}.$$
 
 # %%
 price = spread * (probability @ square) + exact @ exact

@@ -49,7 +49,8 @@ def execute(cells: NotebookNode, progress: Progress, title: str) -> None:
         coalesce_streams=True,
         on_cell_complete=lambda **_: progress.advance(task),
     )
-    client.execute()
+    # Of tqdm, which numpyro and flowjax import, for a bar that nobody draws here.
+    client.execute(env={**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"})
     for cell in cells.cells:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
