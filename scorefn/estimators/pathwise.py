@@ -21,8 +21,9 @@ class Pathwise(Estimator):
 
     Unbiased at every order, if the draw is a differentiable function of the parameters for a fixed
     key (location-scale families, flows, implicit derivatives of Gamma, Beta, Dirichlet, StudentT)
-    and f is continuous. A jump in f cannot be seen from outside and biases the estimate. One
-    evaluation of f and of its derivative for each term.
+    and f is continuous, together with its derivatives of lower order. A jump in f cannot be seen
+    from outside and biases the estimate; a kink does so from the second order on. One evaluation
+    of f and of its derivative for each term.
 
     Raises:
         TypeError: somebody differentiates with respect to a parameter that (part of) the draw
