@@ -109,7 +109,7 @@ def reach(fn: Callable[[Any], Any], x: Any, key: jax.Array) -> Reach:
 def describe(array: Any, root: Any) -> str:
     """Where an array sits inside an object, for people: ``components.loc (float32[3])``."""
     path = next(_paths(root, array, depth=6), "an array that it closes over")
-    return f"{path} ({jnp.result_type(array)}{list(jnp.shape(array))})"
+    return f"{path or 'params'} ({jnp.result_type(array)}{list(jnp.shape(array))})"
 
 
 def _by_value(fn: Callable[..., Any], key: jax.Array, arrays: list[Any]) -> list[tuple[bool, ...]]:

@@ -496,6 +496,17 @@ def test_a_cut_inside_a_jitted_or_scanned_sampler_is_seen(name: str) -> None:
     assert_live(jax.grad(objective(own(cut)), argnums=1)(*TWO))
 
 
+def test_params_that_are_one_array_are_called_params() -> None:
+    coin = sf.Distribution(
+        lambda p, x: x * p - jnp.logaddexp(0.0, p),
+        lambda p, key: jax.random.bernoulli(key, jax.nn.sigmoid(p)).astype(jnp.float32),
+        jnp.array(0.3),
+    )
+    with pytest.raises(TypeError, match=r"with respect to params \(float32\[\]\)"):
+        jax.grad(objective(lambda p: sf.Distribution(coin.log_prob, coin.sample, p)))(0.3)
+    assert list(sf.check_score(coin, KEY, num_samples=10).z) == ["params (float32[])"]
+
+
 @core_derivatives
 @every_mixture
 def test_one_array_as_weights_and_means_raises(
