@@ -18,6 +18,12 @@ def is_float(x: Any) -> bool:
     return is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
+def as_float(x: Any) -> jax.Array:
+    """The same as a float array; floats keep their precision."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
 def again(keys: jax.Array) -> jax.Array:
     """The same keys once more, on purpose: the same draws are wanted."""
     return jax.random.clone(keys) if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else keys

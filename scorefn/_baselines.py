@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ._arguments import as_float
 from ._distribution import Distribution, stop
 from ._record import record
 from ._score import leave_one_out
@@ -205,7 +206,7 @@ def repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:
     """The value for each sample of each cost leaf, [n, ...]; a lone scalar serves all leaves."""
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and jnp.shape(leaves[0]) == ():
-        return jax.tree.map(lambda cost: jnp.full_like(cost, leaves[0]), costs)
+        return jax.tree.map(lambda cost: jnp.full_like(as_float(cost), leaves[0]), costs)
 
     def repeat(value: jax.Array, cost: jax.Array) -> jax.Array:
         if jnp.shape(value) not in ((), cost.shape[1:]):
@@ -213,7 +214,7 @@ def repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:
                 f"{name} has shape {jnp.shape(value)}, but f returns shape {cost.shape[1:]}; "
                 f"they must agree, or the baseline must be a scalar."
             )
-        return jnp.broadcast_to(jnp.asarray(value, cost.dtype), cost.shape)
+        return jnp.broadcast_to(jnp.asarray(value, as_float(cost).dtype), cost.shape)
 
     got: Any = jax.tree.structure(value)
     if got != jax.tree.structure(costs):

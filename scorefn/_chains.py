@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._arguments import check_count, wide
-from ._credit import as_float
+from ._arguments import as_float, check_count, wide
 from ._distribution import Distribution, as_distribution
 from .estimators import Enumerate
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ._arguments import wide
+from ._arguments import as_float, wide
 from ._baselines import Baseline
 from ._distribution import Distribution
 from ._record import record
@@ -64,7 +64,7 @@ def surrogate(
         Mao et al., A baseline for any order gradient estimation in stochastic computation graphs
         (2019), equation 7.
     """
-    costs = as_float(jnp.asarray(costs))
+    costs = as_float(costs)
     dtype = wide(costs.dtype)
     log_probs, influence = jnp.asarray(log_probs, dtype), jnp.asarray(influence)
     baselines = jnp.asarray(baselines, dtype)
@@ -182,11 +182,3 @@ def add_costs(one: PyTree, other: PyTree) -> PyTree:
             f"{structures[0]} and {structures[1]}."
         )
     return jax.tree.map(add, one, other)
-
-
-def as_float(cost: jax.Array) -> jax.Array:
-    """The cost as a float array."""
-    cost = jnp.asarray(cost)
-    if jnp.issubdtype(cost.dtype, jnp.floating):
-        return cost
-    return cost.astype(jnp.result_type(float))

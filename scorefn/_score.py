@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ._arguments import wide
+from ._arguments import as_float, wide
 
 
 def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0) -> jax.Array:
@@ -111,7 +111,7 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
         Kool, van Hoof and Welling, Buy 4 REINFORCE samples, get a baseline for free (2019),
         equation 8.
     """
-    x = jnp.asarray(x)
+    x = as_float(x)
     if x.ndim == 0 or x.shape[axis] < 2:
         raise ValueError(
             f"leave_one_out needs at least 2 samples along axis {axis}, got an array of shape "

@@ -41,6 +41,19 @@ def test_the_moving_average_of_costs_of_any_shape():
         sf.MovingAverage().update(jnp.zeros((2, 2)))
 
 
+@pytest.mark.parametrize(
+    "baseline",
+    [sf.ConstantBaseline(2.5), sf.MovingAverage(0.5).update(COSTS / 4), sf.LeaveOneOut()]
+    + [sf.ConstantBaseline(jnp.array(2.5)), sf.OptimalBaseline(), sf.ShrunkLeaveOneOut()],
+    ids=lambda baseline: type(baseline).__name__,
+)
+def test_whole_numbers_as_costs_lose_nothing(baseline):
+    weights = jnp.array([0.5, 0.25, 2.0])
+    np.testing.assert_array_equal(
+        baseline(COSTS.astype(jnp.int32), weights), baseline(COSTS, weights)
+    )
+
+
 def test_shrunk_leave_one_out_is_the_mean_of_the_others_times_a_share():
     baseline = sf.ShrunkLeaveOneOut(0.8)
     np.testing.assert_array_equal(baseline(COSTS), sf.LeaveOneOut()(COSTS))

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_key, is_number
-from .._credit import Parts, add_costs, as_float, with_baseline_of_total
+from .._arguments import as_float, check_key, is_number
+from .._credit import Parts, add_costs, with_baseline_of_total
 from .._score import attach_score
 from ._branches import Branches, dealt
 from ._choice import Choice, Cost, next_request
