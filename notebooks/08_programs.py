@@ -30,8 +30,8 @@ SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 #
 # You drive to an appointment. A coin decides between the motorway (1) and the back road (0), and then
 # chance says how long the road takes, in units of ten minutes: the motorway is faster, and less sure. You
-# choose how likely the motorway is, by a logit, and when to leave. The cost is the square of how far
-# off you arrive:
+# choose how likely the motorway is, by a logit, and when to leave. The cost is the square of how far off
+# you arrive:
 #
 # $$J(\theta) = \sum_b p_\theta(b)\, \mathbb{E}_{t \sim \mathcal{N}(m_b, s_b)}\big[(\text{leave} + t)^2\big]
 #             = \sum_b p_\theta(b)\, \big[(\text{leave} + m_b)^2 + s_b^2\big].$$
@@ -101,8 +101,8 @@ for name, how in choices.items():
 #
 # A chain of $N$ coins, and each coin has its own cost. The score-function estimator of all of them at once
 # multiplies *every* score by the sum of *all* costs. But a choice cannot change a cost that was paid before
-# it; and if the coins do not look at each other, coin $n$ cannot change any cost but its own. What a
-# choice cannot change has the mean 0 under its score, and only adds noise. With a table of who can change what,
+# it; and if the coins do not look at each other, coin $n$ cannot change any cost but its own. What a choice
+# cannot change has the mean 0 under its score, and only adds noise. With a table of who can change what,
 # $I_{cn} \in \{0, 1\}$,
 #
 # $$\nabla J = \mathbb{E}\Big[\sum_n \nabla\log p(b_n) \sum_c I_{cn}\, \text{cost}_c\Big].$$
@@ -159,12 +159,12 @@ for name, values in variances.items():
     print(f"{name:13} variance with {numbers[-1]} coins: {values[-1]:8.4f}")
 
 # %% [markdown]
-# The mean is the same for all three (asserted, over all draws). The variance of the first two grows like the
-# *cube* of the number of choices: more scores, each times the square of a longer sum. With the right
+# The mean is the same for all three (asserted, over all draws). The variance of the first two grows like
+# the *cube* of the number of choices: more scores, each times the square of a longer sum. With the right
 # credit it only adds up.
 #
-# In a program you do not fill a table. `yield sf.cost(...)` says *when* a cost arises, so that it is credited
-# to the choices before it only; `depends_on` says more.
+# In a program you do not fill a table. `yield sf.cost(...)` says *when* a cost arises, so that it is
+# credited to the choices before it only; `depends_on` says more.
 
 
 # %%
@@ -213,9 +213,9 @@ except ValueError as error:
 #
 # A machine wears out: state 0 is new, state 4 nearly broken. Each day it costs what its wear costs; then
 # you may repair it, or let it run, and then it wears one step more with probability 0.3. The policy has one
-# logit for each state. A program would be unrolled, all hundred days of it; a `rollout` is one
-# `lax.scan` over a step, compiled once. Each cost carries the scores of the choices before it: costs to go.
-# (Where memory is short, `chunk_size=10` keeps every tenth state and computes the others again.)
+# logit for each state. A program would be unrolled, all hundred days of it; a `rollout` is one `lax.scan`
+# over a step, compiled once. Each cost carries the scores of the choices before it: costs to go. (Where
+# memory is short, `chunk_size=10` keeps every tenth state and computes the others again.)
 
 # %%
 days, states = 100, 5
@@ -245,8 +245,9 @@ def episode(policy, key, values):
 # state before the choice. In practice it is learned (the critic); here the model is known, and it follows
 # from the last day backwards.
 #
-# And the truth? There are $5^{100}$ paths. But the states are a *chain*, and its sum goes forward day by day, in
-# $100 \times 5^2$ steps: `sf.forward_recursion`, exact, and to be differentiated as often as you like.
+# And the truth? There are $5^{100}$ paths. But the states are a *chain*, and its sum goes forward day by
+# day, in $100 \times 5^2$ steps: `sf.forward_recursion`, exact, and to be differentiated as often as you
+# like.
 
 # %%
 older = np.minimum(np.arange(states) + 1, states - 1)
@@ -307,14 +308,15 @@ for name, loss in losses.items():
 # ## Second derivatives
 #
 # Back to the drive. A popular way to write the log-derivative trick is a loss whose gradient is right,
-# `stop_gradient(cost) * log_prob`. Differentiate it twice, and it gives $\mathbb{E}[\text{cost}\, \nabla^2 \log p]$.
-# But the probability of each draw moves too, and what is wanted is
+# `stop_gradient(cost) * log_prob`. Differentiate it twice, and it gives
+# $\mathbb{E}[\text{cost}\, \nabla^2 \log p]$. But the probability of each draw moves too, and what is
+# wanted is
 #
 # $$\nabla^2 J = \mathbb{E}\big[\text{cost}\, (\nabla^2 \log p + \nabla \log p\, \nabla \log p^\top)\big].$$
 #
-# `sf.attach_score(cost, log_prob)` is `cost` times $e^{\log p - \text{stop}(\log p)}$: a factor of value 1 that can be
-# differentiated as often as you like. Both forms, averaged over *all* draws (two roads, and Gaussian
-# quadrature over the time, which is exact here):
+# `sf.attach_score(cost, log_prob)` is `cost` times $e^{\log p - \text{stop}(\log p)}$: a factor of value 1
+# that can be differentiated as often as you like. Both forms, averaged over *all* draws (two roads, and
+# Gaussian quadrature over the time, which is exact here):
 
 # %%
 nodes, weights = np.polynomial.hermite_e.hermegauss(8)
@@ -357,9 +359,9 @@ np.testing.assert_allclose(hessians["attach_score"], truth, rtol=1e-3, atol=1e-4
 
 # %% [markdown]
 # The same gradient; but the curvature along `leave` has the wrong sign, and what the two parameters have to
-# do with each other is gone. Everything in scorefn is made of `attach_score`, so `jax.hessian` of a program is an
-# unbiased estimate of the Hessian, wherever its estimators are right at all orders. One that is right to
-# first order only says so:
+# do with each other is gone. The scores of scorefn are all attached in this way, so `jax.hessian` of a program
+# is an unbiased estimate of the Hessian, wherever its estimators are right at all orders. One that is right
+# to first order only says so:
 
 # %%
 second = jax.hessian(lambda theta, key: drive(theta, score, score, 2)(key))
@@ -396,8 +398,8 @@ plt.show()
 #
 # Now the wear is not seen, only a reading of vibration each day, noisy, with a mean that depends on the
 # wear: a *hidden Markov model*. `log_weight` weighs each state by how well it explains the reading, and
-# `forward_recursion` returns the log-likelihood of all readings and the expected cost *given* them. For six days
-# there are $3^6 = 729$ paths, and nothing is taken on trust:
+# `forward_recursion` returns the log-likelihood of all readings and the expected cost *given* them. For six
+# days there are $3^6 = 729$ paths, and nothing is taken on trust:
 
 
 # %%
@@ -514,10 +516,10 @@ plt.show()
 # %% [markdown]
 # ## Exercises
 #
-# 1. *Is a baseline as good as credit?* Give `sf.surrogate` baselines: for each coin the expected sum of
-#    the costs that its score is multiplied by. What is left of the three variances, exactly?
-# 2. The Hessian of the drive by `Enumerate` and `Pathwise` instead of two scores: how much less variance has each
-#    entry?
+# 1. *Is a baseline as good as credit?* Give `sf.surrogate` baselines: for each coin the expected sum of the
+#    costs that its score is multiplied by. What is left of the three variances, exactly?
+# 2. The Hessian of the drive by `Enumerate` and `Pathwise` instead of two scores: how much less variance
+#    has each entry?
 # 3. How well are the three levels known? The Hessian of the log-likelihood has the answer: with all else
 #    held, their standard errors are the roots of the diagonal of $(-\nabla^2 \log L)^{-1}$.
 #
@@ -530,9 +532,7 @@ expected = jax.nn.sigmoid(logits) * cost_of(1.0) + jax.nn.sigmoid(-logits) * cos
 for name, table in tables.items():
     table = table(len(logits))
     _, variance = exact_moments(logits, draws, table, expected @ table)
-    print(
-        f"{name:13} with {len(logits)} coins: {variances[name][-1]:8.4f} before, {variance:.4f} with baselines"
-    )
+    print(f"{name:13} without baselines {variances[name][-1]:8.4f}, with them {variance:.4f}")
 
 # %% [markdown]
 # A great help, and no substitute: the baseline knows the mean of what a choice is not to blame for, credit
