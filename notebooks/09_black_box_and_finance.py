@@ -255,7 +255,7 @@ cases = {
     "digital": (lambda x: payoffs(x)[0], sf.ScoreFunction(sf.ConstantBaseline(50.0))),
     "call": (lambda x: payoffs(x)[1], sf.Pathwise()),
 }
-numbers = [16] if SMOKE else [16, 256]
+numbers = [16] if SMOKE else [16, 64, 256]
 few = keys[: 100 if SMOKE else 1000]
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.2))
 for axis, (name, (payoff, base)) in zip(axes, cases.items(), strict=True):
@@ -268,6 +268,8 @@ for axis, (name, (payoff, base)) in zip(axes, cases.items(), strict=True):
             variances = [first * numbers[0] / n for n in numbers]
         axis.plot(numbers, variances, "o-", color=f"C{color}", label=scheme)
     axis.set(xscale="log", yscale="log", xlabel="evaluations of the payoff")
+    axis.set(xticks=numbers, xticklabels=numbers)
+    axis.xaxis.minorticks_off()
     axis.set_title(f"delta of the {name} by {type(base).__name__}")
 axes[0].set_ylabel("variance of the estimate")
 axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -475,15 +477,16 @@ for name, path in paths.items():
 angles, speeds = np.meshgrid(np.linspace(0.5, 8.5, 160), np.linspace(2.4, 8.0, 160))
 landscape = miss(np.stack([angles, speeds], -1))
 figure, axes = plt.subplots(1, 2, figsize=(10, 4))
-image = axes[0].pcolormesh(10 * angles, speeds, landscape, cmap="Greys", rasterized=True)
-figure.colorbar(image, label="miss, m")
-for color, (name, path) in zip(["C1", "C6", "C5"], paths.items(), strict=True):
+metres = plt.get_cmap("YlGnBu", 14)
+image = axes[0].pcolormesh(10 * angles, speeds, landscape, cmap=metres, vmin=0, vmax=14)
+figure.colorbar(image, label="miss, m", boundaries=range(11))
+for color, (name, path) in zip(["C1", "C0", "C5"], paths.items(), strict=True):
     axes[0].plot(
         10 * path[..., 0].T, path[..., 1].T, color=color, label=[name] + [None] * (runs - 1)
     )
 axes[0].plot(10 * start[0], start[1], "o", color="C4")
 axes[0].set(xlabel="angle, degrees", ylabel="speed, m/s", title="paths over the cost of one throw")
-axes[0].legend(loc="upper right", frameon=True)
+axes[0].legend(loc="upper right", frameon=True, framealpha=1)
 best = np.asarray(paths["EvolutionStrategies"][0])
 for i in np.linspace(0, steps - 1, 6).astype(int):
     track = throw(best[i])
