@@ -80,10 +80,10 @@ def _training(results: Results) -> Figure:
     figure, axes = panels(1, 2, size=(5.2, 3.2))
     curves, bias = axes.flat
     drawn = looks(results["curves"])
-    for name, look in drawn.items():
+    for i, (name, look) in enumerate(drawn.items()):
         curve = results["curves"][name]
         steps, elbo = curve["step"][1:], np.asarray(curve["elbo"], float)[:, 1:]
-        look.curve(curves, steps, elbo.mean(axis=0))
+        look.run(curves, steps, elbo.mean(axis=0), i)
         curves.fill_between(steps, elbo.min(axis=0), elbo.max(axis=0), color=look.color, alpha=0.1)
     settings = results["settings"]["vae"]
     curves.set(

@@ -53,8 +53,13 @@ class Look:
     linestyle: str
 
     def curve(self, axis: Axes, x: ArrayLike, y: ArrayLike) -> None:
-        """A line of exact values, or of a training run."""
+        """A line of exact values."""
         axis.plot(x, y, color=self.color, linestyle=self.linestyle)
+
+    def run(self, axis: Axes, x: ArrayLike, y: ArrayLike, place: int) -> None:
+        """A training run with a few markers, for each place elsewhere: to tell close runs apart."""
+        every = max(1, len(np.asarray(x)) // 5)
+        axis.plot(x, y, **asdict(self), markevery=(7 * place % every, every))
 
     def points(self, axis: Axes, x: ArrayLike, rows: Sequence[Mapping[str, Any]]) -> None:
         """The measured variances of the rows, with bars of 3 standard errors."""

@@ -121,9 +121,9 @@ def _training(results: Results) -> Figure:
         elbos = {name: np.asarray(curve["elbo"], float) for name, curve in curves.items()}
         # As the distance to the best value that any run has reached, and a little more.
         best = max(float(np.max(elbo)) for elbo in elbos.values()) + 0.01
-        for name, elbo in elbos.items():
+        for i, (name, elbo) in enumerate(elbos.items()):
             steps, gaps = curves[name]["step"][1:], best - elbo[:, 1:]
-            drawn[name].curve(axis, steps, np.median(gaps, axis=0))
+            drawn[name].run(axis, steps, np.median(gaps, axis=0), i)
             axis.fill_between(
                 steps, gaps.min(axis=0), gaps.max(axis=0), color=drawn[name].color, alpha=0.08
             )

@@ -136,10 +136,10 @@ def figures(results: Results) -> dict[str, Figure]:
     figure, axes = panels(1, 3)
     elbo, accuracy, variance = axes.flat
     drawn = looks(results["curves"])
-    for name, look in drawn.items():
+    for i, (name, look) in enumerate(drawn.items()):
         curve = results["curves"][name]
-        look.curve(elbo, curve["step"], np.asarray(curve["elbo"], float))
-        look.curve(accuracy, curve["step"], 100 * np.asarray(curve["accuracy"], float))
+        look.run(elbo, curve["step"], np.asarray(curve["elbo"], float), i)
+        look.run(accuracy, curve["step"], 100 * np.asarray(curve["accuracy"], float), i)
     # The start is far below: zoomed in on what follows, where the estimators differ.
     start = results["curves"][REFERENCE]["elbo"][0]
     elbo.set(
