@@ -3,11 +3,16 @@
 from collections.abc import Callable, Mapping
 
 from ._claims_models import logistic_regression, policy, vi
+from ._claims_rodeo import rodeo
+from ._claims_sample_size import sample_size
 from ._claims_toys import bernoulli, discrete, gaussian
 from ._suite import Results
 
 # By the name of the table: the suite, and how.
 TABLES: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     f"claims_{suite.__name__}": (suite.__name__, suite)
-    for suite in (bernoulli, gaussian, discrete, logistic_regression, policy, vi)
+    for suite in (
+        *(bernoulli, gaussian, discrete, rodeo),
+        *(logistic_regression, sample_size, policy, vi),
+    )
 }

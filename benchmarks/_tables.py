@@ -8,7 +8,15 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from . import _reproductions, _scaling_tables, _speed_tables, _vi_tables, peers
+from . import (
+    _reproductions,
+    _rodeo_tables,
+    _sample_size_tables,
+    _scaling_tables,
+    _speed_tables,
+    _vi_tables,
+    peers,
+)
 from ._markdown import markdown, short
 from ._suite import Results, Row, Suite
 
@@ -208,6 +216,8 @@ MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     "logistic_regression": ("logistic_regression", logistic_regression),
     "bits": ("discrete", bits),
     "categories": ("discrete", categories),
+    **{name: ("rodeo", table) for name, table in _rodeo_tables.TABLES.items()},
+    **{name: ("sample_size", table) for name, table in _sample_size_tables.TABLES.items()},
     **{name: ("vi", table) for name, table in _vi_tables.TABLES.items()},
     "recipes": ("policy", recipes),
     "divergences": ("policy", divergences),

@@ -30,11 +30,15 @@ from benchmarks import (
     _claims,
     _gaussian_exact,
     _logistic_model,
+    _measure,
     _peer_call,
     _peer_calls,
     _peer_toys,
     _progress,
     _reproductions,
+    _rodeo_tables,
+    _sample_size_tables,
+    _sample_size_training,
     _sequence,
     _speed_peers,
     _speed_tables,
@@ -55,6 +59,7 @@ from benchmarks import (
     bernoulli,
     gaussian,
     peers,
+    sample_size,
     scaling,
     speed,
 )
@@ -84,6 +89,7 @@ SCORE_FUNCTIONS = [
 BIASED = ("StraightThrough", "ST-GumbelSoftmax", "GumbelSoftmax", "GumbelRao", "ReinMax")
 FEW = ("LeaveOneOut (2)", "DoubleCV (2)", "StraightThrough (1)", "UnorderedSet (8)")
 TRAINED = ("MovingAverage (2)", "LeaveOneOut (4)")
+FEW_BY_SAMPLES = ("Pathwise", "MeasureValued")
 FEW_FORMS = ("Pathwise",)
 FEW_TECHNIQUES = (PLAIN, "QuasiMonteCarlo")
 FEW_BOUNDS = ("DReG",)
@@ -268,6 +274,34 @@ def test_moments_of_weights_by_quadrature(power: int, degree: int, *, doubly: bo
     np.testing.assert_allclose(found, density @ (w**power * derivative**degree), rtol=1e-9)
 
 
+@pytest.mark.parametrize("together", [0.0, 20.0])
+def test_a_long_run_in_place_of_the_exact_gradient(together: float) -> None:
+    """Its error is no bias: not along its own mean, nor where components err together."""
+    random = np.random.default_rng(0)
+    exact = 0.3 * random.normal(size=2000)
+
+    def gradients(n: int, together: float) -> np.ndarray:
+        common = 1 + together * random.normal(size=(n, 1))
+        return exact * common + 3 * random.normal(size=(n, 2000))
+
+    def z(shift: float) -> float:
+        estimates, runs = gradients(500, 0.0) + shift * exact, gradients(400, together)
+        found = _measure.moments(estimates, exact, None, exact_runs=runs, projected=True)
+        np.testing.assert_allclose(found.variance, 9 * 2000, rtol=0.05)
+        return found.bias_z
+
+    assert max(abs(z(0.0)) for _ in range(3)) < LIMIT
+    assert abs(z(1 + together)) > LIMIT
+
+
+def test_runs_that_went_astray_have_no_median() -> None:
+    curves = {"Pathwise, 1": {"elbo": [[-9.0, -1.0], [-9.0, None], [-9.0, -4.0]]}}
+    found = sample_size.last_elbo({"curves": curves}, "Pathwise", 1)
+    np.testing.assert_array_equal(found, [-1.0, np.nan, -4.0])
+    assert _sample_size_tables._elbo(found) == ("-2.5", "-4.0 to -1.0, 1 astray")
+    assert _sample_size_tables._elbo(found[1:2]) == ("", "all astray")
+
+
 def test_sampled_divergence_is_sticking_with_coefficient_zero() -> None:
     """For a Gaussian: along the path its log-density has no noise."""
     params = TARGETS["logistic"].start(jax.random.key(0))
@@ -359,6 +393,7 @@ def _few_discrete_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
         monkeypatch.setitem(TOYS, name, replace(toy, settings=settings, entries=entries))
     keep(VAE_ENTRIES, FEW)
     keep(_vae_training.ENTRIES, TRAINED)
+    keep(_sample_size_training.ENTRIES, FEW_BY_SAMPLES)
 
 
 def _few_vi_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
@@ -448,6 +483,29 @@ def _check_discrete(results: dict[str, Any]) -> None:
     assert set(results["curves"]) == set(TRAINED)
     for curve in results["curves"].values():
         assert all(elbo[-1] > elbo[0] + 15 for elbo in curve["elbo"])
+
+
+def _check_rodeo(results: dict[str, Any]) -> None:
+    """What has to learn has learned, and the run too."""
+    found = {(r["estimator"], r["step"]): r["relative_variance"] for r in results["rows"]}
+    names = results["settings"]["estimators"]
+    assert set(found) == {(name, step) for name in names for step in (0, 100)}
+    assert found["LeaveOneOut (2)", 0] == 1
+    for name in ("DoubleCV (2)", "RODEO (2)"):
+        assert found[name, 0] < 0.8
+    (curve,) = results["curves"].values()
+    assert curve["elbo"][-1] > curve["elbo"][0] + 15
+
+
+def _check_sample_size(results: dict[str, Any]) -> None:
+    """The orderings of the paper, and every run learns."""
+    found = {(row["estimator"], row["samples"]): row["variance"] for row in results["rows"]}
+    assert set(found) == {("Pathwise", 1), ("Pathwise", 5), ("MeasureValued", 1)}
+    assert 3 < found["Pathwise", 1] / found["Pathwise", 5] < 8
+    assert 0.5 < found["Pathwise", 1] / found["MeasureValued", 1] < 2
+    assert set(results["curves"]) == {f"{name}, {n}" for name, n in found}
+    for curve in results["curves"].values():
+        assert all(-200 < run[-1] < -60 for run in curve["elbo"])
 
 
 def _check_vi(results: dict[str, Any]) -> None:
@@ -685,6 +743,8 @@ EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "peers": _check_peers,
     "logistic_regression": _check_logistic_regression,
     "vi": _check_vi,
+    "rodeo": _check_rodeo,
+    "sample_size": _check_sample_size,
 }
 
 
@@ -1123,7 +1183,8 @@ def _cells(table: str) -> list[list[str]]:
 
 
 DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
-    ("bits", "categories", *_vi_tables.TABLES), "docs/estimators.md"
+    ("bits", "categories", *_rodeo_tables.TABLES, *_sample_size_tables.TABLES, *_vi_tables.TABLES),
+    "docs/estimators.md",
 )
 DOCUMENTS |= dict.fromkeys(("recipes", "divergences"), "docs/policy.md")
 DOCUMENTS |= dict.fromkeys(_reproductions.TABLES, "docs/reproductions.md")
