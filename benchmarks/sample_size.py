@@ -178,9 +178,7 @@ def figures(results: Results) -> dict[str, Figure]:
     for axis in axes.flat:
         axis.set_xscale("log")
     seeds = results["settings"]["seeds"]
-    title = (
-        f"points: ± 3 standard errors; ELBO: median and range of {seeds} seeds, if none is astray"
-    )
+    title = f"± 3 standard errors; ELBO: median and range of {seeds} seeds, where none went astray"
     legend_below(figure, drawn, title, columns=4)
     return {"sample_size": figure}
 
