@@ -18,8 +18,7 @@ def moments(
 
     One pass: chunks are merged as they come, so memory grows with the chunk and not with the
     number of keys, and a large offset does not cancel. Any function of a key will do, gradients
-    included. Evaluates fn once for each key and once more for the first; mean and variance are
-    unbiased.
+    included. Evaluates fn once for each key; mean and variance are unbiased.
 
     Args:
         fn: a function of one key, to a pytree of real arrays.
@@ -47,15 +46,16 @@ def moments(
     n = len(keys)
     if n < 2:
         raise ValueError(f"keys must hold at least 2 keys, as from jax.random.split, got {n}.")
-    chunk_size = min(n, 256 if chunk_size is None else check_count("chunk_size", chunk_size))
+    chunk_size = _chunk(n) if chunk_size is None else min(n, check_count("chunk_size", chunk_size))
     whole = n // chunk_size * chunk_size
-    # Deviations from one value: a large offset would cost digits even in the mean of a chunk.
-    pilot = jax.tree.map(_as_float, fn(keys[0]))
-    values = jax.vmap(lambda key: jax.tree.map(lambda x, p: _as_float(x) - p, fn(key), pilot))
+    values = jax.vmap(lambda key: jax.tree.map(_as_float, fn(key)))
 
-    def merge(state: tuple[PyTree, PyTree, jax.Array], chunk: jax.Array) -> Any:
-        mean, squares, count = state
+    def merge(state: tuple[PyTree, PyTree, PyTree, jax.Array], chunk: jax.Array) -> Any:
+        pilot, mean, squares, count = state
         x = values(chunk)
+        # Deviations from the first value: a large offset would cost digits even in a mean of few.
+        pilot = jax.tree.map(lambda p, x: jnp.where(count == 0, x[0], p), pilot, x)
+        x = jax.tree.map(jnp.subtract, x, pilot)
         size = len(chunk)
         share = size / (count + size)
 
@@ -68,21 +68,29 @@ def moments(
             return squares + jnp.sum(jnp.square(x - centre), 0) + between
 
         state = (
+            pilot,
             jax.tree.map(merged_mean, mean, x),
             jax.tree.map(merged_squares, squares, mean, x),
             count + size,
         )
         return state, None
 
-    zeros = jax.tree.map(jnp.zeros_like, pilot)
-    state = (zeros, zeros, jnp.zeros((), jnp.result_type(float)))
+    shapes = jax.eval_shape(values, keys[:1])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shapes)
+    state = (zeros, zeros, zeros, jnp.zeros((), jnp.result_type(float)))
     chunks = keys[:whole].reshape(whole // chunk_size, chunk_size, *keys.shape[1:])
     state, _ = jax.lax.scan(merge, state, chunks)
     if whole < n:
         state, _ = merge(state, keys[whole:])
-    mean, squares, _ = state
+    pilot, mean, squares, _ = state
     mean = jax.tree.map(jnp.add, pilot, mean)
     return mean, jax.tree.map(lambda total: total / (n - 1), squares), n
+
+
+def _chunk(n: int) -> int:
+    """256 or a little less, such that no chunk is shorter and compiled on its own, if there is."""
+    whole = [size for size in range(1, 257) if n % size == 0]
+    return whole[-1] if n <= 256 or whole[-1] >= 128 else 256
 
 
 def _as_float(x: Any) -> jax.Array:

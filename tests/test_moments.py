@@ -70,3 +70,15 @@ def test_a_nan_is_not_hidden():
     mean, variance, _ = sf.moments(lambda k: jnp.where(jax.random.bernoulli(k), jnp.nan, 1.0), keys)
     assert np.isnan(mean)
     assert np.isnan(variance)
+
+
+@pytest.mark.parametrize(("n", "times"), [(10_000, 2), (1000, 2), (509, 3), (7, 2)])
+def test_fn_is_traced_for_its_shape_and_once_for_each_size_of_chunk(n, times):
+    traces = []
+
+    def fn(key):
+        traces.append(key)
+        return jax.random.normal(key)
+
+    jax.make_jaxpr(lambda keys: sf.moments(fn, keys))(jax.random.split(jax.random.key(0), n))
+    assert len(traces) == times
