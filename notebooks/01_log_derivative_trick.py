@@ -61,7 +61,7 @@ print("exact gradient:", exact)
 # %% [markdown]
 # ## The identity, line by line
 #
-# With a billion actions, or a number as the action, there is no adding up; there are only samples. So the
+# With a billion actions, or a real number as the action, there is no adding up; there are only samples. So the
 # gradient has to become an *expectation* itself:
 #
 # $$
@@ -131,15 +131,15 @@ plt.show()
 
 # %%
 shifted = probability[:, None] * (reward + 10.0)[:, None] * score
-print("mean score:             ", (probability[:, None] * score).sum(0).round(6))
+print("mean score:             ", (probability[:, None] * score).sum(0).round(6) + 0.0)
 print("gradient, rewards + 10: ", shifted.sum(0))
 
 # %% [markdown]
 # ## By simulation
 #
 # One sampled action gives one estimate, $r(a)\,\nabla\log\pi(a)$: one of the three coloured pictures above,
-# none of which is the gradient. Their *mean* is. It closes in like $1/\sqrt{n}$, and the shaded band says
-# where it should be.
+# none of which is the gradient. Their *mean* is. It closes in like $1/\sqrt{n}$, and at any one $n$ it nearly
+# always lies in the shaded band.
 
 # %%
 n = 300 if SMOKE else 30_000
@@ -200,13 +200,16 @@ except TypeError as error:
 # ## A policy that learns
 #
 # Now the loop that all of reinforcement learning is made of: take an action, see its reward, step along
-# reward × score. First slowly, one step a picture. The arrows are the pushes on the logits.
+# reward × score. First slowly, one step a picture. The bars are probabilities, before the step; the arrows
+# are the pushes on the logits, which move a probability the less the nearer it is to 0 or 1.
 
 
 # %%
-def step(theta, key, rate):
+def step(theta, key, rate, offset=0.0):
     action = jax.random.categorical(key, theta)
-    push = reward[action] * jax.grad(lambda theta: jax.nn.log_softmax(theta)[action])(theta)
+    push = (reward[action] + offset) * jax.grad(lambda theta: jax.nn.log_softmax(theta)[action])(
+        theta
+    )
     return theta + rate * push, (action, push)
 
 
@@ -227,17 +230,18 @@ for axis in axes[:, 0]:
 plt.show()
 
 # %% [markdown]
-# Any action that is taken goes up, good or bad. It takes many of them until the better one has been pushed
-# up more. Thirty policies, each with its own luck, and the path of exact gradient ascent:
+# All rewards are positive, so any action that is taken goes up, good or bad. It takes many of them until the
+# better one has been pushed up more. Thirty policies, each with its own luck, and the path of exact gradient
+# ascent; first with these rewards, then with 10 added to all of them. That changes no average, as we saw:
 
 # %%
 steps, runs = (30, 5) if SMOKE else (400, 30)
 
 
 @jax.jit
-def train(key):
+def train(key, offset):
     def one(theta, key):
-        theta, _ = step(theta, key, 0.05)
+        theta, _ = step(theta, key, 0.05, offset)
         return theta, jax.nn.softmax(theta)
 
     return jax.lax.scan(one, jnp.zeros(3), jax.random.split(key, steps))[1]
@@ -252,22 +256,30 @@ def ascend(theta):
     return jax.lax.scan(one, theta, length=steps)[1]
 
 
-paths = jax.vmap(train)(jax.random.split(jax.random.key(4), runs))
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.8), sharey=True)
-for a, axis in enumerate(axes):
-    axis.plot(paths[:, :, a].T, color="C2", linewidth=0.5, alpha=0.5)
-    axis.plot(ascend(jnp.zeros(3))[:, a], color="C0", linewidth=2, label="exact gradient")
-    axis.set(title=f"action {names[a]}, reward {reward[a]:.1f}", xlabel="step", ylim=(0, 1))
-axes[0].set_ylabel("probability")
-axes[0].legend()
+exact_path = ascend(jnp.zeros(3))
+figure, axes = plt.subplots(2, 3, figsize=(10, 4.6), sharex=True, sharey=True)
+for row, offset in zip(axes, [0.0, 10.0], strict=True):
+    keys = jax.random.split(jax.random.key(4), runs)
+    paths = jax.vmap(train, (0, None))(keys, offset)
+    for a, axis in enumerate(row):
+        axis.plot(paths[:, :, a].T, color="C2", linewidth=0.5, alpha=0.5)
+        axis.plot(exact_path[:, a], color="C0", linewidth=2, label="exact gradient")
+        axis.set(title=f"action {names[a]}, reward {reward[a] + offset:.1f}", ylim=(0, 1))
+    row[0].set_ylabel("probability")
+    best = np.mean(paths[:, -1, 1] > 0.9)
+    print(
+        f"rewards + {offset:.0f}: B, the best action, is above 90 % at the end of {best:.0%} of the runs"
+    )
+for axis in axes[1]:
+    axis.set_xlabel("step")
+axes[0, 0].legend()
 plt.show()
 
-final = paths[:, -1, 1]
-print(f"B, the best action, above 90 % in {np.mean(final > 0.9):.0%} of the runs")
-
 # %% [markdown]
-# On average the runs follow the exact path, and each of them strays: the price of seeing one sample at a
-# time is *variance*. That is what the next notebook fights.
+# Above, the runs scatter around the exact path. Below, the gradient is the same *in the mean*, and many runs
+# end at the wrong action for good: it was taken first, pushed up by 11, and then nearly always taken again.
+# The price of seeing one sample at a time is *variance*, and a number that is added to all rewards changes
+# it much. Which number is best is the subject of the next notebook.
 #
 # ## Actions that are numbers
 #
@@ -290,10 +302,14 @@ def sample(mean, key):
     return mean + jax.random.normal(key)
 
 
-objective = sf.differentiable(jump, log_prob, sample, sf.ScoreFunction(), num_samples=n)
+estimator = sf.ScoreFunction(sf.ConstantBaseline(0.0))
+objective = sf.differentiable(jump, log_prob, sample, estimator, num_samples=n)
 found = jax.jit(jax.grad(objective))(0.0, jax.random.key(5))
 truth = jax.scipy.stats.norm.pdf(1.0)  # P(x > 1) = Phi(mean - 1)
-print(f"estimate {found:.3f}, exact {truth:.3f}")
+tail = jax.scipy.stats.norm.sf(1.0)
+error = jnp.sqrt((truth + tail - truth**2) / n)  # E[x^2; x > 1] = pdf(1) + P(x > 1)
+print(f"estimate {found:.4f} ± {error:.4f}, exact {truth:.4f}")
+assert abs(found - truth) < 5 * error
 
 # %%
 x = jnp.linspace(-3.5, 3.5, 400)
@@ -346,8 +362,18 @@ np.testing.assert_allclose(second, jax.hessian(expected_reward)(theta), rtol=1e-
 print(second)
 
 # %% [markdown]
-# `jax.hessian` of `sf.expectation` estimates the same: the trick is applied as often as you differentiate.
-#
+# `jax.hessian` of `sf.expectation` is the same trick, applied as often as you differentiate. With `Enumerate`,
+# which adds all actions up, it is exact:
+
+# %%
+by_library = jax.hessian(
+    lambda theta: sf.expectation(
+        lambda a: reward[a], sf.Categorical(theta), jax.random.key(0), sf.Enumerate()
+    )
+)
+np.testing.assert_allclose(by_library(theta), second, rtol=1e-4, atol=1e-6)
+
+# %% [markdown]
 # **3.** $\nabla \mathbb{E}[-\log\pi] = \mathbb{E}[-\log\pi\,\nabla\log\pi] + \mathbb{E}[-\nabla\log\pi]$, and the
 # second term is the mean score: 0. In the mean it does not matter; for a reward that knows $\theta$ in
 # another way it does, and `sf.expectation` keeps it.
