@@ -339,14 +339,15 @@ for axis, (name, points) in zip(axes, pictures.items(), strict=True):
     axis.title.set_fontsize(8.5)
 axes[0].set_ylabel("P(second coordinate)")
 plt.show()
-counts = np.histogram2d(
-    *np.asarray(norm.cdf(pictures["QuasiMonteCarlo: Sobol"])).T, 8, [[0, 1], [0, 1]]
-)[0]
-print("points in each of the 64 cells, Sobol: ", np.unique(counts))
+at = np.asarray(norm.cdf(pictures["QuasiMonteCarlo: Sobol"]))
+for columns in (1, 2, 4, 8, 16, 32, 64):
+    boxes, *_ = np.histogram2d(*at.T, (columns, 64 // columns), [[0, 1], [0, 1]])
+    assert np.all(boxes == 1)
+print("Sobol: one point in each of 1 x 64, 2 x 32, 4 x 16 ... boxes")
 
 # %% [markdown]
-# The axes show probabilities, so each of the 64 cells should have one point. Sobol's have exactly that, for
-# every key, and so have 64 slices of any other such shape.
+# The axes show probabilities, so each of the 64 cells should have one point. Sobol's have exactly that, and so
+# has every cut into 64 boxes with powers of 2 along the sides. Another key moves the points, and keeps this.
 #
 # ## Mirror images: odd parts vanish
 #
@@ -552,9 +553,9 @@ plt.show()
 
 # %% [markdown]
 # Narrow, a quadratic is nearly all there is to f: Taylor takes off thousands of times, for 6 evaluations, and
-# even draws take some off what it leaves. Broad, it does harm, alone and around even draws; the quadratic
-# that is learned does not, and the even draws alone are best. That is the rule to take along: *expand where
-# q is narrow, learn or spread where it is broad, and measure on your own loss* (`sf.compare`, notebook 11).
+# even draws take some off what it leaves. Broad, it does harm: alone, and to the even draws, which are best
+# without it; the quadratic that is learned does none. The rule to take along: *expand where q is narrow, learn
+# or spread where it is broad, and measure on your own loss* (`sf.compare`, notebook 11).
 #
 # ## Exercises
 #
