@@ -104,8 +104,9 @@ class ControlVariate(Transformation):
         """The same with the coefficient fitted to gradients along the distribution's parameters.
 
         It is the one of least total variance, by regression over the keys: for the gradient of all
-        that f returns, added up. Use other keys afterwards: the result is unbiased because its
-        coefficient has not seen them. One gradient of f and one of h for each key.
+        that f returns, added up, along all parameters together; where one derivative is wanted, as
+        along the mean, make the others constants. Use other keys afterwards: the result is unbiased
+        because its coefficient has not seen them. One gradient of f and one of h for each key.
 
         Args:
             f: a function of one draw.

@@ -30,7 +30,8 @@ class DeltaMethod(Transformation):
     are held fixed in h, and E h is differentiated through the mean and the covariance of x alone. A
     quadratic f is left without variance by degree 2. It lowers the variance if f is smooth at the
     scale of the distribution, and raises it if f is rough. With `ScoreFunction` and degree 1 it is
-    MuProp.
+    MuProp; there the expansion already holds the constant of f, so that a `ConstantBaseline` other
+    than 0 counts it twice.
 
     Each term costs one evaluation of f, a first derivative at m and, for degree 2, a second, along
     its own v and in forward mode: never a Hessian. f is evaluated at m 6 times (3 for degree 1) for
