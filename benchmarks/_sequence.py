@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from . import _store, _tables
@@ -38,6 +39,9 @@ def run_all(
             console.print(_tables.terminal(suite, results))
             if suite is not todo[-1]:
                 kept.add(suite.name, {})
+                # Each compiled program takes a dozen maps of memory, of which Linux grants a
+                # process 65530; the next suite needs none of these.
+                jax.clear_caches()
     except KeyboardInterrupt:
         console.print("interrupted; run the same command again to resume", style="yellow")
         return 130

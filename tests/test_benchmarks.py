@@ -954,6 +954,29 @@ def test_all_resumes_at_the_suite_and_the_step(
     assert all(len(counter.computed) == 10 for counter in three.values())
 
 
+def test_no_suite_keeps_the_programs_of_another(
+    tmp_path: Path, three: dict[str, Counter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces = []
+
+    @jax.jit
+    def traced(x: jax.Array) -> jax.Array:
+        traces.append(x)
+        return x + 1
+
+    def compiling(counter: Counter) -> Any:
+        def step(i: int, seed: int) -> dict[str, Any]:
+            traced(jnp.zeros(()))
+            return Counter._step(counter, i, seed)
+
+        return step
+
+    for counter in three.values():
+        monkeypatch.setattr(counter, "_step", compiling(counter))
+    assert command.main(["all", "--out", str(tmp_path)]) == 0
+    assert len(traces) == len(three)
+
+
 def test_all_repeats_what_was_replaced_since(tmp_path: Path, three: dict[str, Counter]) -> None:
     three["third"].failing, three["third"].error = "0", KeyboardInterrupt
     assert command.main(["all", "--out", str(tmp_path)]) == 130
