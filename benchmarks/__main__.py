@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import _report, _store, _tables
+from . import _report, _store
 from ._registry import SUITES
 from ._sequence import run_all
 
 RESULTS = Path(__file__).parent / "results"
-REPORT = Path(__file__).parent.parent / "docs" / "results"
+ROOT = Path(__file__).parent.parent
+REPORT = ROOT / "docs" / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     asked = [*options.suites, *(options.suite or [])]
     if "report" in asked:
-        return _write_report(parser, asked, options.out or REPORT, console)
+        return _write_report(parser, asked, options.out, console)
     # Quick results never replace those of a full run, unless asked to.
     out = options.out or (RESULTS / "quick" if options.quick else RESULTS)
-    if options.markdown:
-        return _markdown(parser, out)
     names = _chosen(parser, asked)
     try:
         _store.check_writable(out)
@@ -54,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         "suites",
         nargs="*",
         metavar="SUITE",
-        help="suites to run; `all` of them; or `report`, which writes docs/results",
+        help="suites to run; `all` of them; or `report`, which writes docs/results and "
+        "the tables of README.md and docs",
     )
     parser.add_argument("--list", action="store_true", help="list the suites and stop")
     parser.add_argument(
@@ -65,10 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: seconds, for a check")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results are written")
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the tables of the written results and stop"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where files are written")
     return parser
 
 
@@ -84,22 +81,15 @@ def _chosen(parser: argparse.ArgumentParser, asked: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _markdown(parser: argparse.ArgumentParser, out: Path) -> int:
-    for name, (suite, table) in _tables.MARKDOWN.items():
-        path = out / f"{suite}.json"
-        if not path.exists():
-            parser.error(f"there are no results {path.name} in {out}; run the suite {suite} first")
-        sys.stdout.write(f"<!-- table:{name} -->\n{table(_store.read(path))}<!-- /table -->\n")
-    return 0
-
-
 def _write_report(
-    parser: argparse.ArgumentParser, asked: list[str], out: Path, console: Console
+    parser: argparse.ArgumentParser, asked: list[str], elsewhere: Path | None, console: Console
 ) -> int:
     if len(asked) > 1:
         parser.error("report goes alone: run the suites first")
+    out = elsewhere or REPORT
+    documents = [] if elsewhere else [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     try:
-        missing = _report.write(RESULTS, out)
+        missing = _report.write(RESULTS, out, documents)
     except OSError as error:
         parser.error(f"cannot write the report to {out}: {error.strerror}")
     if missing:

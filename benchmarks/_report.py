@@ -3,7 +3,7 @@
 import errno
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import _store, _tables
@@ -37,8 +37,13 @@ def pages(
     return {"README.md": text, "index.html": html(text, TITLE, sources)}
 
 
-def write(results: Path, out: Path) -> list[str]:
+def write(results: Path, out: Path, documents: Sequence[Path] = ()) -> list[str]:
     """Writes the report of the results in one directory to another.
+
+    Args:
+        results: the directory of the results.
+        out: that of the report.
+        documents: files whose tables are made anew.
 
     Returns:
         The suites of which there are no results yet, which the report leaves out.
@@ -56,6 +61,9 @@ def write(results: Path, out: Path) -> list[str]:
     folder = Path(os.path.relpath(results.resolve(), out.resolve())).as_posix()
     for name, content in pages(found, figures, folder).items():
         _store.write(out / name, content)
+    tables = _tables.in_markdown_of(found)
+    for document in documents:
+        _store.write(document, _tables.filled(document.read_text(), tables))
     return [name for name in SUITES if name not in found]
 
 

@@ -1,5 +1,6 @@
 """Tables: on the terminal, and in markdown made from the committed json."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ ONLY_IN_FILES = (
     *("all_reduces", "other_collectives", "reduced_bytes", "bytes_in_chunks"),
 )
 FORMATS = {"bias_z": ".1f"}
+PLACE = re.compile(r"(<!-- table:(\w+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 HEADERS = {
     "parameter": "param",
     "evaluations": "evals",
@@ -232,13 +234,17 @@ def _relative(row: Row | None) -> str:
     return "" if row is None else short(row["relative_variance"], ".2g")
 
 
-def between_markers(text: str, name: str) -> str:
-    """The table of that name in a document: what stands between its two marker lines.
+def in_markdown_of(results: Mapping[str, Results]) -> dict[str, str]:
+    """By its name, each table of the suites of which there are results."""
+    return {n: table(results[suite]) for n, (suite, table) in MARKDOWN.items() if suite in results}
+
+
+def filled(text: str, tables: Mapping[str, str]) -> str:
+    """A document with these tables between its marker lines; others stay as they are.
 
     Raises:
-        ValueError: the document has no such markers.
+        ValueError: a marker line has no end of its own.
     """
-    start, end = f"<!-- table:{name} -->\n", "<!-- /table -->"
-    if start not in text or end not in text.split(start, 1)[1]:
-        raise ValueError(f"there is no table between {start.strip()!r} and {end!r}")
-    return text.split(start, 1)[1].split(end, 1)[0].strip() + "\n"
+    if text.count("<!-- table:") != len(PLACE.findall(text)):
+        raise ValueError("a table has no line <!-- /table --> of its own")
+    return PLACE.sub(lambda place: place[1] + tables.get(place[2], place[3]) + place[4], text)

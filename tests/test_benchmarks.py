@@ -35,8 +35,6 @@ from benchmarks import (
     _peer_calls,
     _peer_toys,
     _progress,
-    _reproductions,
-    _rodeo_tables,
     _sample_size_tables,
     _sample_size_training,
     _sequence,
@@ -1097,11 +1095,9 @@ def test_committed_results_are_of_the_present_suites(name: str) -> None:
         assert {row["estimator"] for row in results["rows"]} == set(entries)
 
 
-def test_markdown_table_equals_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--markdown"]) == 0
-    printed = _tables.between_markers(capsys.readouterr().out, "logistic_regression")
-    lines = printed.splitlines()
-    results = _store.read(command.RESULTS / "logistic_regression.json")
+def test_the_table_of_logistic_regression_equals_the_json() -> None:
+    results = _committed("logistic_regression")
+    lines = _tables.logistic_regression(results).splitlines()
     assert len(lines) == 2 + len(results["curves"])
     for line in lines[2:]:
         name, evaluations, *numbers = (cell.strip() for cell in line.strip("|").split("|"))
@@ -1205,23 +1201,15 @@ def _cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
-DOCUMENTS = {"logistic_regression": "README.md"} | dict.fromkeys(
-    ("bits", "categories", *_rodeo_tables.TABLES, *_sample_size_tables.TABLES, *_vi_tables.TABLES),
-    "docs/estimators.md",
-)
-DOCUMENTS |= dict.fromkeys(("recipes", "divergences"), "docs/policy.md")
-DOCUMENTS |= dict.fromkeys(_reproductions.TABLES, "docs/reproductions.md")
-DOCUMENTS |= dict.fromkeys(_speed_tables.TABLES, "docs/speed.md")
-DOCUMENTS |= {"speed_draws": "docs/estimators.md", "speed_compile": "docs/programs.md"}
-DOCUMENTS["scaling"] = "docs/scaling.md"
-DOCUMENTS["peers"] = "docs/peers.md"
-
-
-@pytest.mark.parametrize("name", _tables.MARKDOWN)
-def test_tables_in_documents_are_those_of_the_committed_results(name: str) -> None:
-    suite, table = _tables.MARKDOWN[name]
-    found = _tables.between_markers((ROOT / DOCUMENTS[name]).read_text(), name)
-    assert found == table(_committed(suite))
+def test_tables_in_documents_are_those_of_the_committed_results() -> None:
+    tables = _tables.in_markdown_of({name: _committed(name) for name in SUITES})
+    places = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text()
+        assert _tables.filled(text, tables) == text, f"{path.name}: run python -m benchmarks report"
+        places += [place[2] for place in _tables.PLACE.finditer(text)]
+    # That of the estimators is made by docs/build.py.
+    assert sorted(places) == sorted([*_tables.MARKDOWN, "estimators"])
 
 
 def test_a_verdict_follows_from_the_places() -> None:
@@ -1242,7 +1230,12 @@ def test_a_verdict_follows_from_the_places() -> None:
     assert found([12.1], or_equal=True) == "does not hold"
 
 
-def test_a_document_without_markers() -> None:
-    with pytest.raises(ValueError, match="table:x"):
-        _tables.between_markers("<!-- table:x -->\n| no end |", "x")
-    assert _tables.between_markers("<!-- table:x -->\n\n| a |\n\n<!-- /table -->", "x") == "| a |\n"
+def test_tables_are_filled_in_between_their_marker_lines() -> None:
+    x, y = "<!-- table:x -->\n{}<!-- /table -->\n", "<!-- table:y -->\n{}<!-- /table -->\n"
+    text = f"a\n{x}b\n{y}c\n"
+    assert _tables.filled(text.format("old", "kept\n"), {"x": "| new |\n"}) == text.format(
+        "| new |\n", "kept\n"
+    )
+    for broken in ("<!-- table:x -->\n", f"<!-- table:x -->\n{y.format('')}"):
+        with pytest.raises(ValueError, match="no line <!-- /table --> of its own"):
+            _tables.filled(broken, {})

@@ -133,6 +133,28 @@ def test_the_command_writes_the_report(tmp_path, monkeypatch, capsys):
     assert "report goes alone" in capsys.readouterr().err
 
 
+def test_the_command_fills_the_tables_of_the_documents(tmp_path, monkeypatch):
+    results, docs, name = tmp_path / "results", tmp_path / "docs", "logistic_regression"
+    results.mkdir()
+    docs.mkdir()
+    for end in ("json", "png"):
+        path = f"{name}.{end}"
+        (results / path).write_bytes(_committed(f"{RESULTS}/{path}"))
+    for constant, path in {"RESULTS": results, "ROOT": tmp_path, "REPORT": docs / "out"}.items():
+        monkeypatch.setattr(command, constant, path)
+    text = f"a\n<!-- table:{name} -->\n{{}}<!-- /table -->\nb\n"
+    other = "<!-- table:bits -->\nno results\n<!-- /table -->\n"
+    (tmp_path / "README.md").write_text(text.format("old\n"))
+    (docs / "page.md").write_text(other)
+    assert command.main(["report", "--out", str(tmp_path / "elsewhere")]) == 0
+    assert (tmp_path / "README.md").read_text() == text.format("old\n")
+    assert command.main(["report"]) == 0
+    table = _tables.logistic_regression(json.loads(_committed(f"{RESULTS}/{name}.json")))
+    assert (tmp_path / "README.md").read_text() == text.format(table)
+    assert (docs / "page.md").read_text() == other
+    assert (docs / "out" / "index.html").exists()
+
+
 def test_text_of_the_page_is_escaped():
     page = _html.html("# A & B\n\n| a | b |\n| --- | ---: |\n| `x < y` | |E f| |\n", "A & B", {})
     assert "<title>A &amp; B</title>" in page
