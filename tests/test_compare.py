@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import re
 import sys
 from dataclasses import asdict, replace
 from functools import partial
@@ -434,6 +435,34 @@ def test_a_call_is_made_long_enough_though_it_was_held_up_before(
     assert counts[:3] == [1, 1, 1]
     assert min(counts[-9:]) >= 1000
     assert np.exp(np.median(stopwatch.log_seconds())) == pytest.approx(1e-6, rel=0.1)
+
+
+def test_costs_that_need_no_parameters_are_timed_at_each_step() -> None:
+    """XLA moved them in front of the loop: Enumerate took 35 microseconds for 0.5 M sines."""
+    data = jax.random.normal(KEY, (1024,))
+
+    def loss(logits: jax.Array, key: jax.Array, estimator: sf.Estimator) -> jax.Array:
+        cost = lambda bits: jnp.sum(jnp.sin(data * jnp.sum(bits)))  # noqa: E731
+        return sf.expectation(cost, sf.Bernoulli(logits), key, estimator)
+
+    program = Programs(loss, sf.Enumerate(), jnp.zeros(9))
+    text = program._steps.lower(program._params, program._arrays, KEY, 0.0, 3).compile().as_text()
+    computations = {}
+    for part in re.split(r"\n(?=%|ENTRY )", text)[1:]:
+        head, *lines = part.splitlines()
+        computations[re.search(r"%[\w.-]+", head)[0]] = head, lines
+    reached, todo = set(), [name for name, (head, _) in computations.items() if "ENTRY" in head]
+    while todo:
+        reached.add(name := todo.pop())
+        # What a conditional calls is not followed.
+        lines = [line for line in computations[name][1] if " conditional(" not in line]
+        called = set(re.findall(r"%[\w.-]+", "\n".join(lines)))
+        todo += called & set(computations) - reached
+    sines = {
+        name for name, (_, lines) in computations.items() if any(" sine(" in line for line in lines)
+    }
+    assert sines
+    assert not sines & reached
 
 
 # ---------------------------------------------------------------------------------- the choice
