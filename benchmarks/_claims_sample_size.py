@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 
 from ._claims import CERTAIN, Finding, between, less, listed, rows, table, verdict
-from ._sample_size_training import ENTRIES
 from ._suite import Results, Row
-from .sample_size import last_elbo
+from .sample_size import ENTRIES, last_elbo
 
 # Two variances are about equal if their ratio is not farther than this from 1.
 ABOUT_EQUAL = 1.25

@@ -1,9 +1,11 @@
 """Bayesian logistic regression: the data, the objective, and its exact value and gradient."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,8 +84,18 @@ def divergence(params: Params) -> jax.Array:
     return jnp.sum((squares - 1) / 2 - params["log_scale"])
 
 
+def readable(params: Params) -> Any:
+    """The same as an object of a library, whose factors `MeasureValued` can read."""
+    return distrax.MultivariateNormalDiag(params["mean"], jnp.exp(params["log_scale"]))
+
+
 def loss(
-    params: Params, data: Data, key: jax.Array, estimator: sf.Estimator, num_samples: int
+    params: Params,
+    data: Data,
+    key: jax.Array,
+    estimator: sf.Estimator,
+    num_samples: int,
+    posterior: Callable[[Params], Any] = posterior,
 ) -> tuple[jax.Array, jax.Array]:
     """An estimate of the negative ELBO, in nats, and the cost of each sample. Uses up the key."""
 
@@ -104,6 +116,17 @@ def exact_loss(params: Params, data: Data) -> jax.Array:
     logits = centre[:, None] + spread[:, None] * jnp.asarray(NODES, jnp.float32)
     expected = jax.nn.softplus(-data.labels[:, None] * logits) @ jnp.asarray(WEIGHTS, jnp.float32)
     return data.weight * jnp.sum(expected) + divergence(params)
+
+
+@jax.jit
+def exact_gradient(params: Params, data: Data) -> jax.Array:
+    """Of the negative ELBO, [2 d]."""
+    return flat(jax.grad(exact_loss)(params, data))
+
+
+def flat(gradient: Params) -> jax.Array:
+    """Along the means, then along the scales, [2 d]."""
+    return jnp.concatenate([gradient["mean"], gradient["log_scale"]])
 
 
 def accuracy(params: Params, data: Data) -> jax.Array:

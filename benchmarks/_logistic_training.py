@@ -13,6 +13,7 @@ import scorefn as sf
 
 from . import _logistic_model as model
 from ._logistic_model import Data
+from ._trajectory import trajectory
 
 MINIBATCH = 32
 LEARNING_RATE = 1e-3
@@ -50,15 +51,33 @@ class State:
 
 @dataclass(frozen=True)
 class Entry:
-    """An estimator, and the evaluations of f beyond one for each sample.
+    """An estimator, and what it needs.
 
     Attributes:
         estimator: ``estimator(state, data)``.
+        evaluations: of f, for one sample.
         extra_evaluations: of f, for one gradient.
+        least: samples for one gradient.
+        posterior: ``posterior(params)``, what is drawn from.
     """
 
     estimator: Callable[[State, Data], sf.Estimator]
+    evaluations: int = 1
     extra_evaluations: int = 0
+    least: int = 1
+    posterior: Callable[[model.Params], Any] = model.posterior
+
+    def loss(
+        self,
+        params: model.Params,
+        state: State,
+        data: Data,
+        key: jax.Array,
+        num_samples: int,
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `_logistic_model.loss`. Uses up the key."""
+        estimator = self.estimator(state, data)
+        return model.loss(params, data, key, estimator, num_samples, self.posterior)
 
 
 def _learned(state: State, data: Data) -> sf.Estimator:
@@ -77,8 +96,8 @@ ENTRIES: dict[str, Entry] = {
     "REINFORCE, no baseline": Entry(lambda *_: sf.ScoreFunction(sf.ConstantBaseline(0.0))),
     "MovingAverage": Entry(lambda state, _: sf.ScoreFunction(state.average)),
     "LearnedBaseline": Entry(_learned, extra_evaluations=1),
-    "LeaveOneOut": Entry(lambda *_: sf.ScoreFunction()),
-    "OptimalBaseline": Entry(lambda *_: sf.ScoreFunction(sf.OptimalBaseline())),
+    "LeaveOneOut": Entry(lambda *_: sf.ScoreFunction(), least=2),
+    "OptimalBaseline": Entry(lambda *_: sf.ScoreFunction(sf.OptimalBaseline()), least=2),
     "Pathwise": Entry(lambda *_: sf.Pathwise()),
 }
 # Its run trains the posterior, the learned baseline and the average alike, so that its states
@@ -107,9 +126,33 @@ def optimiser(num_steps: int) -> optax.GradientTransformation:
     )
 
 
-@partial(jax.jit, static_argnames=("name", "num_steps", "every", "num_samples"))
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["state", "data"],
+    meta_fields=["entry", "num_samples"],
+)
+@dataclass(frozen=True)
+class Problem:
+    """What one gradient is made of."""
+
+    state: State
+    data: Data
+    entry: Entry
+    num_samples: int
+
+
+def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
+    """One estimate of the gradient of the negative ELBO, [2 d]."""
+
+    def loss(params: model.Params) -> jax.Array:
+        return problem.entry.loss(params, problem.state, problem.data, key, problem.num_samples)[0]
+
+    return {"posterior": model.flat(jax.grad(loss)(problem.state.posterior))}
+
+
+@partial(jax.jit, static_argnames=("entry", "num_steps", "every", "num_samples"))
 def train(
-    name: str, data: Data, key: jax.Array, *, num_steps: int, every: int, num_samples: int
+    entry: Entry, data: Data, key: jax.Array, *, num_steps: int, every: int, num_samples: int
 ) -> State:
     """The states before training and after each `every` steps, stacked, [num_steps/every + 1]."""
     update = optimiser(num_steps).update
@@ -120,21 +163,19 @@ def train(
         batch = data.minibatch(batch_key, MINIBATCH)
 
         def loss(params: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-            estimator = ENTRIES[name].estimator(state.replaced(params, state.average), batch)
-            return model.loss(params["posterior"], batch, key, estimator, num_samples)
+            moved = state.replaced(params, state.average)
+            return entry.loss(params["posterior"], moved, batch, key, num_samples)
 
         gradient, costs = jax.grad(loss, has_aux=True)(state.params)
         change, memory = update(gradient, memory, state.params)
         params = optax.apply_updates(state.params, change)
         return (state.replaced(params, state.average.update(costs)), memory), None
 
-    def block(carry: tuple[State, Any], keys: jax.Array) -> tuple[tuple[State, Any], State]:
-        return jax.lax.scan(step, carry, keys)[0], carry[0]
-
-    first = start(data)
-    keys = jax.random.split(key, (num_steps // every, every))
-    (last, _), states = jax.lax.scan(block, (first, optimiser(num_steps).init(first.params)), keys)
-    return jax.tree.map(lambda xs, x: jnp.append(xs, jnp.asarray(x)[None], axis=0), states, last)
+    state = start(data)
+    first = state, optimiser(num_steps).init(state.params)
+    return trajectory(
+        step, first, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0]
+    )
 
 
 @jax.jit

@@ -29,15 +29,18 @@ def start(key: jax.Array, bits: int, *, pixels: int = PIXELS, hidden: int = HIDD
     sizes = {"encoder": (pixels, hidden, bits), "decoder": (bits, hidden, pixels)}
     keys = jax.random.split(key, len(sizes))
     return {
-        name: _layers(key, *widths) for key, (name, widths) in zip(keys, sizes.items(), strict=True)
+        name: layers(key, *widths, initial=jax.nn.initializers.glorot_normal())
+        for key, (name, widths) in zip(keys, sizes.items(), strict=True)
     }
 
 
-def _layers(key: jax.Array, *widths: int) -> list[dict[str, jax.Array]]:
+def layers(
+    key: jax.Array, *widths: int, initial: jax.nn.initializers.Initializer
+) -> list[dict[str, jax.Array]]:
+    """Random weights of a network, and biases of 0. Uses up the key."""
     keys = jax.random.split(key, len(widths) - 1)
-    glorot = jax.nn.initializers.glorot_normal()
     return [
-        {"weight": glorot(k, shape), "bias": jnp.zeros(shape[1])}
+        {"weight": initial(k, shape), "bias": jnp.zeros(shape[1])}
         for k, shape in zip(keys, itertools.pairwise(widths), strict=True)
     ]
 

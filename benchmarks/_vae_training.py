@@ -11,6 +11,7 @@ import optax
 import scorefn as sf
 
 from . import _vae_model as model
+from ._trajectory import trajectory
 from ._vae_model import Params
 
 MINIBATCH = 64
@@ -71,16 +72,14 @@ def train(
         change, memory = optimiser.update(gradient, memory, params)
         return (optax.apply_updates(params, change), memory, average.update(costs.ravel())), None
 
-    def block(carry: Any, keys: jax.Array) -> tuple[Any, Params]:
-        return jax.lax.scan(step, carry, keys)[0], carry[0]
-
     def run(key: jax.Array) -> Params:
         start_key, key = jax.random.split(key)
-        first = model.start(start_key, bits)
-        keys = jax.random.split(key, (num_steps // every, every))
+        weights = model.start(start_key, bits)
         average = jax.tree.map(jnp.asarray, sf.MovingAverage(0.9))
-        (last, *_), states = jax.lax.scan(block, (first, optimiser.init(first), average), keys)
-        return jax.tree.map(lambda xs, x: jnp.append(xs, x[None], axis=0), states, last)
+        first = weights, optimiser.init(weights), average
+        return trajectory(
+            step, first, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0]
+        )
 
     return jax.vmap(run)(keys)
 

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from ._logistic_model import Params
+from ._trajectory import trajectory
 from ._vi_problem import gradient, loss, slope, started, taylor
 from ._vi_targets import TARGETS
 from ._vi_techniques import PLAIN, TECHNIQUES
@@ -66,16 +66,13 @@ def train(
         params = optax.apply_updates(problem.params, change)
         return (replace(problem, params=params, learned=learned), memory, leaves_memory), None
 
-    def block(carry: Any, keys: jax.Array) -> tuple[Any, Params]:
-        return jax.lax.scan(step, carry, keys)[0], carry[0].params
-
     def run(key: jax.Array) -> Params:
         start_key, key = jax.random.split(key)
         first = started(target, form, technique, TARGETS[target].start(start_key), draws)
-        keys = jax.random.split(key, (num_steps // every, every))
-        memories = optimiser.init(first.params), tuner.init(first.learned)
-        (last, *_), states = jax.lax.scan(block, (first, *memories), keys)
-        return jax.tree.map(lambda xs, x: jnp.append(xs, x[None], axis=0), states, last.params)
+        carry = first, optimiser.init(first.params), tuner.init(first.learned)
+        return trajectory(
+            step, carry, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0].params
+        )
 
     return jax.vmap(run)(keys)
 

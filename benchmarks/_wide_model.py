@@ -1,6 +1,5 @@
 """An autoencoder of 200 bits on scikit-learn's digits, with the networks of Shi et al. (2022)."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from . import _vae_model as vae
 from ._vae_model import PIXELS
 
 Params = dict[str, Any]
@@ -29,13 +29,8 @@ def start(key: jax.Array, name: str) -> Params:
 
 
 def layers(key: jax.Array, *widths: int) -> Layers:
-    """Random weights of a network. Uses up the key."""
-    keys = jax.random.split(key, len(widths) - 1)
-    glorot = jax.nn.initializers.glorot_uniform()
-    return [
-        {"weight": glorot(k, shape), "bias": jnp.zeros(shape[1])}
-        for k, shape in zip(keys, itertools.pairwise(widths), strict=True)
-    ]
+    """Random weights of a network, as in the paper. Uses up the key."""
+    return vae.layers(key, *widths, initial=jax.nn.initializers.glorot_uniform())
 
 
 def network(layers: Layers, x: ArrayLike) -> jax.Array:

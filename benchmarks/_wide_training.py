@@ -11,6 +11,7 @@ import scorefn as sf
 
 from . import _vae_model as vae
 from . import _wide_model as model
+from ._trajectory import trajectory
 
 MINIBATCH = 100
 LEARNING_RATE = 1e-3
@@ -33,14 +34,12 @@ def train(
         change, memory = optimiser.update(gradient, memory, params)
         return (optax.apply_updates(params, change), memory), None
 
-    def block(carry: Any, keys: jax.Array) -> tuple[Any, model.Params]:
-        return jax.lax.scan(step, carry, keys)[0], carry[0]
-
     start_key, key = jax.random.split(key)
-    first = model.start(start_key, name)
-    keys = jax.random.split(key, (num_steps // every, every))
-    (last, _), states = jax.lax.scan(block, (first, optimiser.init(first)), keys)
-    return jax.tree.map(lambda xs, x: jnp.append(xs, x[None], axis=0), states, last)
+    weights = model.start(start_key, name)
+    first = weights, optimiser.init(weights)
+    return trajectory(
+        step, first, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0]
+    )
 
 
 @jax.jit

@@ -10,64 +10,27 @@ for the bias, is a one-dimensional integral for each case.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import _logistic_model as model
-from ._logistic_model import Data
-from ._logistic_training import ENTRIES, REFERENCE, State, evaluate, train
+from ._logistic_training import ENTRIES, REFERENCE, Problem, State, evaluate, gradient, train
 from ._measure import measure
 from ._plots import Look, legend_below, looks, panels
 from ._suite import Results, Row, Sizes, Step, Suite, step_key
 from ._timing import microseconds
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["state", "data"],
-    meta_fields=["name", "num_samples"],
-)
-@dataclass(frozen=True)
-class Problem:
-    """What one gradient is made of."""
-
-    state: State
-    data: Data
-    name: str
-    num_samples: int
-
-
-def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
-    """One estimate of the gradient of the negative ELBO, [2 d]."""
-    estimator = ENTRIES[problem.name].estimator(problem.state, problem.data)
-
-    def loss(params: model.Params) -> jax.Array:
-        return model.loss(params, problem.data, key, estimator, problem.num_samples)[0]
-
-    return {"posterior": _flat(jax.grad(loss)(problem.state.posterior))}
-
-
-@jax.jit
-def _exact_gradient(params: model.Params, data: Data) -> jax.Array:
-    return _flat(jax.grad(model.exact_loss)(params, data))
-
-
-def _flat(gradient: model.Params) -> jax.Array:
-    return jnp.concatenate([gradient["mean"], gradient["log_scale"]])
-
-
 @cache
 def _states(name: str, seed: int, num_steps: int, every: int, num_samples: int) -> State:
     """The states along one training run; all runs see the same minibatches."""
     return train(
-        name,
+        ENTRIES[name],
         model.breast_cancer(),
         step_key(seed, "train"),
         num_steps=num_steps,
@@ -84,7 +47,7 @@ def _problem(name: str, stage: int, seed: int, sizes: Sizes) -> Problem:
     """The gradient of one estimator where the reference run is after so many steps."""
     states = _run(REFERENCE, seed, sizes)
     state = jax.tree.map(lambda leaf: leaf[stage // sizes["every"]], states)
-    return Problem(state, model.breast_cancer(), name, sizes["num_samples"])
+    return Problem(state, model.breast_cancer(), ENTRIES[name], sizes["num_samples"])
 
 
 def _curves(name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
@@ -100,14 +63,14 @@ def _row(name: str, stage: int, seed: int, key: jax.Array, sizes: Sizes) -> dict
         gradient,
         problem,
         key,
-        {"posterior": _exact_gradient(problem.state.posterior, problem.data)},
+        {"posterior": model.exact_gradient(problem.state.posterior, problem.data)},
         **sizes["repeats"],
     )["posterior"]
     row = {
         "step": stage,
         "estimator": name,
-        "unbiased": ENTRIES[name].estimator(problem.state, problem.data).unbiased,
-        "evaluations": sizes["num_samples"] + ENTRIES[name].extra_evaluations,
+        "unbiased": problem.entry.estimator(problem.state, problem.data).unbiased,
+        "evaluations": sizes["num_samples"] + problem.entry.extra_evaluations,
         **measured.columns(),
         "timing": name,
     }

@@ -7,59 +7,31 @@ number of samples, several seeds each: the exact ELBO on all the data, in nats. 
 gradient evaluates f at 93 more points for each sample, so that it is put to fewer samples.
 """
 
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import scorefn as sf
+
 from . import _logistic_model as model
-from . import _logistic_training as common
-from . import _sample_size_training as training
-from ._logistic_model import Data
+from . import _logistic_training as training
+from ._logistic_training import Entry, Problem, State, gradient
 from ._measure import measure
 from ._plots import Look, legend_below, looks, panels
-from ._sample_size_training import ENTRIES
 from ._suite import Results, Row, Sizes, Step, Suite, step_key
 from ._timing import microseconds
 
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["state", "data"],
-    meta_fields=["name", "num_samples"],
+# Features and a bias, each with a mean and a scale.
+FACTORS = 31
+ENTRIES = {name: training.ENTRIES[name] for name in ("MovingAverage", "LeaveOneOut", "Pathwise")}
+# Coupled: of each factor two points along the mean, and one more along the scale.
+ENTRIES["MeasureValued"] = Entry(
+    lambda *_: sf.MeasureValued(), evaluations=1 + 3 * FACTORS, posterior=model.readable
 )
-@dataclass(frozen=True)
-class Problem:
-    """What one gradient is made of."""
-
-    state: common.State
-    data: Data
-    name: str
-    num_samples: int
-
-
-def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
-    """One estimate of the gradient of the negative ELBO, [2 d]."""
-    estimator = ENTRIES[problem.name].estimator(problem.state.average)
-
-    def loss(params: model.Params) -> jax.Array:
-        return training.loss(params, problem.data, key, estimator, problem.num_samples)[0]
-
-    return {"posterior": _flat(jax.grad(loss)(problem.state.posterior))}
-
-
-@jax.jit
-def _exact_gradient(params: model.Params, data: Data) -> jax.Array:
-    return _flat(jax.grad(model.exact_loss)(params, data))
-
-
-def _flat(gradient: model.Params) -> jax.Array:
-    return jnp.concatenate([gradient["mean"], gradient["log_scale"]])
 
 
 def cases(sizes: Sizes) -> list[tuple[str, int]]:
@@ -73,11 +45,11 @@ def cases(sizes: Sizes) -> list[tuple[str, int]]:
 
 
 @cache
-def _reference(seed: int, num_steps: int, every: int) -> common.State:
+def _reference(seed: int, num_steps: int, every: int) -> State:
     """The run of the suite `logistic_regression` along which its variances are measured."""
     key = step_key(seed, "train")
-    return common.train(
-        common.REFERENCE,
+    return training.train(
+        training.ENTRIES[training.REFERENCE],
         model.breast_cancer(),
         key,
         num_steps=num_steps,
@@ -89,7 +61,7 @@ def _reference(seed: int, num_steps: int, every: int) -> common.State:
 def _problem(name: str, n: int, stage: int, seed: int, sizes: Sizes) -> Problem:
     states = _reference(seed, sizes["num_steps"], sizes["every"])
     state = jax.tree.map(lambda leaf: leaf[stage // sizes["every"]], states)
-    return Problem(state, model.breast_cancer(), name, n)
+    return Problem(state, model.breast_cancer(), ENTRIES[name], n)
 
 
 def _row(name: str, n: int, stage: int, seed: int, sizes: Sizes) -> dict[str, list[Row]]:
@@ -101,7 +73,7 @@ def _row(name: str, n: int, stage: int, seed: int, sizes: Sizes) -> dict[str, li
         gradient,
         problem,
         step_key(seed, f"step {stage} {name}, {n}"),
-        {"posterior": _exact_gradient(problem.state.posterior, problem.data)},
+        {"posterior": model.exact_gradient(problem.state.posterior, problem.data)},
         **repeats,
     )["posterior"]
     row = {
@@ -124,18 +96,19 @@ def _times(seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
 def _curve(name: str, n: int, seed: int, sizes: Sizes) -> dict[str, Any]:
     # All runs of a seed see the same minibatches.
     keys = jax.random.split(step_key(seed, "runs"), sizes["seeds"])
-    every = sizes["every"]
-    states = training.train(
-        name,
+    run = partial(
+        training.train,
+        ENTRIES[name],
         model.breast_cancer(),
-        keys,
         num_steps=sizes["num_steps"],
-        every=every,
+        every=sizes["every"],
         num_samples=n,
     )
-    elbo = np.asarray(training.elbo(states, model.breast_cancer()), np.float64)
-    at = list(range(every, sizes["num_steps"] + 1, every))
-    return {"curves": {f"{name}, {n}": {"step": at, "elbo": elbo.tolist()}}}
+    # All seeds side by side.
+    elbo, _ = jax.vmap(training.evaluate, (0, None))(jax.vmap(run)(keys), model.breast_cancer())
+    at = list(range(0, sizes["num_steps"] + 1, sizes["every"]))
+    found = {"step": at, "elbo": np.asarray(elbo, np.float64).tolist()}
+    return {"curves": {f"{name}, {n}": found}}
 
 
 def steps(sizes: Sizes, seed: int) -> dict[str, Step]:

@@ -36,7 +36,6 @@ from benchmarks import (
     _peer_toys,
     _progress,
     _sample_size_tables,
-    _sample_size_training,
     _sequence,
     _speed_peers,
     _speed_tables,
@@ -391,7 +390,7 @@ def _few_discrete_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
         monkeypatch.setitem(TOYS, name, replace(toy, settings=settings, entries=entries))
     keep(VAE_ENTRIES, FEW)
     keep(_vae_training.ENTRIES, TRAINED)
-    keep(_sample_size_training.ENTRIES, FEW_BY_SAMPLES)
+    keep(sample_size.ENTRIES, FEW_BY_SAMPLES)
 
 
 def _few_vi_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
