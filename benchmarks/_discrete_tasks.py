@@ -16,6 +16,7 @@ from . import _vae_model as vae
 from ._bit_toys import BITS, QUADRATIC, SEPARABLE
 from ._category_toys import THOUSAND, WITHOUT_REPLACEMENT
 from ._toy import Entry, Toy
+from ._trajectory import descended
 
 TOYS: dict[str, Toy] = {
     "separable": SEPARABLE,
@@ -117,22 +118,17 @@ def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
 @jax.jit
 def _tuned(problem: Problem, key: jax.Array) -> sf.Estimator:
     """The estimator with its leaves learned, by Adam on the squared gradient. Uses up the key."""
-    optimiser = optax.adam(TUNING_RATE)
 
-    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-        estimator, memory = carry
-        slope = jax.grad(sf.squared_gradient, argnums=3)(
+    def slope(estimator: sf.Estimator, key: jax.Array) -> Any:
+        return jax.grad(sf.squared_gradient, argnums=3)(
             lambda params, key, estimator: loss(params, key, estimator, problem),
             problem.params,
             key,
             estimator,
         )
-        change, memory = optimiser.update(slope, memory, estimator)
-        return (optax.apply_updates(estimator, change), memory), None
 
     first = jax.tree.map(jnp.asarray, problem.estimator)
-    keys = jax.random.split(key, TUNING_STEPS)
-    return jax.lax.scan(step, (first, optimiser.init(first)), keys)[0][0]
+    return descended(slope, first, key, optax.adam(TUNING_RATE), num_steps=TUNING_STEPS)
 
 
 def toy_task(objective: str, at: float, name: str) -> Task:

@@ -73,7 +73,7 @@ def measure(
     magnitude: float = 0.0,
     projected: bool = False,
     exact_error: Mapping[str, Any] | None = None,
-    exact_runs: Mapping[str, Any] | None = None,
+    long_run: bool = False,
 ) -> dict[str, Measurement]:
     """The measurement of each parameter.
 
@@ -94,9 +94,10 @@ def measure(
             directions, not component by component: for gradients of which one component is so
             rarely far from 0 that its mean is not normal.
         exact_error: the standard error of `exact`, where that is the mean of a long run itself.
-        exact_runs: or the gradients of that run, [n, ...], since errors that go together matter
-            along directions; the first half gives a direction, the other half what is exact: a
-            mean is too large along itself. The variance is then around the mean of the repeats.
+        long_run: whether `exact` holds the gradients of such a run themselves, [n, ...], since
+            errors that go together matter along directions; the first half gives a direction, the
+            other half what is exact: a mean is too large along itself. The variance is then around
+            the mean of the repeats.
     """
     keys = jax.random.split(key, (batches, size))
     found = [batch(gradient, problem, chunk, at_once=at_once) for chunk in keys]
@@ -104,10 +105,10 @@ def measure(
         name: moments(
             np.concatenate([np.asarray(estimates[name]) for estimates in found]),
             np.asarray(exact[name], np.float64),
-            None if biased or exact_runs else np.asarray((expected or exact)[name], np.float64),
+            None if biased or long_run else np.asarray((expected or exact)[name], np.float64),
             magnitude=magnitude,
             exact_error=0.0 if exact_error is None else exact_error[name],
-            exact_runs=None if exact_runs is None else exact_runs[name],
+            long_run=long_run,
             projected=projected,
         )
         for name in exact
@@ -121,7 +122,7 @@ def moments(
     *,
     magnitude: float = 0.0,
     exact_error: ArrayLike = 0.0,
-    exact_runs: np.ndarray | None = None,
+    long_run: bool = False,
     projected: bool = False,
 ) -> Measurement:
     """The measurement of estimates [n, ...], wherever they are from; see `measure`.
@@ -129,11 +130,11 @@ def moments(
     ``expected`` is None where the mean of the estimator is unknown.
     """
     estimates, n = np.asarray(estimates, np.float64), len(estimates)
-    toward = exact
-    if exact_runs is not None:
-        half = len(exact_runs) // 2
-        toward, exact_runs = exact_runs[:half].mean(axis=0), exact_runs[half:]
-        exact = exact_runs.mean(axis=0)
+    toward, runs = exact, exact[None]
+    if long_run:
+        half = len(exact) // 2
+        toward, runs = exact[:half].mean(axis=0), exact[half:]
+        exact = runs.mean(axis=0)
     rounding = 8 * np.finfo(np.float32).eps * np.maximum(np.abs(exact), magnitude)
     mean = estimates.mean(axis=0)
     errors = (estimates - exact).reshape(n, -1)
@@ -141,9 +142,8 @@ def moments(
     projections = errors @ along.T
     beside = np.ravel(rounding**2 + np.asarray(exact_error, np.float64) ** 2)
     unsure = projections.var(axis=0, ddof=1) / n + along**2 @ beside
-    if exact_runs is not None:
-        runs = exact_runs.reshape(len(exact_runs), -1) @ along.T
-        unsure += runs.var(axis=0, ddof=1) / len(runs)
+    if long_run:
+        unsure += (runs.reshape(len(runs), -1) @ along.T).var(axis=0, ddof=1) / len(runs)
     z = projections.mean(axis=0) / np.sqrt(unsure)
     centre, degrees = (mean, n - 1) if expected is None else (expected, n)
     squares = np.sum(((estimates - centre) ** 2).reshape(n, -1), axis=1) * (n / degrees)

@@ -1,10 +1,11 @@
-"""What a training run passes through, in one compiled scan."""
+"""Where an optimiser arrives, and what it passes through, in one compiled scan."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 PyTree = Any
 
@@ -37,3 +38,22 @@ def trajectory(
     return jax.tree.map(
         lambda xs, x: jnp.append(xs, jnp.asarray(x)[None], axis=0), states, kept(last)
     )
+
+
+def descended(
+    slope: Callable[[PyTree, jax.Array], PyTree],
+    first: PyTree,
+    key: jax.Array,
+    optimiser: optax.GradientTransformation,
+    *,
+    num_steps: int,
+) -> PyTree:
+    """What comes of `first` after so many steps along ``slope(params, key)``. Uses up the key."""
+
+    def step(carry: PyTree, key: jax.Array) -> tuple[PyTree, None]:
+        params, memory = carry
+        change, memory = optimiser.update(slope(params, key), memory, params)
+        return (optax.apply_updates(params, change), memory), None
+
+    keys = jax.random.split(key, num_steps)
+    return jax.lax.scan(step, (first, optimiser.init(first)), keys)[0][0]

@@ -11,6 +11,7 @@ import optax
 import scorefn as sf
 
 from ._logistic_model import Data, Params, posterior
+from ._trajectory import descended
 from ._vi_forms import FORMS, Bound
 from ._vi_targets import TARGETS, moments
 from ._vi_techniques import TECHNIQUES, Around, Learned, Quadratic
@@ -141,14 +142,10 @@ def slope(params: Params, key: jax.Array, learned: Learned, problem: Problem) ->
 @partial(jax.jit, static_argnames="num_steps")
 def tuned(problem: Problem, key: jax.Array, *, num_steps: int) -> Problem:
     """The problem with its leaves learned, by Adam on the squared gradient. Uses up the key."""
+
+    def along(learned: Learned, key: jax.Array) -> Any:
+        return slope(problem.params, key, learned, problem)
+
     optimiser = optax.adam(optax.cosine_decay_schedule(TUNING_RATE, num_steps))
-
-    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-        learned, memory = carry
-        change = slope(problem.params, key, learned, problem)
-        change, memory = optimiser.update(change, memory)
-        return (optax.apply_updates(learned, change), memory), None
-
-    keys = jax.random.split(key, num_steps)
-    first = (problem.learned, optimiser.init(problem.learned))
-    return replace(problem, learned=jax.lax.scan(step, first, keys)[0][0])
+    learned = descended(along, problem.learned, key, optimiser, num_steps=num_steps)
+    return replace(problem, learned=learned)

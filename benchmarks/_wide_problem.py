@@ -12,6 +12,7 @@ import optax
 import scorefn as sf
 
 from . import _wide_model as model
+from ._trajectory import descended
 from ._wide_entries import ENTRIES, LONG_RUN, Image
 
 TUNING_RATE, TUNING_MINIBATCH = 0.01, 50
@@ -81,20 +82,15 @@ def started(params: model.Params, images: np.ndarray, name: str, key: jax.Array)
 @partial(jax.jit, static_argnames=("num_steps",))
 def tuned(problem: Problem, key: jax.Array, *, num_steps: int) -> Any:
     """What Adam on the squared gradient learns, a minibatch a step. Uses up the key."""
-    optimiser = optax.adam(optax.cosine_decay_schedule(TUNING_RATE, num_steps))
     minibatch = min(TUNING_MINIBATCH, len(problem.images))
 
-    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-        learned, memory = carry
+    def slope(learned: Any, key: jax.Array) -> Any:
         image_key, key = jax.random.split(key)
         chosen = jax.random.choice(image_key, len(problem.images), (minibatch,), replace=False)
         some = replace(problem, logits=problem.logits[chosen], images=problem.images[chosen])
-        slope = jax.grad(sf.squared_gradient, argnums=3)(
+        return jax.grad(sf.squared_gradient, argnums=3)(
             partial(loss, problem=some), some.logits, key, learned
         )
-        change, memory = optimiser.update(slope, memory, learned)
-        return (optax.apply_updates(learned, change), memory), None
 
-    first = problem.learned
-    keys = jax.random.split(key, num_steps)
-    return jax.lax.scan(step, (first, optimiser.init(first)), keys)[0][0]
+    optimiser = optax.adam(optax.cosine_decay_schedule(TUNING_RATE, num_steps))
+    return descended(slope, problem.learned, key, optimiser, num_steps=num_steps)

@@ -43,13 +43,13 @@ def _measured(stage: Stage, name: str, batches: int, size: int, at_once: int) ->
         gradient,
         stage.problem(name),
         stage.key(f"measure {name}"),
-        {"logits": stage.long.mean(axis=0)},
+        {"logits": stage.long},
         batches=batches,
         size=size,
         at_once=at_once,
         magnitude=MAGNITUDE,
         projected=True,
-        exact_runs={"logits": stage.long},
+        long_run=True,
     )["logits"]
 
 
