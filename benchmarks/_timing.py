@@ -25,7 +25,8 @@ def microseconds(
     """Microseconds for one gradient of each problem: the median over rounds.
 
     Each round runs one batch of each problem, the same program as is measured, in random order;
-    batches take milliseconds, so that dispatch does not count.
+    batches take milliseconds, so that dispatch does not count. What does not depend on the key is
+    computed once for a batch: one gradient alone may take longer.
     """
     keys = jax.random.split(jax.random.key(seed), size)
     batches = {
