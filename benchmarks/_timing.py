@@ -20,13 +20,13 @@ def microseconds(
     *,
     rounds: int,
     size: int,
-    at_once: int,
+    at_once: int = 1,
 ) -> dict[str, float]:
     """Microseconds for one gradient of each problem: the median over rounds.
 
-    Each round runs one batch of each problem, the same program as is measured, in random order;
-    batches take milliseconds, so that dispatch does not count. What does not depend on the key is
-    computed once for a batch: one gradient alone may take longer.
+    Each round runs one batch of each problem, in random order; batches take milliseconds, so that
+    dispatch does not count. One at a time, each gradient is computed whole; in one vmap they share
+    what does not depend on the key.
     """
     keys = jax.random.split(jax.random.key(seed), size)
     batches = {

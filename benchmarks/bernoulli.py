@@ -130,12 +130,12 @@ SUITE = Suite(
     full={
         "thetas": [0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95],
         "repeats": {"batches": 50, "size": 4000, "at_once": 4000},
-        "timing": {"rounds": 41, "size": 4000, "at_once": 4000},
+        "timing": {"rounds": 41, "size": 4000},
     },
     quick={
         "thetas": [0.1, 0.5, 0.8],
         "repeats": {"batches": 5, "size": 4000, "at_once": 4000},
-        "timing": {"rounds": 5, "size": 4000, "at_once": 4000},
+        "timing": {"rounds": 5, "size": 4000},
     },
     steps=steps,
     figures=figures,

@@ -149,7 +149,7 @@ SUITE = Suite(
         "stages": [0, 500, 5000],
         "num_samples": 50,
         "repeats": {"batches": 50, "size": 20, "at_once": 1},
-        "timing": {"rounds": 41, "size": 20, "at_once": 1},
+        "timing": {"rounds": 41, "size": 20},
     },
     quick={
         "num_steps": 100,
@@ -157,7 +157,7 @@ SUITE = Suite(
         "stages": [0, 100],
         "num_samples": 50,
         "repeats": {"batches": 10, "size": 20, "at_once": 1},
-        "timing": {"rounds": 5, "size": 20, "at_once": 1},
+        "timing": {"rounds": 5, "size": 20},
     },
     steps=steps,
     figures=figures,

@@ -140,16 +140,11 @@ def _times(seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
     names = sizes["recipes"]
     recipes = {f"bandit {name}": _problem("on", stage, seed, sizes, name) for name in names}
     ways = {f"divergence {name}": kl.problem(name, 1.0, drawn="new") for name in sizes["ways"]}
-    # In batches of the size that is measured: nothing is compiled twice.
     times = {
-        **microseconds(bandit.gradient, recipes, seed, **_batch(sizes, "repeats")),
-        **microseconds(kl.gradient, ways, seed, **_batch(sizes, "draws")),
+        **microseconds(bandit.gradient, recipes, seed, **sizes["timing"]),
+        **microseconds(kl.gradient, ways, seed, **sizes["timing"]),
     }
     return {"times": times}
-
-
-def _batch(sizes: Sizes, name: str) -> dict[str, int]:
-    return {"rounds": sizes["rounds"], **{k: sizes[name][k] for k in ("size", "at_once")}}
 
 
 def _curves(name: str, steps: int, seed: int, sizes: Sizes) -> dict[str, Any]:
@@ -201,7 +196,7 @@ SUITE = Suite(
         "distances": [0.7, 2.2],
         "repeats": {"batches": 4, "size": 500, "at_once": 50},
         "draws": {"batches": 4, "size": 20_000, "at_once": 20_000},
-        "rounds": 11,
+        "timing": {"rounds": 11, "size": 1000},
     },
     quick={
         "recipes": ["RLOO", "Dr.GRPO", "GRPO", "RLOO, ratio"],
@@ -217,7 +212,7 @@ SUITE = Suite(
         "distances": [0.7],
         "repeats": {"batches": 2, "size": 250, "at_once": 50},
         "draws": {"batches": 2, "size": 5_000, "at_once": 5_000},
-        "rounds": 3,
+        "timing": {"rounds": 3, "size": 200},
     },
     steps=steps,
     figures=figures,

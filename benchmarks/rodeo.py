@@ -145,7 +145,7 @@ SUITE = Suite(
         "long_run": 200,
         # Of one size, so that what is measured is compiled once.
         "repeats": {"batches": 10, "size": 50, "at_once": 1},
-        "timing": {"rounds": 7, "size": 50, "at_once": 1},
+        "timing": {"rounds": 7, "size": 50},
     },
     quick={
         "networks": ["nonlinear"],
@@ -157,7 +157,7 @@ SUITE = Suite(
         "tuning": 20,
         "long_run": 20,
         "repeats": {"batches": 5, "size": 20, "at_once": 1},
-        "timing": {"rounds": 3, "size": 20, "at_once": 1},
+        "timing": {"rounds": 3, "size": 20},
     },
     steps=steps,
     figures=figures,

@@ -175,7 +175,7 @@ SUITE = Suite(
         "seeds": 5,
         # Of one size, so that what is measured is compiled once.
         "repeats": {"batches": 20, "size": 25, "at_once": 1},
-        "timing": {"rounds": 7, "size": 25, "at_once": 1},
+        "timing": {"rounds": 7, "size": 25},
     },
     quick={
         "samples": [1, 5],
@@ -186,7 +186,7 @@ SUITE = Suite(
         "stages": [100],
         "seeds": 2,
         "repeats": {"batches": 5, "size": 20, "at_once": 1},
-        "timing": {"rounds": 3, "size": 20, "at_once": 1},
+        "timing": {"rounds": 3, "size": 20},
     },
     steps=steps,
     figures=figures,

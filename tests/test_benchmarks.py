@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats
+from compiled import only_in_branches
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -289,6 +290,22 @@ def test_a_long_run_in_place_of_the_exact_gradient(together: float) -> None:
 
     assert max(abs(z(0.0)) for _ in range(3)) < LIMIT
     assert abs(z(1 + together)) > LIMIT
+
+
+def _of_a_thousand_sines(logits: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+    def loss(logits: jax.Array) -> jax.Array:
+        costs = jnp.sin(jnp.arange(1000.0) * jnp.sum(logits))
+        dice, estimator = sf.Categorical(logits), sf.CoupledCategorical()
+        return sf.expectation(lambda value: costs[value], dice, key, estimator)
+
+    return {"logits": jax.grad(loss)(logits)}
+
+
+def test_one_gradient_at_a_time_shares_nothing() -> None:
+    """XLA took what does not depend on the key out of the loop: most of a thousand values."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    program = _measure.gradients.lower(_of_a_thousand_sines, jnp.ones(1000), keys, 0.0, at_once=1)
+    assert only_in_branches(program.compile().as_text(), "sine")
 
 
 def test_runs_that_went_astray_have_no_median() -> None:

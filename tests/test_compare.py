@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import os
-import re
 import sys
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import pytest
+from compiled import only_in_branches
 
 import scorefn as sf
 from scorefn.comparison._comparison import Comparison
@@ -447,22 +447,7 @@ def test_costs_that_need_no_parameters_are_timed_at_each_step() -> None:
 
     program = Programs(loss, sf.Enumerate(), jnp.zeros(9))
     text = program._steps.lower(program._params, program._arrays, KEY, 0.0, 3).compile().as_text()
-    computations = {}
-    for part in re.split(r"\n(?=%|ENTRY )", text)[1:]:
-        head, *lines = part.splitlines()
-        computations[re.search(r"%[\w.-]+", head)[0]] = head, lines
-    reached, todo = set(), [name for name, (head, _) in computations.items() if "ENTRY" in head]
-    while todo:
-        reached.add(name := todo.pop())
-        # What a conditional calls is not followed.
-        lines = [line for line in computations[name][1] if " conditional(" not in line]
-        called = set(re.findall(r"%[\w.-]+", "\n".join(lines)))
-        todo += called & set(computations) - reached
-    sines = {
-        name for name, (_, lines) in computations.items() if any(" sine(" in line for line in lines)
-    }
-    assert sines
-    assert not sines & reached
+    assert only_in_branches(text, "sine")
 
 
 # ---------------------------------------------------------------------------------- the choice

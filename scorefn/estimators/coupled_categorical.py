@@ -110,7 +110,7 @@ def _break(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     The product is finite: p_k is 1/2 at most for the last stick, and below 1/3 for those before.
     """
-    # Every rest holds the last and largest, by which it can be shifted: `jax.lax.cumlogsumexp` takes
+    # Every rest holds the last and largest, by which it can be shifted; jax.lax.cumlogsumexp takes
     # twenty times as long.
     largest = logits[..., -1:]
     sums = jax.lax.cumsum(jnp.exp(logits - largest), axis=logits.ndim - 1, reverse=True)
