@@ -16,7 +16,7 @@ ABOUT = """\
 Made from the results in `benchmarks/results` by `python -m benchmarks report`;
 `python -m benchmarks all` measures them anew. Variances are of one gradient, summed over the
 components of a parameter; z is a difference in standard errors; times are microseconds for one
-gradient of many at the same parameters, which share what does not depend on the draw.
+gradient, of many one after the other.
 """
 
 

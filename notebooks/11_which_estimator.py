@@ -338,9 +338,7 @@ assert late["DoubleCV (4)"] > late["LeaveOneOut (4)"]
 #
 # The suites of `python -m benchmarks` did the same for many losses; [all of it](../docs/results/README.md)
 # is committed, as plain JSON. A row is one estimator on one problem. Here is variance × time, divided by that of
-# the plain choice on the same problem: below 1 is better than plain. (Times are of batches at the same parameters,
-# where what does not depend on the draw is done once: with 1000 values most of what leave-one-out and
-# `CoupledCategorical` do. One gradient alone takes them several times as long.)
+# the plain choice on the same problem: below 1 is better than plain.
 
 # %%
 results = Path("../benchmarks/results")
