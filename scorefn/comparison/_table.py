@@ -7,7 +7,7 @@ from ._row import Row
 
 WIDTH = 80
 HEADER = ("variance", "±", "time, µs", "var × µs", "evals", "snr", "bias", "z")
-SPACES = (10, 5, 10, 10, 7, 7, 6, 7)
+SPACES = (9, 5, 9, 9, 7, 7, 6, 7)
 MARK = " (b)"
 
 
