@@ -52,14 +52,17 @@ def write(results: Path, out: Path, documents: Sequence[Path] = ()) -> list[str]
         OSError: there are no results at all, or the report cannot be written.
     """
     found = {
-        name: _store.read(path) for name in SUITES if (path := results / f"{name}.json").exists()
+        name: _store.read(path)
+        for name in (*SUITES, _tables.ON_GPU)
+        if (path := results / f"{name}.json").exists()
     }
-    if not found:
+    suites = {name: found[name] for name in SUITES if name in found}
+    if not suites:
         raise OSError(errno.ENOENT, f"there are no results in {results}")
     figures = {path.name: path.read_bytes() for path in sorted(results.glob("*.png"))}
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(os.path.relpath(results.resolve(), out.resolve())).as_posix()
-    for name, content in pages(found, figures, folder).items():
+    for name, content in pages(suites, figures, folder).items():
         _store.write(out / name, content)
     tables = _tables.in_markdown_of(found)
     for document in documents:

@@ -70,7 +70,7 @@ def rows(name: str, choices: int, repeats: int) -> dict[str, list[Row]]:
     """Seconds for tracing, lowering and compiling a gradient, medians."""
     times = np.array([_seconds(PROGRAMS[name], choices) for _ in range(repeats)])
     cpu, wall = np.median(times, axis=0) * 1e6
-    found = {"cpu_us": float(cpu), "wall_us": float(wall)}
+    found = {"time_us": float(cpu), "wall_us": float(wall)}
     return {"rows": [row("compile", name, choices, "", **found)]}
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import jax
 
 from ._speed_many import many
-from ._speed_timing import compiled
+from ._speed_timing import compiled, on_cpu
 
 
 def growth_bytes(estimator: str, size: int, samples: int, way: str) -> int | None:
-    """Peak resident memory above that before the call, in a fresh process; None beside Linux."""
-    if sys.platform != "linux":
+    """Peak resident memory above that before the call, in a fresh process.
+
+    None beside Linux, and of an accelerator, whose memory is its own.
+    """
+    if sys.platform != "linux" or not on_cpu():
         return None
     command = [sys.executable, "-m", "benchmarks._speed_memory", estimator, str(size), str(samples)]
     root = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ from typing import Any
 from ._speed_timing import Compiled, Times
 from ._suite import Row
 
-MEASURED = ("cpu_us", "flops", "temp_bytes", "growth_bytes")
+MEASURED = ("time_us", "flops", "temp_bytes", "growth_bytes")
 
 
 def row(part: str, name: str, samples: int, against: str, **found: Any) -> Row:
@@ -18,7 +18,7 @@ def row(part: str, name: str, samples: int, against: str, **found: Any) -> Row:
 
 def timed(ours: Times, theirs: Times) -> dict[str, float]:
     """What is told of the times of two programs."""
-    return {**ours.over(theirs), "cpu_us": ours.cpu_us, "other_cpu_us": theirs.cpu_us}
+    return {**ours.over(theirs), "time_us": ours.time_us, "other_time_us": theirs.time_us}
 
 
 def held(ours: Compiled, theirs: Compiled) -> dict[str, float]:

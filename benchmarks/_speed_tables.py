@@ -13,7 +13,7 @@ from ._suite import Results, Row
 def terminal(results: Results) -> Table:
     """All ratios, and what was skipped."""
     table = Table(
-        title=f"speed, on {results['device']}: CPU time of the library by that of the other",
+        title=f"speed, on {results['device']}: {clock(results)} of the library by the other's",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
@@ -32,10 +32,15 @@ def terminal(results: Results) -> Table:
     return table
 
 
+def clock(results: Results) -> str:
+    """What times of a device are of."""
+    return "CPU time" if results["device"] == "cpu" else "wall time"
+
+
 def hand(results: Results) -> str:
     """Against hand-written code, one case a line."""
     header = [
-        *("estimator and problem", "samples", "CPU time, µs", "against the best by hand"),
+        *("estimator and problem", "samples", f"{clock(results)}, µs", "against the best by hand"),
         *("spelled as", "flops", "temporary memory"),
         *("against the one that does the same", "flops", "against draws in bulk"),
     ]
@@ -44,7 +49,7 @@ def hand(results: Results) -> str:
     for name in dict.fromkeys(row["case"] for row in results["rows"] if row["part"] == "hand"):
         best, alike, bulk = (found.get((name, part)) for part in ("hand", "alike", "bulk"))
         assert best is not None
-        cells = [name, str(best["samples"]), short(best["cpu_us"], ".0f"), _ratio(best)]
+        cells = [name, str(best["samples"]), short(best["time_us"], ".0f"), _ratio(best)]
         cells += [best["against"], _by(best, "flops"), _by(best, "temp_bytes")]
         lines.append([*cells, _ratio(alike), _by(alike, "flops"), _ratio(bulk)])
     return markdown(lines)
@@ -53,14 +58,14 @@ def hand(results: Results) -> str:
 def many(results: Results) -> str:
     """The number of samples against time and memory."""
     header = [
-        *("estimator", "samples", "CPU time, ms", "unchunked", "ratio"),
+        *("estimator", "samples", f"{clock(results)}, ms", "unchunked", "ratio"),
         *("temporary memory, MiB", "unchunked", "process grows by, MiB", "unchunked"),
     ]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for row in results["rows"]:
         if row["part"] == "many":
             cells = [row["case"].split(",")[0], f"{row['samples']:,}".replace(",", " ")]
-            cells += [_scaled(row[f"{whose}cpu_us"], 1e3) for whose in ("", "other_")]
+            cells += [_scaled(row[f"{whose}time_us"], 1e3) for whose in ("", "other_")]
             cells.append("not run" if row["note"] else _ratio(row))
             for what in ("temp_bytes", "growth_bytes"):
                 cells += [_scaled(row[f"{whose}{what}"], 2**20) for whose in ("", "other_")]
@@ -71,14 +76,14 @@ def many(results: Results) -> str:
 def beside(results: Results) -> str:
     """One call, a monitor, and other packages."""
     header = [
-        *("estimator and problem", "samples", "against", "CPU time, µs", "theirs, µs", "ratio"),
-        *("flops", "temporary memory"),
+        *("estimator and problem", "samples", "against", f"{clock(results)}, µs", "theirs, µs"),
+        *("ratio", "flops", "temporary memory"),
     ]
     lines = [header, ["---", "---:", "---", *["---:"] * 5]]
     for row in results["rows"]:
         if row["part"] in ("call", "monitor", "peers"):
             cells = [row["case"], str(row["samples"] or ""), row["against"]]
-            cells += [_scaled(row[f"{whose}cpu_us"], 1) for whose in ("", "other_")]
+            cells += [_scaled(row[f"{whose}time_us"], 1) for whose in ("", "other_")]
             cells.append(row["note"] or _ratio(row))
             lines.append([*cells, _by(row, "flops"), _by(row, "temp_bytes")])
     return markdown(lines)
@@ -98,12 +103,12 @@ def draws(results: Results) -> str:
 
 def on_torch(results: Results) -> str:
     """Packages on PyTorch: how many times as long they take."""
-    header = ["what", "samples", "against", "CPU time, ms", "theirs, ms", "theirs by ours"]
+    header = ["what", "samples", "against", f"{clock(results)}, ms", "theirs, ms", "theirs by ours"]
     lines = [[*header, "wall time"], ["---", "---:", "---", *["---:"] * 4]]
     for row in results["rows"]:
         if row["part"] == "torch":
             cells = [row["case"], str(row["samples"] or ""), row["against"]]
-            cells += [_scaled(row[f"{whose}cpu_us"], 1e3) for whose in ("", "other_")]
+            cells += [_scaled(row[f"{whose}time_us"], 1e3) for whose in ("", "other_")]
             if row["note"]:
                 lines.append([*cells, row["note"], ""])
             else:
@@ -118,7 +123,7 @@ def compiling(results: Results) -> str:
     lines = [header, ["---", *["---:"] * 3]]
     for row in results["rows"]:
         if row["part"] == "compile":
-            seconds = [format(row[name] / 1e6, ".1f") for name in ("cpu_us", "wall_us")]
+            seconds = [format(row[name] / 1e6, ".1f") for name in ("time_us", "wall_us")]
             lines.append([row["case"], str(row["samples"]), *seconds])
     return markdown(lines)
 
@@ -166,3 +171,5 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "speed_draws": draws,
     "speed_compile": compiling,
 }
+# Of an accelerator's results; what is left out runs on the host, or was not installed there.
+ON_GPU = ("speed_hand", "speed_many", "speed_beside", "speed_draws")

@@ -27,6 +27,8 @@ ONLY_IN_FILES = (
     *("all_reduces", "other_collectives", "reduced_bytes", "bytes_in_chunks"),
 )
 FORMATS = {"bias_z": ".1f"}
+# The results of a suite that was run there with `--out benchmarks/results/gpu`.
+ON_GPU = "gpu/speed"
 PLACE = re.compile(r"(<!-- table:(\w+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 HEADERS = {
     "parameter": "param",
@@ -225,6 +227,7 @@ MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     "divergences": ("policy", divergences),
     **_reproductions.TABLES,
     **{name: ("speed", table) for name, table in _speed_tables.TABLES.items()},
+    **{f"gpu_{name}": (ON_GPU, _speed_tables.TABLES[name]) for name in _speed_tables.ON_GPU},
     **{name: ("scaling", table) for name, table in _scaling_tables.TABLES.items()},
     "peers": ("peers", peers.table),
 }
@@ -235,7 +238,7 @@ def _relative(row: Row | None) -> str:
 
 
 def in_markdown_of(results: Mapping[str, Results]) -> dict[str, str]:
-    """By its name, each table of the suites of which there are results."""
+    """By its name, each table of what there are results of: suites, and `ON_GPU`."""
     return {n: table(results[suite]) for n, (suite, table) in MARKDOWN.items() if suite in results}
 
 

@@ -5,10 +5,11 @@ sample, and beside it against one that draws all samples from one key. All sampl
 the two programs can be compared. (b) Many samples: the library as it is by default, in chunks,
 against the obvious jit with all of them at once. (c) What one call of a jitted loss takes more than
 one written by hand. (d) Other packages, where they are installed. (e) Draws of categories. (f)
-Packages on PyTorch. (g) How long programs of many choices take to compile. The two programs of a
-row take turns; `ratio` is the median over the rounds of the library's CPU time by the other's,
-`q25` and `q75` its quartiles. Flops and temporary bytes are those of the compiled program,
-whatever the machine is doing.
+Packages on PyTorch. (g) How long programs of many choices take to compile, in CPU time everywhere.
+The two programs of a row take turns; `ratio` is the median over the rounds of the library's time by
+the other's, `q25` and `q75` its quartiles. Times are CPU time on a CPU, and wall time on an
+accelerator. Flops and temporary bytes are those of the compiled program, whatever the machine is
+doing.
 """
 
 import itertools
@@ -34,7 +35,7 @@ from ._speed_cases import Case
 from ._speed_many import ESTIMATORS, many, quadratic
 from ._speed_memory import growth_bytes
 from ._speed_row import held, row, timed
-from ._speed_tables import terminal
+from ._speed_tables import clock, terminal
 from ._speed_timing import compiled, interleaved
 from ._suite import Results, Sizes, Step, Suite
 
@@ -92,7 +93,7 @@ def _hand_rows(name: str, case: Case, seed: int, sizes: Sizes) -> dict[str, Any]
         programs["bulk"] = case.bulk
     found = {at: compiled(program, *case.arguments) for at, program in programs.items()}
     times = interleaved({at: p.run for at, p in found.items()}, seed, **sizes["timing"])
-    best = min(case.hand, key=lambda at: times[at].cpu_us)
+    best = min(case.hand, key=lambda at: times[at].time_us)
     rows = [
         row(
             part,
@@ -276,12 +277,12 @@ def figures(results: Results) -> Mapping[str, Figure]:
         samples = [found["samples"] for found in rows]
         for whose, line in {"": "o-", "other_": "s:"}.items():
             label = f"{estimator}, {'unchunked jit' if whose else 'scorefn'}"
-            seconds = np.array([found[f"{whose}cpu_us"] for found in rows], float) / 1e6
+            seconds = np.array([found[f"{whose}time_us"] for found in rows], float) / 1e6
             time.plot(samples, seconds, line, color=color, label=label)
             held = np.array([found[f"{whose}temp_bytes"] for found in rows], float) / 2**20
             memory.plot(samples, held, line, color=color)
     for axis, title in {
-        time: "CPU time of one gradient, s",
+        time: f"{clock(results)} of one gradient, s",
         memory: "temporary memory, MiB",
     }.items():
         axis.set(title=title, xlabel="samples", xscale="log", yscale="log")

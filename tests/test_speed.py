@@ -1,6 +1,7 @@
 """What a gradient costs, in numbers that no other process can move: flops, memory, traces."""
 
 import sys
+import time
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 
 import scorefn as sf
 from benchmarks import _speed_cases as cases
+from benchmarks import _speed_timing
 from benchmarks._speed_memory import growth_bytes
 from benchmarks._speed_timing import Times, compiled, interleaved
 from benchmarks.speed import by_hand
@@ -128,7 +130,16 @@ def test_a_ratio_is_the_median_of_the_ratios_of_rounds() -> None:
     cpu, wall = np.array([1.0, 8.0, 3.0, 4.0, 2.0]), np.array([1.0, 1.0, 1.0, 2.0, 2.0])
     found = Times(cpu, wall).over(Times(np.array([1.0, 4.0, 3.0, 1.0, 2.0]), wall / 2))
     assert found == {"ratio": 1.0, "q25": 1.0, "q75": 2.0, "wall_ratio": 2.0}
-    assert Times(cpu, wall).cpu_us == 3e6
+    assert Times(cpu, wall).time_us == 3e6
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_time_on_an_accelerator_is_wall_time(monkeypatch: Any, on_cpu: bool) -> None:  # noqa: FBT001
+    monkeypatch.setattr(_speed_timing, "on_cpu", lambda: on_cpu)
+    settings = {"rounds": 1, "least_seconds": 0.0, "most_seconds": 1.0}
+    times = interleaved({"waits": lambda: time.sleep(0.05)}, 0, **settings)["waits"]
+    assert times.wall[0] >= 0.05
+    assert (times.clock[0] < 0.04) == on_cpu
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
@@ -144,6 +155,6 @@ def test_programs_take_turns() -> None:
     programs = {name: lambda name=name: calls.append(name) for name in "ab"}
     found = interleaved(programs, 0, rounds=9, least_seconds=0.0, most_seconds=0.0)
     # No more than 7 rounds, since there is no time; each begins with either of them.
-    assert all(len(times.cpu) == len(times.wall) == 7 for times in found.values())
+    assert all(len(times.clock) == len(times.wall) == 7 for times in found.values())
     turns = ["".join(pair) for pair in zip(calls[-14::2], calls[-13::2], strict=True)]
     assert set(turns) == {"ab", "ba"}
