@@ -9,8 +9,8 @@ from jax.extend.core import jaxprs_in_params
 # Chunks of fewer samples spend their time on dispatch.
 LEAST = 256
 # Of all that a chunk computes, about a third is in use at one time: on a CPU as much as caches
-# hold; an accelerator wants to be filled.
-_CPU_BYTES, _ACCELERATOR_BYTES = 12 * 2**20, 2**30
+# hold; an accelerator wants to be filled, so that starting a chunk does not count.
+_CPU_BYTES, _ACCELERATOR_BYTES = 12 * 2**20, 2**32
 # Up to so much for all samples, a CPU takes longer for chunks than for all of them at once.
 _ALL_BYTES = 2**26
 

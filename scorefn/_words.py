@@ -50,7 +50,9 @@ def categories_at(words: jax.Array, logits: jax.Array) -> jax.Array:
     borders = borders[..., :-1]
     if borders.shape[-1] <= _FEW:
         return jnp.sum(borders <= place[..., None], axis=-1, dtype=jnp.int32)
-    search = partial(jnp.searchsorted, side="right")
+    # In a loop an accelerator starts its kernels anew for each step of the search.
+    method = "scan" if jax.default_backend() == "cpu" else "scan_unrolled"
+    search = partial(jnp.searchsorted, side="right", method=method)
     return jnp.vectorize(search, signature="(n),()->()")(borders, place)
 
 

@@ -11,6 +11,7 @@ from exact import FAST, assert_close, scale
 from jax.sharding import AxisType, PartitionSpec
 
 import scorefn as sf
+from scorefn._chunk_size import fitting
 
 KEY = jax.random.key(0)
 SAMPLES, CHUNK = 7, 3
@@ -288,6 +289,17 @@ def test_auto_takes_all_at_once_what_is_little() -> None:
     )
     assert few[0] == few[1]
     assert many[0] > 5 * many[1]
+
+
+def test_auto_fills_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as fit into 4 GiB before anything is fused, or a divisor above half of it."""
+    each = 100 * 4
+    square = jax.make_jaxpr(lambda x: jnp.sum(x**2))(jnp.zeros(100))
+    on_cpu = fitting(10**8, square)
+    assert 6 * 2**20 / each < on_cpu <= 12 * 2**20 / each
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = fitting(10**8, square)
+    assert 2**31 / each < found <= 2**32 / each
 
 
 def test_auto_changes_rounding_only() -> None:

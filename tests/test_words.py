@@ -157,3 +157,17 @@ def test_objects_of_libraries_keep_their_own_sampler():
     f = lambda x: (1.0 * x.sum(), x)  # noqa: E731
     ours = fast(lambda keys: sf.ScoreFunction()(f, theirs, keys, has_aux=True)[1])(keys)
     np.testing.assert_array_equal(ours, fast(jax.vmap(lambda k: theirs.sample(seed=k)))(keys))
+
+
+@pytest.mark.parametrize("size", [34, 20_000])
+def test_the_search_of_accelerators_finds_the_same(monkeypatch, size):
+    words = jax.random.bits(KEY, (500, 3))
+    draw = fast(jax.vmap(lambda w: sf.Categorical(jnp.float32(logits_of(size))).draw_from(w)))
+    texts, found = [], []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        jax.clear_caches()
+        texts.append(draw.lower(words).as_text())
+        found.append(np.asarray(draw(words)))
+    assert ["while" in text for text in texts] == [True, False]
+    np.testing.assert_array_equal(*found)
