@@ -50,7 +50,7 @@ def expectation(
         num_samples: the number of terms; what one term costs is the estimator's to say.
         chunk_size: samples evaluated at a time (with `sharding`, on each device). "auto" takes all
             at once if together they compute up to 64 MiB, else as many as compute about 12 MiB on a
-            CPU, 1 GiB elsewhere, but 256 at least; and all at once with `has_aux`, `sharding`, or
+            CPU, 4 GiB elsewhere, but 256 at least; and all at once with `has_aux`, `sharding`, or
             an f that returns no scalar. Numbers of 16 bits go in chunks of 256, which are added up
             in 32 bits. None is all at once. A gradient in chunks takes one pass and keeps
             nothing of a sample, for a scalar f and an estimator that does not couple its samples,

@@ -1,4 +1,7 @@
-"""Eight virtual CPU devices, set before any test uses JAX; double precision for exact tests."""
+"""Eight virtual CPU devices, set before any test uses JAX; double precision for exact tests.
+
+Accelerators are left alone, unless JAX_PLATFORMS asks for one: some tests need the eight devices.
+"""
 
 import gc
 import os
@@ -8,6 +11,7 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
 # Here programs are small and run once: what makes them faster only takes time.
 flags = [os.environ.get("XLA_FLAGS", "")]
 flags += ["--xla_cpu_parallel_codegen_split_count=1", "--xla_backend_optimization_level=0"]

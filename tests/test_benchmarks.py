@@ -1101,10 +1101,12 @@ def _committed(name: str) -> dict[str, Any]:
     return json.loads(staged.stdout if staged.returncode == 0 else (ROOT / path).read_text())
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", [*SUITES, _tables.ON_GPU])
 def test_committed_results_are_of_the_present_suites(name: str) -> None:
     results = _committed(name)
-    assert results["settings"] == _plain({"seed": 0, "quick": False, **SUITES[name].full})
+    suite = SUITES[name.removeprefix("gpu/")]
+    assert results["settings"] == _plain({"seed": 0, "quick": False, **suite.full})
+    assert (results["device"] == "cpu") == (name != _tables.ON_GPU)
     _check_rows(results["rows"])
     if name in ("bernoulli", "gaussian"):
         entries = {"bernoulli": bernoulli.ENTRIES, "gaussian": gaussian.ENTRIES}[name]
