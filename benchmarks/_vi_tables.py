@@ -35,7 +35,7 @@ def networks(results: Results) -> str:
     """Variances of the two networks, relative to plain `Pathwise`."""
     names = [target for target in TARGETS if target != "logistic"]
     rows = [row for name in names for row in _of(results["rows"], target=name, form="Pathwise")]
-    return _ratios(rows, "estimator", _places(rows), timed=False)
+    return _ratios(rows, "estimator", _places(rows), timed=True)
 
 
 def minibatches(results: Results) -> str:
@@ -113,21 +113,21 @@ def _places(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
 def _ratios(
     rows: Sequence[Row], column: str, places: Sequence[tuple[Any, ...]], *, timed: bool
 ) -> str:
-    targets = len({place[0] for place in places})
-    titles = [
-        f"{f'{target}, ' if targets > 1 else ''}{PARAMETERS[parameter]}, {at}"
-        for target, parameter, at in places
-    ]
+    targets = list(dict.fromkeys(target for target, _, _ in places))
+    named = {target: f"{target}, " if len(targets) > 1 else "" for target in targets}
+    titles = [f"{named[target]}{PARAMETERS[parameter]}, {at}" for target, parameter, at in places]
+    times = [f"time, {named[target]}µs" for target in targets]
     name = "technique" if column == "estimator" else column
-    header = [name, *titles, *(["evaluations of f", "time, µs"] if timed else [])]
+    header = [name, *titles, *(["evaluations of f", *times] if timed else [])]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     found = {(row[column], row["target"], row["parameter"], row["at"]): row for row in rows}
     for key in dict.fromkeys(row[column] for row in rows):
         mine = [found.get((key, *place)) for place in places]
         cells = [_ratio(row) for row in mine]
         if timed:
-            last = next(row for row in mine if row is not None)
-            cells += [str(last["evaluations"]), short(last["time_us"], ".0f")]
+            rows_of = [next(row for row in mine if row and row["target"] == t) for t in targets]
+            cells.append(str(rows_of[0]["evaluations"]))
+            cells += [short(row["time_us"], ".0f") for row in rows_of]
         lines.append([key, *cells])
     return markdown(lines)
 

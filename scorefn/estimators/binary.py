@@ -101,12 +101,14 @@ class DisARM(Estimator):
         bits = _bits(self, distribution, example(keys))
         logits = stop(bits.logits)
         rates = jax.nn.sigmoid(jnp.abs(logits)) / 2
+        # The rates are those of all samples: they multiply the sum over these, not each of them.
+        scaled = replace(bits, logits=bits.logits * rates)
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             low = words(key, logits.shape, logits)
             pair = jax.vmap(bits_at, (0, None))(jnp.stack([~low, low]), logits)
             difference = pair[0].astype(rates.dtype) - pair[1].astype(rates.dtype)
-            return _weighed(f, bits, bits.cast(pair), difference * rates)
+            return _weighed(f, scaled, bits.cast(pair), difference)
 
         return vmap(one)(keys)
 
