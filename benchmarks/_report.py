@@ -26,12 +26,14 @@ def pages(
     """The two files by name.
 
     Args:
-        results: of the suites that the report speaks of, by name.
+        results: of the suites that the report speaks of, and of `ON_GPU`, by name.
         figures: the PNG files, by file name.
         folder: where these are, seen from the report.
     """
-    sections = [_section(SUITES[name], results[name], figures, folder) for name in results]
-    contents = "".join(f"- [{name}](#{name}): {SUITES[name].summary}\n" for name in results)
+    sections = [_section(name, results[name], figures, folder) for name in results]
+    contents = "".join(
+        f"- [{_title(name)}](#{_title(name)}): {_suite(name).summary}\n" for name in results
+    )
     text = "\n".join([f"# {TITLE}\n", ABOUT, contents, *sections])
     sources = {f"{folder}/{name}": png for name, png in figures.items()}
     return {"README.md": text, "index.html": html(text, TITLE, sources)}
@@ -56,13 +58,13 @@ def write(results: Path, out: Path, documents: Sequence[Path] = ()) -> list[str]
         for name in (*SUITES, _tables.ON_GPU)
         if (path := results / f"{name}.json").exists()
     }
-    suites = {name: found[name] for name in SUITES if name in found}
-    if not suites:
+    if not found:
         raise OSError(errno.ENOENT, f"there are no results in {results}")
-    figures = {path.name: path.read_bytes() for path in sorted(results.glob("*.png"))}
+    paths = [*sorted(results.glob("*.png")), *sorted(results.glob("gpu/*.png"))]
+    figures = {path.relative_to(results).as_posix(): path.read_bytes() for path in paths}
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(os.path.relpath(results.resolve(), out.resolve())).as_posix()
-    for name, content in pages(suites, figures, folder).items():
+    for name, content in pages(found, figures, folder).items():
         _store.write(out / name, content)
     tables = _tables.in_markdown_of(found)
     for document in documents:
@@ -70,25 +72,34 @@ def write(results: Path, out: Path, documents: Sequence[Path] = ()) -> list[str]
     return [name for name in SUITES if name not in found]
 
 
-def _section(suite: Suite, results: Results, figures: Mapping[str, bytes], folder: str) -> str:
+def _suite(name: str) -> Suite:
+    return SUITES[name.rpartition("/")[2]]
+
+
+def _title(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _section(name: str, results: Results, figures: Mapping[str, bytes], folder: str) -> str:
+    suite = _suite(name)
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     about = f"`{results['command']}`, on {results['device']}, with {versions}."
     # A suite that prints a table of its own is not about variances.
     plain = suite.table is None
     if plain:
         about += f" Of all {len(results['rows'])} rows: {_tables.worst(results['rows'])}."
-    parts = [f"## {suite.name}\n", f"{_sentence(suite.summary)}\n", f"{about}\n"]
-    tables = {n: table for n, (name, table) in _tables.MARKDOWN.items() if name == suite.name}
-    claims = tables.pop(f"claims_{suite.name}", None)
+    parts = [f"## {_title(name)}\n", f"{_sentence(suite.summary)}\n", f"{about}\n"]
+    tables = {n: table for n, (of, table) in _tables.MARKDOWN.items() if of == name}
+    claims = tables.pop(f"claims_{name}", None)
     if plain and not tables:
         shown = _tables.shown(suite, results)
         parts += [f"Some of them, {shown.title}:\n", _tables.in_markdown(shown)]
     for table in tables.values():
         parts += _titled(table, results)
-    for name in figures:
-        stem = name.removesuffix(".png")
-        if stem == suite.name or stem.startswith(f"{suite.name}_"):
-            parts.append(f"![{stem.replace('_', ' ')}]({folder}/{name})\n")
+    for figure in figures:
+        stem = figure.removesuffix(".png")
+        if stem == name or stem.startswith(f"{name}_"):
+            parts.append(f"![{_title(stem).replace('_', ' ')}]({folder}/{figure})\n")
     return "\n".join(parts + (_titled(claims, results) if claims else []))
 
 
