@@ -16,7 +16,7 @@ ABOUT = """\
 Made from the results in `benchmarks/results` by `python -m benchmarks report`;
 `python -m benchmarks all` measures them anew. Variances are of one gradient, summed over the
 components of a parameter; z is a difference in standard errors; times are microseconds for one
-gradient, of many one after the other.
+gradient, of many one after the other, or of many at once in `peers`.
 """
 
 
@@ -27,7 +27,7 @@ def pages(
 
     Args:
         results: of the suites that the report speaks of, and of `ON_GPU`, by name.
-        figures: the PNG files, by file name.
+        figures: the PNG files, by their path below `folder`.
         folder: where these are, seen from the report.
     """
     sections = [_section(name, results[name], figures, folder) for name in results]
@@ -82,7 +82,7 @@ def _title(name: str) -> str:
 
 def _section(name: str, results: Results, figures: Mapping[str, bytes], folder: str) -> str:
     suite = _suite(name)
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    versions = ", ".join(f"{what} {version}" for what, version in results["versions"].items())
     about = f"`{results['command']}`, on {results['device']}, with {versions}."
     # A suite that prints a table of its own is not about variances.
     plain = suite.table is None

@@ -172,4 +172,4 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "speed_compile": compiling,
 }
 # Of an accelerator's results; what is left out runs on the host, or was not installed there.
-ON_GPU = ("speed_hand", "speed_many", "speed_beside", "speed_draws")
+GPU_TABLES = ("speed_hand", "speed_many", "speed_beside", "speed_draws")

@@ -227,7 +227,7 @@ MARKDOWN: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     "divergences": ("policy", divergences),
     **_reproductions.TABLES,
     **{name: ("speed", table) for name, table in _speed_tables.TABLES.items()},
-    **{f"gpu_{name}": (ON_GPU, _speed_tables.TABLES[name]) for name in _speed_tables.ON_GPU},
+    **{f"gpu_{name}": (ON_GPU, _speed_tables.TABLES[name]) for name in _speed_tables.GPU_TABLES},
     **{name: ("scaling", table) for name, table in _scaling_tables.TABLES.items()},
     "peers": ("peers", peers.table),
 }

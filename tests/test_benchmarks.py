@@ -47,6 +47,7 @@ from benchmarks import (
     _store,
     _suite,
     _tables,
+    _timing,
     _vae_training,
     _vi_bounds,
     _vi_bounds_exact,
@@ -306,6 +307,22 @@ def test_one_gradient_at_a_time_shares_nothing() -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     program = _measure.gradients.lower(_of_a_thousand_sines, jnp.ones(1000), keys, 0.0, at_once=1)
     assert only_in_branches(program.compile().as_text(), "sine")
+
+
+def test_the_suites_are_timed_one_gradient_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the peers are not: packages on PyTorch take many at once."""
+    taken = []
+    monkeypatch.setattr(_timing, "batch", lambda *_, at_once: taken.append(at_once))
+    _timing.microseconds(_of_a_thousand_sines, {"a": jnp.ones(3)}, 0, rounds=2, size=5)
+    assert taken == [1, 1, 1]
+    for name, suite in SUITES.items():
+        for sizes in (suite.full, suite.quick):
+            of_parts = [part["timing"] for part in [sizes, *sizes.values()] if _has_timing(part)]
+            assert any("at_once" in timing for timing in of_parts) == (name == "peers")
+
+
+def _has_timing(part: Any) -> bool:
+    return isinstance(part, dict) and "timing" in part
 
 
 def test_runs_that_went_astray_have_no_median() -> None:

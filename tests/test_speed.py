@@ -11,7 +11,7 @@ import pytest
 
 import scorefn as sf
 from benchmarks import _speed_cases as cases
-from benchmarks import _speed_timing
+from benchmarks import _speed_memory, _speed_timing
 from benchmarks._speed_memory import growth_bytes
 from benchmarks._speed_timing import Times, compiled, interleaved
 from benchmarks.speed import by_hand
@@ -148,6 +148,11 @@ def test_the_growth_of_a_process_is_that_of_its_arrays() -> None:
     # Of float32, once or a few times.
     assert grown is not None
     assert 4 * 100 * 50_000 < grown < 10 * 4 * 100 * 50_000
+
+
+def test_the_memory_of_an_accelerator_is_not_that_of_the_process(monkeypatch: Any) -> None:
+    monkeypatch.setattr(_speed_memory, "on_cpu", lambda: False)
+    assert growth_bytes("Pathwise", 100, 50_000, "hand") is None
 
 
 def test_programs_take_turns() -> None:
