@@ -48,6 +48,8 @@ def quiet(monkeypatch):
     settings = (jax.config.jax_enable_x64, jax.config.jax_debug_nans)
     with mpl.rc_context({"figure.max_open_warning": 0}):
         plt.switch_backend("agg")
+        # Only the notebook's own figures are counted.
+        plt.close("all")
         monkeypatch.setattr(
             plt, "show", lambda: [f.canvas.draw() for f in map(plt.figure, plt.get_fignums())]
         )
