@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._distribution import Distribution, as_distribution
-from ._samples import ChunkSize, check_samples, sample_keys
-from ._stream import streamed_mean
-from .estimators import Estimator
-from .estimators._estimator import check_estimator
+from scorefn._core.types import PyTree
 
-PyTree = Any
+from ._batching.samples import ChunkSize, check_samples, sample_keys
+from ._batching.streaming import streamed_mean
+from .distributions._distribution import Distribution, as_distribution
+from .estimators._base import Estimator, check_estimator
 
 
 def expectation(

@@ -1,12 +1,10 @@
-"""The one formula: a cost that carries the score of the choice it depends on."""
-
-from typing import Any
+"""The one formula: a cost that carries the score of the choices it depends on."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ._arguments import as_float, wide
+from ._core.arrays import as_float, gathered, leading, wide
 
 
 def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0) -> jax.Array:
@@ -56,8 +54,8 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     if not jnp.issubdtype(cost.dtype, jnp.floating):
         cost = cost.astype(jnp.result_type(float))
     dtype = wide(cost.dtype)
-    log_prob = _leading(jnp.asarray(log_prob, dtype), cost, "log_prob")
-    baseline = _leading(jnp.asarray(baseline, dtype), cost, "baseline")
+    log_prob = leading(jnp.asarray(log_prob, dtype), cost, "log_prob")
+    baseline = leading(jnp.asarray(baseline, dtype), cost, "baseline")
     shape = cost.shape
     if cost.size == 1:
         # Axes around one number halve what XLA simplifies: 20 choices in a row, one sample each,
@@ -124,7 +122,7 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
     plain = mean - (x - mean) * (1 / (n - 1))  # n - 1 may be beyond the range of 16 bits
     if weight is None:
         return plain
-    weight = jnp.broadcast_to(_leading(jnp.asarray(weight, x.dtype), x, "weight"), x.shape)
+    weight = jnp.broadcast_to(leading(jnp.asarray(weight, x.dtype), x, "weight"), x.shape)
     others = sum_of_others(weight, axis)
     shifted = sum_of_others(weight * (x - mean), axis)
     return jnp.where(others > 0, mean + shifted / jnp.where(others > 0, others, 1), plain)
@@ -141,38 +139,97 @@ def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:
     return jnp.concatenate([edge, front], axis) + jnp.concatenate([back, edge], axis)
 
 
-def gathered(x: jax.Array, axis: int) -> jax.Array:
-    """The array with all of an axis on each device, as running sums need it.
+def attach_scores(
+    costs: ArrayLike, log_probs: ArrayLike, influence: ArrayLike, baselines: ArrayLike = 0.0
+) -> jax.Array:
+    r"""`attach_score` in matrix form: each cost with the scores of the choices that can change it.
 
-    Where axes are sharded explicitly this has to be said; else the compiler sees to it.
+    .. code-block:: text
+
+        value       costs
+        derivative  of their sum: d costs + sum_n (sum_{c: influence[c, n]} costs_c - baseline_n)
+                    d log_probs_n
+
+    and so on at every order. Unbiased, if each choice n was drawn from its ``log_probs_n`` given
+    the choices before it, and ``influence[c, n]`` is true wherever choice n can change cost c,
+    directly or through later choices. Leaving the others out is what lowers the variance. No
+    evaluation of anything: one matrix product, and a second one for baselines.
+
+    Args:
+        costs: [C], real.
+        log_probs: [N], of each choice given those before it, in the order in which they were made.
+        influence: [C, N], boolean.
+        baselines: one for each choice, [N], or one for all: what is expected of the sum of the
+            costs that it influences. It may depend on all that came before that choice, as a value
+            function does, not on the choice itself. No derivative passes through it.
+
+    Returns:
+        The costs, [C], bit for bit; sum them. What the baseline of a choice adds to the derivative
+        goes with the first cost that it influences.
+
+    Raises:
+        ValueError: the shapes do not line up.
+        TypeError: influence is not boolean.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(logits):
+        ...     log_probs = jax.nn.log_sigmoid(logits)  # of two coins that both came up
+        ...     costs = jnp.array([3.0, 5.0])  # each coin has one of its own
+        ...     return sf.surrogate(costs, log_probs, jnp.eye(2, dtype=bool)).sum()
+        >>> print(jax.grad(loss)(jnp.zeros(2)))
+        [1.5 2.5]
+
+    References:
+        Schulman et al., Gradient estimation using stochastic computation graphs (2015), equation 5;
+        Mao et al., A baseline for any order gradient estimation in stochastic computation graphs
+        (2019), equation 7.
     """
-    sharding: Any = jax.typeof(x).sharding
-    parts = list(sharding.spec)
-    if parts[axis] is None:
-        return x
-    parts[axis] = None
-    return jax.sharding.reshard(x, jax.sharding.PartitionSpec(*parts))
-
-
-def spread_like(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The array with its leading axis on the devices as another's: what `gathered` undoes."""
-    sharding: Any = jax.typeof(like).sharding
-    if not sharding.spec or sharding.spec[0] is None:
-        return x
-    return jax.sharding.reshard(x, jax.sharding.PartitionSpec(sharding.spec[0]))
-
-
-def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """A scalar 0, whose derivative along x is the weight: it carries an estimate into a cost."""
-    return jnp.sum(weight * (x - jax.lax.stop_gradient(x)))
-
-
-def _leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
-    """Appends axes of length 1 so that x lines up with the leading axes of `like`."""
-    if x.shape != like.shape[: x.ndim]:
+    costs = as_float(costs)
+    dtype = wide(costs.dtype)
+    log_probs, influence = jnp.asarray(log_probs, dtype), jnp.asarray(influence)
+    baselines = jnp.asarray(baselines, dtype)
+    if costs.ndim != 1 or log_probs.ndim != 1 or influence.shape != costs.shape + log_probs.shape:
         raise ValueError(
-            f"{name} has shape {x.shape}, which is not a leading part of {like.shape}, the shape "
-            f"that it must line up with; broadcasting the two would pair every draw with every "
-            f"other one. Reshape {name}, or sum the log-probability over its event axes."
+            f"costs must be [C], log_probs [N] and influence [C, N], got shapes {costs.shape}, "
+            f"{log_probs.shape} and {influence.shape}; for a batch of samples use jax.vmap."
         )
-    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+    if influence.dtype != jnp.bool_:
+        raise TypeError(f"influence must be boolean, got {influence.dtype}.")
+    if baselines.shape not in ((), log_probs.shape):
+        raise ValueError(
+            f"baselines must be one number or one for each choice, {log_probs.shape}, got shape "
+            f"{baselines.shape}."
+        )
+    # One impossible choice must not take the scores of the others along.
+    log_probs = jnp.where(jnp.isinf(log_probs), 0, log_probs)
+    scored = attach_score(costs, influence.astype(dtype) @ log_probs)
+    if costs.size == 0 or log_probs.size == 0:
+        return scored
+    # At choice n the baseline b adds b (e^before - e^(before + log_prob)), of value 0, and of mean
+    # 0 whichever earlier choices count as before; those whose costs include all of n's are the
+    # ones that a cost of n is scored with as well.
+    shared = influence.T.astype(dtype) @ influence.astype(dtype)
+    earlier = jnp.tri(log_probs.size, k=-1, dtype=bool)
+    before = jnp.where(earlier & (shared == jnp.diagonal(shared)[:, None]), 1, 0).astype(dtype)
+    shift = baselines_zero(before @ log_probs, log_probs, baselines)
+    first = jnp.argmax(influence, axis=0)
+    return scored.at[first].add(jnp.where(influence.any(0), shift, 0).astype(costs.dtype))
+
+
+def baselines_zero(before: jax.Array, log_prob: jax.Array, baseline: ArrayLike) -> jax.Array:
+    """A 0 that subtracts the baseline from what the score of a choice is weighed by.
+
+    Args:
+        before: the log-probability of earlier choices, any shape.
+        log_prob: of the choice given these.
+        baseline: may depend on earlier choices.
+    """
+    dtype = wide(jnp.asarray(log_prob).dtype)
+    before, baseline = jnp.asarray(before, dtype), jnp.asarray(baseline, dtype)
+    zeros = jnp.zeros_like(before)
+    baseline = jnp.broadcast_to(baseline, zeros.shape)
+    return attach_score(zeros, before + log_prob, baseline) - attach_score(zeros, before, baseline)
+
+
+surrogate = attach_scores  # the name of the first release; it goes with the next one

@@ -101,7 +101,7 @@ def test_a_coefficient_fitted_to_the_same_samples_is_biased(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The test above can tell."""
-    from scorefn.estimators import control_variate
+    from scorefn.estimators._control_variates import control_variate
 
     plain = control_variate.regression_coefficients
 

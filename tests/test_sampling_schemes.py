@@ -17,7 +17,7 @@ from scipy.stats import qmc
 from tensorflow_probability.substrates.jax import distributions as tfd
 
 import scorefn as sf
-from scorefn._numbered import number_of, numbered_keys
+from scorefn.estimators._sampling_schemes.indexed_keys import number_of, numbered_keys
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -11,7 +11,7 @@ from exact import FAST, assert_close, scale
 from jax.sharding import AxisType, PartitionSpec
 
 import scorefn as sf
-from scorefn._chunk_size import fitting
+from scorefn._batching.chunk_size import fitting
 
 KEY = jax.random.key(0)
 SAMPLES, CHUNK = 7, 3

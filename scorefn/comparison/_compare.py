@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_count, check_key
+from scorefn._core.checks import check_count, check_key
+from scorefn._core.types import PyTree
+
 from ._comparison import Comparison
 from ._evaluations import evaluations
 from ._measuring import compiled, long_run, measured, planned
@@ -15,8 +17,6 @@ from ._progress import bar
 from ._reference import exact, mean_of, most_precise
 from ._row import ranked
 from ._rows import failed, measured_rows
-
-PyTree = Any
 
 
 def compare(

@@ -7,18 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import again
-from .._distribution import Distribution, stop
-from .._record import record
-from ..estimators import Estimator
-from ..estimators._estimator import Cost, Vmap
-from ..estimators._transformation import Transformation
+from scorefn._core.arrays import reuse_key, stop
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._distribution import Distribution
+from scorefn.estimators._base import Estimator, Transformation
 
-PyTree = Any
 Tick = Callable[[jax.Array], jax.Array]
 
 
-@record(static=("tick",))
+@pytree_dataclass(static=("tick",))
 class _Counted(Transformation):
     """An estimator that has each evaluation of f counted."""
 
@@ -77,7 +75,7 @@ def evaluations(
             lambda params, key: loss(params, key, jax.tree.unflatten(structure, counted)),
             compiler_options={"xla_backend_optimization_level": 0},
         )
-        jax.block_until_ready(run(params, again(key)))
+        jax.block_until_ready(run(params, reuse_key(key)))
         jax.effects_barrier()
     except Exception:  # noqa: BLE001
         # A loss may look into its estimator, or allow no callback: no count is no error.

@@ -9,14 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._arguments import check_count, check_number
+from scorefn._core.checks import check_count, check_number
+from scorefn._core.types import PyTree
+
 from ._programs import Loss, Programs, zeros
 from ._progress import Bar
 from ._settled import open_pairs, spent
 from ._statistics import Moments
 from ._timing import Stopwatch
 
-PyTree = Any
 # Repeats in a batch, and numbers in a chunk of gradients: 16 MiB of float32.
 BATCH, CHUNK_NUMBERS = 256, 2**22
 # Rounds of timing before the first look, more before each look, and at most.

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._arguments import again, wide
+from scorefn._core.arrays import reuse_key, wide
+from scorefn._core.types import PyTree
 
-PyTree = Any
 Loss = Callable[[PyTree, jax.Array, Any], jax.Array]
 
 
@@ -46,7 +46,7 @@ class Programs:
         All three are of the gradient less the centre; [size] and [size, directions] the last two.
         """
         found = self._batch(
-            *(self._params, self._arrays, again(key), centre, signs),
+            *(self._params, self._arrays, reuse_key(key), centre, signs),
             size=size,
             chunk_size=chunk_size,
         )
@@ -56,7 +56,7 @@ class Programs:
     def steps(self, key: jax.Array, count: int) -> None:
         """So many gradients, one after the other."""
         # A rate of 0 that the compiler does not know of.
-        jax.block_until_ready(self._steps(self._params, self._arrays, again(key), 0.0, count))
+        jax.block_until_ready(self._steps(self._params, self._arrays, reuse_key(key), 0.0, count))
 
 
 def _batch(gradient: Callable[..., PyTree]) -> Callable[..., Any]:

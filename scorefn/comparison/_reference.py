@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from scorefn._core.types import PyTree
+
 from ._evaluations import declared
 from ._settled import quantile
 from ._statistics import Moments
-
-PyTree = Any
 
 
 @dataclass(frozen=True)

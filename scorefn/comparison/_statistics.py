@@ -6,14 +6,13 @@ draws have in common is measured (`Comoments`), never assumed away.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from ._programs import Programs, zeros
+from scorefn._core.types import PyTree
 
-PyTree = Any
+from ._programs import Programs, zeros
 
 
 class Moments:

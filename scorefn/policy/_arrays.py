@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from .._arguments import wide
+from scorefn._core.arrays import wide
 
 
 def floats(*arrays: ArrayLike) -> list[jax.Array]:

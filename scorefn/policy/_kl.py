@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from .._arguments import check_choice
-from .._poison import first_order
+from scorefn._core.checks import check_choice
+from scorefn._core.derivatives import first_order_only
+
 from ._arrays import aligned
 from ._time import reverse_recurrence
 
@@ -73,7 +74,9 @@ def kl_estimate(
         log_weight=log_weight,
         baseline=baseline,
     )
-    log_prob = first_order(log_prob, "kl_estimate", "For higher orders use scorefn.attach_score.")
+    log_prob = first_order_only(
+        log_prob, "kl_estimate", "For higher orders use scorefn.attach_score."
+    )
     fixed, ref, log_weight, baseline = jax.lax.stop_gradient((log_prob, ref, log_weight, baseline))
     d, weight = fixed - ref, jnp.exp(log_weight)
     value = weight * (d if kind == "k1" else jnp.expm1(-d) + d)

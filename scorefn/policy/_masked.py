@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from .._arguments import check_choice, check_number
+from scorefn._core.checks import check_choice, check_number
+
 from ._arrays import aligned, check_axis, mask_like
 
 _MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from .._arguments import check_choice
+from scorefn._core.checks import check_choice
+
 from ._arrays import aligned, check_axis, mask_like
 
 _LEVELS = ("token", "sequence", "sequence_token")

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from .._arguments import check_number
-from .._poison import first_order
+from scorefn._core.checks import check_number
+from scorefn._core.derivatives import first_order_only
+
 from ._arrays import aligned, floats, leading
 
 _HINT = "For higher orders use scorefn.attach_score."
@@ -47,7 +48,7 @@ def score_surrogate(log_prob: ArrayLike, advantage: ArrayLike) -> jax.Array:
         Williams, Simple statistical gradient-following algorithms (1992), equation 4.
     """
     log_prob, advantage = floats(log_prob, advantage)
-    log_prob = first_order(log_prob, "score_surrogate", _HINT)
+    log_prob = first_order_only(log_prob, "score_surrogate", _HINT)
     return -log_prob * _data(advantage, log_prob)
 
 
@@ -147,7 +148,7 @@ def weighted_surrogate(
     _check_range(eps_low, eps_high)
     log_prob, log_ratio = aligned(None, log_prob=log_prob, log_ratio=log_ratio)
     log_prob, log_ratio, advantage = floats(log_prob, log_ratio, advantage)
-    log_prob = first_order(log_prob, "weighted_surrogate", _HINT)
+    log_prob = first_order_only(log_prob, "weighted_surrogate", _HINT)
     weight = jnp.exp(jnp.clip(log_ratio, *_bounds(eps_low, eps_high, log_ratio)))
     return -log_prob * jax.lax.stop_gradient(weight) * _data(advantage, log_prob)
 

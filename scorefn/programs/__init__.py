@@ -1,6 +1,7 @@
 """Several random choices in one program: by yield, or many of them in one scan."""
 
-from ._choice import cost as cost
-from ._choice import sample as sample
+from ._forward_recursion import forward_recursion as forward_recursion
 from ._program import program as program
+from ._requests import cost as cost
+from ._requests import sample as sample
 from ._rollout import rollout as rollout

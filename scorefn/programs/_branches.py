@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import again
-from .._samples import chunked_vmap
+from scorefn._batching.samples import chunked_vmap
+from scorefn._core.arrays import reuse_key
 
 # Numbers that `split` of a key does not use up, for other keys from the same one.
 _AGAIN, _OUTSIDE = 2**31, 2**32 - 1
@@ -28,7 +28,7 @@ class Branches:
         """The key of the present branch: the same one however often it is asked for."""
         # Some estimators evaluate f once for all of their samples, in no branch at all.
         present = self._present
-        return jax.random.fold_in(self._all, _OUTSIDE) if present is None else again(present)
+        return jax.random.fold_in(self._all, _OUTSIDE) if present is None else reuse_key(present)
 
     def vmap(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """``jax.vmap(fn)``, or chunks of it, where each call of fn has a key of its own."""

@@ -9,17 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import as_float, check_key, is_number
-from .._credit import Parts, add_costs, with_baseline_of_total
-from .._score import attach_score
+from scorefn._core.arrays import as_float, is_number
+from scorefn._core.checks import check_key
+from scorefn._core.types import PyTree
+from scorefn._score import attach_score
+
+from ._barrier import kept
 from ._branches import Branches, dealt
-from ._choice import Choice, Cost, next_request
-from ._claims import check_claims
-from ._kept import kept
-from ._past import Past
+from ._credit import Parts, add_costs, with_baseline_of_total
+from ._dependencies import check_claims
+from ._replay import Past
+from ._requests import Choice, Cost, next_request
 from ._rollout import Rollout
 
-PyTree = Any
 # Costs by the set of choices that can change them: bit i stands for choice i.
 Costs = dict[int, PyTree]
 

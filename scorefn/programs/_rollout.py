@@ -8,14 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_count, check_key, is_number
-from .._baselines import LearnedBaseline
-from .._credit import add_costs, baselines_zero
-from .._score import attach_score
-from ..estimators import Pathwise, ScoreFunction
-from ._choice import Choice, Cost, next_request
+from scorefn._baselines import LearnedBaseline
+from scorefn._core.arrays import is_number
+from scorefn._core.checks import check_count, check_key
+from scorefn._core.types import PyTree
+from scorefn._score import attach_score, baselines_zero
+from scorefn.estimators._pathwise import Pathwise
+from scorefn.estimators._score_function import ScoreFunction
 
-PyTree = Any
+from ._credit import add_costs
+from ._requests import Choice, Cost, next_request
+
 Step = Callable[..., Generator[Any, Any, tuple[Any, PyTree]]]
 
 

@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._distribution import as_distribution, stop
-from .._samples import ChunkSize, sample_keys
-from .._score import attach_score
-from ..estimators import Pathwise
+from scorefn._batching.samples import ChunkSize, sample_keys
+from scorefn._core.arrays import stop
+from scorefn._score import attach_score
+from scorefn.distributions._distribution import as_distribution
+from scorefn.estimators._pathwise import Pathwise
+
 from ._weights import LogDensity, log_mean_exp, log_weight
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import example
-from .._distribution import Distribution, as_distribution, stop
-from .._factors import unwrapped
-from .._mean_and_scale import read_moments
-from .._poison import first_order
-from .._samples import ChunkSize, sample_keys
-from ..estimators import Pathwise
+from scorefn._batching.samples import ChunkSize, sample_keys
+from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.derivatives import first_order_only
+from scorefn.distributions._distribution import Distribution, as_distribution
+from scorefn.distributions._interop.factors import unwrapped
+from scorefn.distributions._interop.moments import read_moments
+from scorefn.estimators._pathwise import Pathwise
+
 from ._weights import LogDensity, fixed, log_mean_exp, log_weight
 
 # Draws are location + scale * noise, whatever the noise.
@@ -78,7 +79,7 @@ def dreg(
     along_model, along_path = Pathwise()(both, distribution, keys, vmap=vmap)
     weights = jax.nn.softmax(stop(along_model))
     surrogate = weights @ along_model + jnp.square(weights) @ along_path
-    surrogate = first_order(surrogate, "dreg")
+    surrogate = first_order_only(surrogate, "dreg")
     return stop(log_mean_exp(along_model)) + (surrogate - stop(surrogate))
 
 
@@ -144,7 +145,7 @@ def gdreg(
     own, own_prior = fixed(distribution), fixed(prior_distribution)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     without_model = _frozen(log_likelihood, distribution, keys)
-    along_prior = path or _location_scale(prior_distribution, example(keys))
+    along_prior = path or _location_scale(prior_distribution, abstract_key(keys))
 
     def log_ratio(z: Any) -> jax.Array:
         return own_prior.log_density(z) - own.log_density(z)
@@ -164,13 +165,13 @@ def gdreg(
     weights = jax.nn.softmax(stop(log_w))
     surrogate = weights @ (log_w + likelihood_along_prior)
     surrogate += jnp.square(weights) @ (along_q - weight_along_prior)
-    surrogate = first_order(surrogate, "gdreg")
+    surrogate = first_order_only(surrogate, "gdreg")
     return stop(log_mean_exp(log_w)) + (surrogate - stop(surrogate))
 
 
 def _frozen(log_density: LogDensity, distribution: Distribution, keys: jax.Array) -> LogDensity:
     """The log-density with all that it closes over held fixed."""
-    draw = jax.eval_shape(distribution.draw, example(keys))
+    draw = jax.eval_shape(distribution.draw, abstract_key(keys))
     hoisted, closed_over = jax.closure_convert(log_density, draw)
     held = stop(closed_over)
     return lambda z: hoisted(z, *held)

@@ -6,11 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._distribution import as_distribution
-from .._expectation import expectation
-from .._poison import first_order
-from .._samples import ChunkSize
-from ..estimators import Estimator, FittedControlVariate, Pathwise
+from scorefn._batching.samples import ChunkSize
+from scorefn._core.derivatives import first_order_only
+from scorefn._expectation import expectation
+from scorefn.distributions._distribution import as_distribution
+from scorefn.estimators._base import Estimator
+from scorefn.estimators._control_variates.control_variate import FittedControlVariate
+from scorefn.estimators._pathwise import Pathwise
+
 from ._weights import LogDensity, fixed
 
 
@@ -149,14 +152,14 @@ def sticking_the_landing(
         # To first order, the mean of log q with its parameters fixed changes as minus the entropy.
         fitted = FittedControlVariate(Pathwise(), log_q, lambda q: -entropy(q))
         value = expectation(log_joint, distribution, key, fitted, **options)
-        return first_order(value + entropy(distribution.params), name)
+        return first_order_only(value + entropy(distribution.params), name)
 
     def f(z: Any) -> tuple[jax.Array, jax.Array]:
         return log_joint(z), log_q(z)
 
     joint, own = expectation(f, distribution, key, Pathwise(), **options)
     # Each by itself: the derivative along a of a first derivative is right.
-    joint, own = first_order(joint, name), first_order(own, name)
+    joint, own = first_order_only(joint, name), first_order_only(own, name)
     a = jnp.asarray(coefficient, own.dtype)
     value = joint - a * own
     if not needs_entropy:

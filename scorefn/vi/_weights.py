@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._distribution import Distribution, stop
+from scorefn._core.arrays import stop
+from scorefn.distributions._distribution import Distribution
 
 LogDensity = Callable[[Any], jax.Array]
 

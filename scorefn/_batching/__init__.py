@@ -1,0 +1,1 @@
+"""Many samples: in chunks, in one pass, on several devices."""

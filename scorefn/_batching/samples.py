@@ -1,0 +1,76 @@
+"""The samples of one call: their keys, and how a function of one is applied to all of them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.checks import check_chunk, check_count, check_key, check_sharding
+from scorefn._core.types import Vmap
+
+from .devices import chunks_on_each_device, placed
+
+ChunkSize = int | Literal["auto"] | None
+
+
+def check_samples(
+    key: jax.Array,
+    num_samples: int,
+    chunk_size: ChunkSize = None,
+    sharding: jax.sharding.NamedSharding | None = None,
+    *,
+    at_least: int = 1,
+    name: str = "num_samples",
+) -> jax.Array:
+    """The key, if all arguments are what they must be.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a size that does not fit.
+    """
+    key = check_key(key)
+    check_count(name, num_samples, at_least=at_least)
+    if chunk_size != "auto":
+        check_chunk(chunk_size, num_samples)
+    check_sharding(sharding, num_samples)
+    return key
+
+
+def sample_keys(
+    key: jax.Array,
+    num_samples: int,
+    chunk_size: ChunkSize = None,
+    sharding: jax.sharding.NamedSharding | None = None,
+    **checks: Any,
+) -> tuple[jax.Array, Vmap]:
+    """The keys [n], that of sample i being ``fold_in(key, i)``, and the vmap to use on them.
+
+    A chunk size of "auto" is that of who cannot do with one pass: all samples at once.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a size that does not fit.
+    """
+    key = check_samples(key, num_samples, chunk_size, sharding, **checks)
+    indices = jnp.arange(num_samples, dtype=jnp.uint32)
+    if sharding is not None:
+        indices = placed(indices, sharding)
+    keys = keys_of(key, indices)
+    if chunk_size is None or chunk_size == "auto":
+        return keys, jax.vmap
+    if sharding is None:
+        return keys, partial(chunked_vmap, chunk_size=chunk_size)
+    return keys, partial(chunks_on_each_device, chunk_size=chunk_size, sharding=sharding)
+
+
+def keys_of(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """The keys of the samples of these numbers, [n]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
+    """``vmap(fn)`` that goes through the samples in chunks, and keeps nothing of them."""
+    # What a chunk computes is forgotten and computed again in the backward pass.
+    return lambda xs: jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)

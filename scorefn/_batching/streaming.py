@@ -1,0 +1,197 @@
+"""The mean of many samples and its derivatives in one pass, in memory that does not grow."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import as_local, stop, wide
+from scorefn._core.derivatives import Arrays, Moving, with_jvp
+from scorefn._score import attach_score, leave_one_out, without_impossible
+
+from .chunk_size import LEAST, fitting, is_narrow
+from .samples import ChunkSize, chunked_vmap, keys_of
+
+# From one key to a term; or, where the mean cost of the other samples is to be its baseline, to a
+# cost and its log-density.
+OneSample = Callable[[jax.Array], tuple[jax.Array, ...]]
+
+# Of the copies that samples may have of an array.
+_MOST_COPIED = 2**20
+
+
+def streamed_mean(
+    one: OneSample, key: jax.Array, num_samples: int, chunk_size: ChunkSize
+) -> jax.Array | None:
+    """The mean over samples whose keys are ``fold_in(key, i)``; a gradient takes one pass.
+
+    The gradient is gathered along with the mean, chunk by chunk, and nothing is kept of a sample.
+    With leave-one-out it is a covariance, of the costs and the scores s:
+
+    .. code-block:: text
+
+        mean grad f + sum (f_i - mean f) s_i / (n - 1)
+          = mean grad f + [sum (f_i - p) s_i - (mean f - p) sum s_i] / (n - 1)
+
+    for any p. Here it is the mean cost of the first chunk, so that a large offset of the costs
+    takes no digits. Derivatives of higher order are those of the terms, which are computed again
+    chunk by chunk.
+
+    Returns:
+        The mean; or None if there is one chunk only, or if a cost is not a scalar.
+    """
+    if chunk_size in (None, num_samples) or chunk_size == "auto" and num_samples <= LEAST:
+        return None
+    jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(key)
+    if chunk_size == "auto":
+        chunk_size = fitting(num_samples, jaxpr)
+    if chunk_size == num_samples or jax.tree.map(jnp.shape, shape) != ((),) * len(shape):
+        return None
+
+    # All that a sample closes over becomes an argument: other transformations must find it. The
+    # jaxpr itself would hold on to it.
+    arrays = [key, *jaxpr.consts]
+    hoisted = jax.make_jaxpr(
+        lambda key, *closed_over: jax.core.eval_jaxpr(jaxpr.jaxpr, closed_over, key)
+    )(*arrays)
+    stream = _Stream(hoisted, num_samples, chunk_size)
+    return with_jvp(stream.value, stream.derivative)(*arrays)[0]
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Functions of arrays: the key of all samples, and what one of them closes over."""
+
+    jaxpr: Any
+    num_samples: int
+    chunk_size: int
+
+    def one(self, *arrays: jax.Array) -> list[jax.Array]:
+        """What there is of one sample, its key being the first array."""
+        return jax.core.eval_jaxpr(self.jaxpr.jaxpr, self.jaxpr.consts, *arrays)
+
+    def value(self, *arrays: jax.Array) -> list[jax.Array]:
+        """The mean."""
+        return self.one_pass((False,) * len(arrays), *arrays)
+
+    def derivative(self, moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
+        """The mean and its tangent."""
+        gradient = with_jvp(partial(self.one_pass, moving), partial(self.second_derivative, moving))
+        try:
+            mean, *gradients = gradient(*arrays)
+        except (ValueError, NotImplementedError):
+            # Some f have a derivative in forward mode only, as one with a loop of unknown length.
+            return jax.jvp(
+                lambda some: [self.terms_mean(*_merged(moving, arrays, some))],
+                (_picked(moving, arrays),),
+                (list(tangents),),
+            )
+        along = [jnp.sum(g * t).real for g, t in zip(gradients, tangents, strict=True)]
+        return [mean], [sum(along, start=jnp.zeros_like(mean)).astype(mean.dtype)]
+
+    def second_derivative(
+        self, first: Moving, moving: Moving, arrays: Arrays, tangents: Arrays
+    ) -> Any:
+        """The mean and the gradient along the first moving arrays, and tangents of these."""
+
+        def mean_and_gradient(some: list[jax.Array]) -> list[jax.Array]:
+            at = _merged(moving, arrays, some)
+            mean, gradient = jax.value_and_grad(
+                lambda some: self.terms_mean(*_merged(first, at, some))
+            )(_picked(first, at))
+            return [mean, *gradient]
+
+        return jax.jvp(mean_and_gradient, (_picked(moving, arrays),), (list(tangents),))
+
+    def terms_mean(self, key: jax.Array, *closed_over: jax.Array) -> jax.Array:
+        """The mean of the terms, all of which are there at once: right at every order."""
+        one = lambda key: self.one(key, *closed_over)  # noqa: E731
+        keys = keys_of(key, jnp.arange(self.num_samples, dtype=jnp.uint32))
+        values, *log_probs = chunked_vmap(one, chunk_size=self.chunk_size)(keys)
+        if log_probs:
+            values = attach_score(values, log_probs[0], leave_one_out(stop(values)))
+        return jnp.mean(values)
+
+    def one_pass(self, moving: Moving, *arrays: jax.Array) -> list[jax.Array]:
+        """The mean, and its gradient along each moving array."""
+        n, dtype = self.num_samples, self.jaxpr.out_avals[0].dtype
+        coupled = len(self.jaxpr.out_avals) == 2
+
+        def samples(some: list[jax.Array], indices: jax.Array, axes: list[Any]) -> list[jax.Array]:
+            def one(key: jax.Array, some: list[jax.Array]) -> list[jax.Array]:
+                _, *closed_over = _merged(moving, arrays, some)
+                return self.one(key, *closed_over)
+
+            keys = keys_of(arrays[0], indices)
+            values, *log_probs = jax.vmap(one, (0, axes))(keys, some)
+            return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
+
+        some = [jnp.asarray(x) for x in _picked(moving, arrays)]
+        local, zero = some, jnp.zeros((), wide(dtype))
+        zeros = [jnp.zeros(x.shape, _summed(x.dtype)) for x in some]
+        if jax.sharding.get_abstract_mesh().manual_axes:
+            # In shard_map the gradient by an array that devices share would be summed over them.
+            like = samples(some, jnp.zeros(1, jnp.uint32), [None] * len(some))
+            local, zero, zeros = (as_local(tree, like) for tree in (local, zero, zeros))
+
+        def add(state: Any, size: int) -> Any:
+            start, pilot, total, gradients, scores = state
+            indices = start + jnp.arange(size, dtype=jnp.uint32)
+            # Numbers of 16 bits are not added up as such: each sample has a copy and a derivative
+            # of its own, unless these would be many, as of the weights of a network.
+            axes = [0 if is_narrow(x) and x.size * size <= _MOST_COPIED else None for x in local]
+            each = [
+                x if axis is None else jnp.broadcast_to(x, (size, *x.shape))
+                for x, axis in zip(local, axes, strict=True)
+            ]
+            (values, *log_probs), pull = jax.vjp(lambda some: samples(some, indices, axes), each)
+            costs = values.astype(zero.dtype)
+            centre = jnp.mean(costs)
+            pilot = jnp.where((start == 0) & jnp.isfinite(centre), centre, pilot)
+            excess = costs - pilot
+            total = total + jnp.sum(excess)
+            ones = jnp.ones_like(values)
+            if not coupled:
+                return start + size, pilot, total, _added(gradients, pull([ones])[0]), scores
+            weight = (excess * (n / (n - 1))).astype(log_probs[0].dtype)
+            gradients = _added(gradients, pull([ones, weight])[0])
+            scores = _added(scores, pull([jnp.zeros_like(values), jnp.ones_like(weight)])[0])
+            return start + size, pilot, total, gradients, scores
+
+        chunks, rest = divmod(n, self.chunk_size)
+        state = (jnp.uint32(0), zero, zero, zeros, zeros if coupled else [])
+        state, _ = jax.lax.scan(
+            lambda state, _: (add(state, self.chunk_size), None), state, length=chunks
+        )
+        if rest:
+            state = add(state, rest)
+        _, pilot, total, gradients, scores = state
+        if coupled:
+            # The baseline of all is the mean cost, and not the pilot.
+            shift = total / (n - 1)
+            gradients = [g - shift * s for g, s in zip(gradients, scores, strict=True)]
+        means = [(g / n).astype(x.dtype) for g, x in zip(gradients, local, strict=True)]
+        return [(pilot + total / n).astype(dtype), *means]
+
+
+def _picked(moving: Moving, arrays: Arrays) -> list[jax.Array]:
+    return [array for array, moves in zip(arrays, moving, strict=True) if moves]
+
+
+def _merged(moving: Moving, arrays: Arrays, some: Sequence[jax.Array]) -> list[jax.Array]:
+    rest = iter(some)
+    return [next(rest) if moves else x for x, moves in zip(arrays, moving, strict=True)]
+
+
+def _summed(dtype: Any) -> Any:
+    """What numbers of the dtype are added up in."""
+    return wide(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
+def _added(xs: list[jax.Array], ys: list[jax.Array]) -> list[jax.Array]:
+    """The sums with the derivatives of one chunk, or of each of its samples."""
+    wider = [y.astype(x.dtype) for x, y in zip(xs, ys, strict=True)]
+    return [x + (y if x.ndim == y.ndim else jnp.sum(y, 0)) for x, y in zip(xs, wider, strict=True)]

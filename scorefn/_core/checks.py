@@ -1,0 +1,97 @@
+"""Checks of arguments, made while tracing: they cost nothing at run time."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
+    """A static Python int of at least so much."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        kind = "a traced value" if isinstance(value, jax.core.Tracer) else repr(value)
+        raise TypeError(
+            f"{name} must be a static Python int, got {kind}; it fixes the shapes of the program, "
+            f"so give it as a constant (under jit: static_argnames)."
+        )
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value}.")
+    return value
+
+
+def check_number(name: str, value: Any, *, above: float = -np.inf, least: float = -np.inf) -> None:
+    """A Python number in its range; arrays are let through."""
+    # Pytrees are rebuilt around tracers and placeholders, and around gradients, of any sign.
+    if not isinstance(value, int | float):
+        return
+    if not (value > above and value >= least):
+        bound = f"above {above:g}" if least == -np.inf else f"at least {least:g}"
+        raise ValueError(f"{name} must be {bound}, got {value}.")
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """One of the values that exist."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_key(key: Any) -> jax.Array:
+    """One random key, typed or raw."""
+    hint = "pass jax.random.key(seed), or one key out of jax.random.split(key, n)"
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and (dtype != jnp.uint32 or not shape):
+        got = repr(key) if dtype is None else f"an array of {dtype} and shape {shape}"
+        raise TypeError(f"key must be a random key, got {got}; {hint}.")
+    if shape != (() if typed else jax.eval_shape(jax.random.PRNGKey, 0).shape):
+        raise TypeError(
+            f"key must be ONE random key, got an array of {dtype} and shape {shape}; {hint}, or "
+            f"vmap over the keys."
+        )
+    return key
+
+
+def check_sharding(sharding: Any, num_samples: int) -> NamedSharding | None:
+    """A NamedSharding that splits the sample axis evenly."""
+    if sharding is None:
+        return None
+    nowhere = (None, PartitionSpec.UNCONSTRAINED)
+    if (
+        not isinstance(sharding, NamedSharding)
+        or len(sharding.spec) != 1
+        or sharding.spec[0] in nowhere
+    ):
+        raise TypeError(
+            f"sharding must be a NamedSharding of one axis, the samples, as in "
+            f"NamedSharding(mesh, PartitionSpec('devices')); got {sharding!r}."
+        )
+    context = jax.sharding.get_abstract_mesh()
+    manual = [name for name in context.manual_axes if name in np.ravel(sharding.spec[0])]
+    if manual:
+        raise ValueError(
+            f"sharding spreads the samples over {', '.join(map(repr, manual))}, over which this "
+            f"code is mapped by shard_map already. Leave sharding out: there each device draws "
+            f"num_samples of its own, with a key of its own, as fold_in(key, axis_index(name))."
+        )
+    try:
+        sharding.shard_shape((num_samples,))
+    except ValueError as error:
+        raise ValueError(
+            f"sharding splits the samples by {sharding.spec} over the mesh "
+            f"{dict(sharding.mesh.shape)}, which does not divide num_samples={num_samples}."
+        ) from error
+    return sharding
+
+
+def check_chunk(chunk_size: Any, num_samples: int) -> int | None:
+    """None, or a chunk of at most all samples."""
+    if chunk_size is None:
+        return None
+    if check_count("chunk_size", chunk_size) > num_samples:
+        raise ValueError(
+            f"chunk_size must be at most num_samples={num_samples}, got {chunk_size}; "
+            f"chunk_size=None takes all samples at once."
+        )
+    return chunk_size

@@ -1,0 +1,129 @@
+"""Derivative rules that no transformation forgets, and arrays that refuse a derivative."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+Arrays = Sequence[jax.Array]
+Fn = Callable[..., list[jax.Array]]
+Moving = tuple[bool, ...]
+# From which of the arguments move, all arguments, and the tangents of those that do.
+Derivative = Callable[[Moving, Arrays, Arrays], tuple[list[jax.Array], list[jax.Array]]]
+
+
+def with_jvp(fn: Fn, derivative: Derivative) -> Fn:
+    """`fn` of arrays to a list of arrays, differentiated by a rule.
+
+    ``jax.custom_jvp`` will not do: up to jax 0.10 a scan that is differentiated in reverse keeps
+    the function and forgets the rule, so that a second derivative is that of the function's code.
+
+    Args:
+        fn: the function; it closes over nothing that is traced.
+        derivative: ``derivative(moving, arrays, tangents)``, to the outputs and their tangents.
+            Arguments that do not move have no tangent, and are not differentiated.
+    """
+
+    def bound(*arrays: jax.Array) -> list[jax.Array]:
+        # As what it closes over, arrays keep the axes of devices over which they vary.
+        outputs = jax.make_jaxpr(lambda: fn(*arrays))().out_avals
+        return _with_jvp.bind(*arrays, fn=fn, derivative=derivative, outputs=tuple(outputs))
+
+    return bound
+
+
+_with_jvp = Primitive("scorefn_own_derivative")
+_with_jvp.multiple_results = True
+_with_jvp.def_impl(lambda *arrays, fn, **_: fn(*arrays))
+_with_jvp.def_abstract_eval(lambda *_, outputs, **__: list(outputs))
+mlir.register_lowering(
+    _with_jvp,
+    lambda ctx, *arrays, fn, **_: mlir.lower_fun(fn, multiple_results=True)(ctx, *arrays),
+)
+
+
+def _with_jvp_jvp(primals: Any, tangents: Any, *, derivative: Derivative, **_: Any) -> Any:
+    moving = tuple(not (isinstance(t, ad.Zero) or t.dtype == jax.dtypes.float0) for t in tangents)
+    return derivative(moving, primals, [t for t, m in zip(tangents, moving, strict=True) if m])
+
+
+def _with_jvp_batch(
+    axis: Any, arrays: Any, dims: Any, *, fn: Fn, derivative: Derivative, **_: Any
+) -> Any:
+    if all(dim is None for dim in dims) and not isinstance(axis.name, str):
+        outputs = with_jvp(fn, derivative)(*arrays)
+        return outputs, [None] * len(outputs)
+
+    def vmap(fn: Callable[..., Any], in_axes: Any) -> Callable[..., Any]:
+        return jax.vmap(fn, in_axes, axis_name=axis.name, axis_size=axis.size)
+
+    def batched(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
+        along = [dim for dim, m in zip(dims, moving, strict=True) if m]
+        one = lambda arrays, tangents: derivative(moving, arrays, tangents)  # noqa: E731
+        return vmap(one, (list(dims), along))(list(arrays), tangents)
+
+    outputs = with_jvp(vmap(fn, tuple(dims)), batched)(*arrays)
+    return outputs, [0] * len(outputs)
+
+
+ad.primitive_jvps[_with_jvp] = _with_jvp_jvp
+batching.fancy_primitive_batchers[_with_jvp] = _with_jvp_batch
+
+
+def nondifferentiable(array: jax.Array, message: str) -> jax.Array:
+    """The array itself; differentiating with respect to it raises ``TypeError(message)``."""
+    return _nondifferentiable.bind(array, message=message)
+
+
+def first_order_only(
+    array: jax.Array,
+    name: str,
+    hint: str = "Use ScoreFunction, or Enumerate if the support is small.",
+) -> jax.Array:
+    """The array itself, with its derivative; a second derivative raises ``TypeError``.
+
+    An estimator whose first derivative is right and whose second is not routes the parameters of
+    its distribution through this. Mixed derivatives, once in the array and once in something else,
+    pass.
+    """
+    message = (
+        f"{name} is right to first order only: a second derivative with respect to the parameters "
+        f"of its distribution would silently be wrong. {hint}"
+    )
+
+    @jax.custom_jvp
+    def identity(x: jax.Array) -> jax.Array:
+        return x
+
+    @identity.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        # A factor of 1 that depends on x by name: who differentiates the derivative meets it.
+        once = nondifferentiable(primals[0], message)
+        return primals[0], tangents[0] * jnp.where(jnp.isnan(once), 1, 1).astype(once.dtype)
+
+    return identity(array)
+
+
+# A primitive of its own and not a `custom_jvp`, because up to jax 0.10 a scan forgets the rule of a
+# `custom_jvp` once it has been differentiated: a second derivative would slip through.
+_nondifferentiable = Primitive("scorefn_poison")
+_nondifferentiable.def_impl(lambda x, **_: x)
+_nondifferentiable.def_abstract_eval(lambda aval, **_: aval)
+mlir.register_lowering(_nondifferentiable, lambda _, x, **__: [x])
+
+
+def _batch_refused(args: Any, dims: Any, *, message: str) -> Any:
+    return _nondifferentiable.bind(*args, message=message), dims[0]
+
+
+def _refuse(primals: Any, tangents: Any, *, message: str) -> Any:
+    if not isinstance(tangents[0], ad.Zero):
+        raise TypeError(message)
+    return _nondifferentiable.bind(*primals, message=message), tangents[0]
+
+
+batching.primitive_batchers[_nondifferentiable] = _batch_refused
+ad.primitive_jvps[_nondifferentiable] = _refuse

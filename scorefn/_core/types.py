@@ -1,0 +1,10 @@
+"""Types that many rooms share."""
+
+from collections.abc import Callable
+from typing import Any
+
+PyTree = Any
+Vmap = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
+
+
+Cost = Callable[[Any], tuple[PyTree, PyTree]]

@@ -1,0 +1,163 @@
+"""Functions of expectations, estimated without the bias of a function of an estimate."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._batching.samples import sample_keys
+from ._core.checks import check_key
+
+Estimate = Callable[[jax.Array], jax.Array]
+
+
+def product_of_expectations(estimates: Sequence[Estimate], key: jax.Array) -> jax.Array:
+    """An estimate of the product of expectations, each estimated with a key of its own.
+
+    .. code-block:: text
+
+        value       x_1 x_2 ... x_m,  x_i = estimates[i](key_i)
+        derivative  by jax.grad ... of the value: sum_i dx_i prod_{j != i} x_j
+
+    Unbiased, at every order at which the estimates are, because they are independent: the product
+    of two expectations of one key is not what the mean of the product estimates. For a power hand
+    in the same function several times. Evaluates each estimate once.
+
+    Args:
+        estimates: functions of a key to a real number or to arrays that can be multiplied, each an
+            unbiased estimate: calls of `expectation`.
+        key: one random key. It is consumed.
+
+    Returns:
+        The product, elementwise.
+
+    Raises:
+        ValueError: no estimates.
+        TypeError: estimates are not functions.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> def square_of_mean(loc, key):
+        ...     mean = lambda key: sf.expectation(
+        ...         lambda x: x, distrax.Normal(loc, 1.0), key, sf.Pathwise(), num_samples=8)
+        ...     return sf.product_of_expectations([mean, mean], key)
+        >>> gradient = jax.jit(jax.grad(square_of_mean))(2.0, jax.random.key(0))
+    """
+    if not estimates:
+        raise ValueError("estimates must hold at least one function of a key, got none.")
+    for estimate in estimates:
+        _check_function("estimates", estimate)
+    keys = jax.random.split(check_key(key), len(estimates))
+    return reduce(jnp.multiply, [e(keys[i]) for i, e in enumerate(estimates)])
+
+
+def exp_of_expectation(
+    estimate: Estimate,
+    key: jax.Array,
+    *,
+    num_estimates: int,
+    centre: float | jax.Array = 0.0,
+    radius: float = 1.0,
+    chunk_size: int | None = None,
+) -> jax.Array:
+    r"""An estimate of exp(E x), from independent estimates of E x: with them in place of E x.
+
+    .. code-block:: text
+
+        y_i         estimate(key_i) - centre,  i = 1 ... n
+        u_k         the mean of y_i1 y_i2 ... y_ik over all subsets of k,  E u_k = (E x - centre)^k
+        value       exp(centre) sum_{k <= K} u_k / k!
+        derivative  by jax.grad ... of the value
+
+    ``exp(mean of x)`` is biased by about ``exp(E x) Var(x) / (2 n)``; this is not, in value and
+    derivatives at all orders of the estimate, beyond rounding: K, at most n, is so large that what
+    is left of the series is below the rounding of the dtype for ``|E x - centre| <= radius``. Its
+    variance is that of ``exp(mean of x)`` plus terms of order n^-2. num_estimates evaluations of
+    the estimate, and num_estimates K additions.
+
+    Args:
+        estimate: a function of a key to a real number, an unbiased estimate: a call of
+            `expectation`.
+        key: one random key. It is consumed.
+        num_estimates: n; as many as K at least.
+        centre: a guess of E x that has not seen the keys. No derivative passes through it. The
+            closer it is, the fewer estimates are needed; the result is the same.
+        radius: how far E x may be from the centre, above 0.
+        chunk_size: estimates at a time, as for `expectation`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError: estimate is not a function, or does not return one real number.
+        ValueError: fewer estimates than the radius needs; a radius that is not above 0.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> def likelihood(loc, key):
+        ...     log_likelihood = lambda key: sf.expectation(
+        ...         lambda x: -(x**2) / 2, distrax.Normal(loc, 1.0), key, sf.Pathwise())
+        ...     return sf.exp_of_expectation(log_likelihood, key, num_estimates=32)
+        >>> gradient = jax.jit(jax.grad(likelihood))(0.5, jax.random.key(0))
+
+    References:
+        Hoeffding, A class of statistics with asymptotically normal distribution (1948), section 4;
+        Papaspiliopoulos, A methodological framework for Monte Carlo probabilistic inference for
+        diffusion processes (2011), section 3, for the estimators with a random number of terms,
+        whose variance is larger.
+    """
+    _check_function("estimate", estimate)
+    if not (isinstance(radius, int | float) and radius > 0):
+        raise ValueError(f"radius must be a number above 0, got {radius!r}.")
+    keys, vmap = sample_keys(key, num_estimates, chunk_size, name="num_estimates")
+    x = vmap(estimate)(keys)
+    if jnp.ndim(x) != 1 or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise TypeError(
+            f"estimate must return one real float for one key, got {jnp.result_type(x)} of shape "
+            f"{jnp.shape(x)[1:]}."
+        )
+    terms = _terms(radius, float(jnp.finfo(x.dtype).eps))
+    if num_estimates < terms:
+        raise ValueError(
+            f"num_estimates must be at least {terms} for radius={radius} in {x.dtype}, got "
+            f"{num_estimates}: fewer leave a part of the series for exp out. A centre closer to "
+            f"the expectation allows a smaller radius."
+        )
+    centre = jax.lax.stop_gradient(jnp.asarray(centre, x.dtype))
+    factorials = jnp.cumprod(jnp.arange(1, terms + 1, dtype=x.dtype))
+    means = _means_of_products(x - centre, terms)
+    return jnp.exp(centre) * (1 + jnp.sum(means / factorials))
+
+
+def _terms(radius: float, eps: float) -> int:
+    """How many powers it takes until the rest of the series for exp is below rounding."""
+    # exp(-radius) is the least value that there can be; the rest is less than its first term
+    # divided by (1 - radius / K).
+    terms, power = 1, radius
+    while terms <= radius or power > eps * math.exp(-radius) * (1 - radius / terms):
+        terms += 1
+        power *= radius / terms
+    return terms
+
+
+def _means_of_products(y: jax.Array, terms: int) -> jax.Array:
+    """The mean of the products of all subsets of k elements, for k = 1 ... terms."""
+    # u_k of the first m: a subset holds element m with probability k / m.
+    k = jnp.arange(1, terms + 1, dtype=y.dtype)
+
+    def add(means: jax.Array, element: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        y, m = element
+        smaller = jnp.append(jnp.ones(1, y.dtype), means[:-1])
+        share = jnp.minimum(k / m, 1)
+        return means + share * (y * smaller - means), None
+
+    counts = jnp.arange(1, len(y) + 1, dtype=y.dtype)
+    return jax.lax.scan(add, jnp.zeros(terms, y.dtype), (y, counts))[0]
+
+
+def _check_function(name: str, function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"{name} must be functions of one key, got {function!r}.")

@@ -1,0 +1,7 @@
+"""Diagnostics: checks of a gradient or a score, moments of a gradient, comparisons."""
+
+from ._checks import check_score as check_score
+from ._checks import check_unbiased as check_unbiased
+from ._moments import moments as moments
+from ._snr import GradientSNR as GradientSNR
+from ._squared_gradient import squared_gradient as squared_gradient

@@ -1,0 +1,183 @@
+"""Statistical checks of a gradient estimate and of a score, to run on your own model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scorefn._core.arrays import is_float
+from scorefn._core.checks import check_count, check_key
+from scorefn._core.types import PyTree
+from scorefn.distributions._distribution import as_distribution
+from scorefn.estimators._guard import describe
+
+from ._moments import moments
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found; prints as a table.
+
+    Attributes:
+        estimate: the mean of the repeats, a pytree of arrays.
+        exact: what it should be, likewise.
+        standard_error: of the estimate, rounding included, likewise.
+        z: (estimate - exact) / standard_error, likewise.
+        threshold: the largest |z| that passes.
+        passed: whether every component passes. nan never does.
+    """
+
+    estimate: PyTree
+    exact: PyTree
+    standard_error: PyTree
+    z: PyTree
+    threshold: float
+    passed: bool
+
+    def __str__(self) -> str:
+        rows = [f"{'parameter':24s} {'estimate':>12s} {'exact':>12s} {'std. error':>12s} {'z':>8s}"]
+        columns = (self.estimate, self.exact, self.standard_error, self.z)
+        leaves = zip(*map(jax.tree.leaves, columns), strict=True)
+        for (path, _), leaf in zip(jax.tree.leaves_with_path(self.z), leaves, strict=True):
+            if not np.size(leaf[-1]):
+                continue
+            worst = np.argmax(np.nan_to_num(np.abs(leaf[-1]), nan=np.inf))
+            estimate, exact, error, z = (np.ravel(column)[worst] for column in leaf)
+            name = jax.tree_util.keystr(path) or "(params)"
+            rows.append(f"{name:24s} {estimate:12.5g} {exact:12.5g} {error:12.5g} {z:8.2f}")
+        verdict = "passed" if self.passed else "FAILED"
+        rows.append(f"{verdict}: each |z| at most {self.threshold:.2f} (worst element shown)")
+        return "\n".join(rows)
+
+
+def check_unbiased(
+    loss: Callable[[PyTree, jax.Array], jax.Array],
+    params: PyTree,
+    key: jax.Array,
+    *,
+    exact: PyTree,
+    num_repeats: int,
+    alpha: float = 1e-6,
+) -> Report:
+    """A z-test of whether ``jax.grad(loss)`` has the exact gradient as its mean.
+
+    A bias of d standard deviations of one gradient is found almost surely once ``num_repeats`` is
+    above ``((threshold + 3) / d)^2``. Evaluates the gradient `num_repeats` times, jitted.
+
+    Args:
+        loss: ``loss(params, key) -> scalar``, as one that calls `expectation`.
+        params: a pytree of float arrays.
+        key: one random key. It is consumed.
+        exact: the exact gradient, a pytree like params.
+        num_repeats: the number of independent gradients, at least 2.
+        alpha: the probability that a right gradient fails, over all its components together
+            (Bonferroni); approximate for heavy-tailed gradients and few repeats.
+
+    Returns:
+        A `Report`, whose fields are pytrees like params; ``report.passed`` is the verdict.
+
+    Raises:
+        ValueError: `exact` and `params` differ in structure or shapes; num_repeats below 2.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> def loss(mean, key):
+        ...     normal = distrax.Normal(mean, 1.0)
+        ...     return sf.expectation(lambda x: x**2, normal, key, sf.Pathwise())
+        >>> report = sf.check_unbiased(loss, 2.0, jax.random.key(0), exact=4.0, num_repeats=1000)
+        >>> report.passed
+        True
+    """
+    params = jax.tree.map(jnp.asarray, params)
+    got, asked = (jax.tree.map(jnp.shape, tree) for tree in (exact, params))
+    if got != asked:
+        raise ValueError(f"exact must be a pytree of shapes {asked}, like params; got {got}.")
+    return _test(lambda key: jax.grad(loss)(params, key), key, exact, num_repeats, alpha)
+
+
+def check_score(
+    distribution: Any, key: jax.Array, *, num_samples: int, alpha: float = 1e-6
+) -> Report:
+    """A z-test of whether the score of a distribution has mean 0 under its own draws.
+
+    E[d log p(x)] = 0 for every normalised density whose support does not move. The test finds a
+    sampler and a log-density that do not belong together, a forgotten normaliser, a rate taken for
+    a scale. It cannot see what no parameter changes. `num_samples` draws, log-densities and
+    derivatives of these, jitted.
+
+    The float leaves of a pytree count as its parameters. An object that keeps normalised or cached
+    arrays among them (distrax's Categorical, Beta, Dirichlet and mixtures) therefore fails: check
+    it as ``Distribution(log_prob, sample, params)``, built from its parameters in both functions.
+
+    Args:
+        distribution: a `Distribution`, or an object of distrax, TFP, numpyro, flowjax.
+        key: one random key. It is consumed.
+        num_samples: the number of draws, at least 2.
+        alpha: the probability that a right distribution fails, over all parameters together;
+            approximate for heavy-tailed scores and few samples.
+
+    Returns:
+        A `Report`, whose fields are dicts from the names of the parameters to arrays.
+
+    Raises:
+        ValueError: the distribution has no float parameters; num_samples below 2.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> coin = distrax.Bernoulli(logits=jax.numpy.array(0.3))
+        >>> sf.check_score(coin, jax.random.key(0), num_samples=1000).passed
+        True
+    """
+    distribution = as_distribution(distribution)
+    floats = distribution.floats()
+    if not floats:
+        raise ValueError(
+            f"distribution must have float parameters to take a score of, got "
+            f"{distribution.params!r}; give it as Distribution(log_prob, sample, params)."
+        )
+    names = _names(distribution.params)
+
+    def score(key: jax.Array) -> dict[str, jax.Array]:
+        return dict(zip(names, distribution.score(distribution.stopped_draw(key)), strict=True))
+
+    exact = {name: jnp.zeros(jnp.shape(leaf)) for name, leaf in zip(names, floats, strict=True)}
+    return _test(score, key, exact, num_samples, alpha)
+
+
+def _names(params: PyTree) -> list[str]:
+    """A name of its own for each float leaf."""
+    leaves = [pair for pair in jax.tree.leaves_with_path(params) if is_float(pair[1])]
+    names = [describe(leaf, params) for _, leaf in leaves]
+    # Leaves that are one object, or are found nowhere, share a name: their path tells them apart.
+    return [
+        name if names.count(name) == 1 else f"{jax.tree_util.keystr(path)} {name}"
+        for (path, _), name in zip(leaves, names, strict=True)
+    ]
+
+
+def _test(
+    fn: Callable[[jax.Array], PyTree], key: jax.Array, exact: PyTree, repeats: int, alpha: float
+) -> Report:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}.")
+    keys = jax.random.split(check_key(key), check_count("repeats", repeats, at_least=2))
+    mean, variance, _ = jax.jit(lambda keys: moments(fn, keys))(keys)
+    components = sum(leaf.size for leaf in jax.tree.leaves(mean))
+    threshold = -float(jax.scipy.special.ndtri(alpha / (2 * max(components, 1))))
+
+    def error(variance: jax.Array, exact: jax.Array) -> jax.Array:
+        rounding = 8 * jnp.finfo(variance.dtype).eps * jnp.abs(exact)
+        return jnp.sqrt(variance / repeats + rounding**2)
+
+    def z(mean: jax.Array, exact: jax.Array, error: jax.Array) -> jax.Array:
+        # Without any variance nothing but equality passes.
+        return jnp.where(mean == exact, 0, (mean - exact) / error)
+
+    exact = jax.tree.map(lambda e, m: jnp.asarray(e, m.dtype), exact, mean)
+    errors = jax.tree.map(error, variance, exact)
+    zs = jax.tree.map(z, mean, exact, errors)
+    passed = all(bool(jnp.all(jnp.abs(leaf) <= threshold)) for leaf in jax.tree.leaves(zs))
+    return Report(mean, exact, errors, zs, threshold, passed)

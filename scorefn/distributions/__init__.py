@@ -1,0 +1,9 @@
+"""Distributions: two functions and parameters, and a few records."""
+
+from ._deterministic import Deterministic as Deterministic
+from ._discrete import Bernoulli as Bernoulli
+from ._discrete import Categorical as Categorical
+from ._discrete import OneHotCategorical as OneHotCategorical
+from ._distribution import Distribution as Distribution
+from ._implicit import NormalMixture as NormalMixture
+from ._implicit import implicit_reparameterization as implicit_reparameterization

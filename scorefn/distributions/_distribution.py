@@ -1,0 +1,128 @@
+"""A distribution: two pure functions and their parameters, or any object that has both methods."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import field, replace
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import as_local, is_float, is_number, stop
+from scorefn._core.pytree import pytree_dataclass
+
+
+@pytree_dataclass(static=["log_prob", "sample"])
+class Distribution:
+    """Any distribution whose log-density can be written down: two pure functions and parameters.
+
+    Wherever a distribution is asked for, an object of distrax, TFP on JAX, numpyro or flowjax
+    serves as it is; this record is for everything else. It is a pytree: `params` holds the leaves,
+    the two functions are compared by identity, so functions defined once never retrace.
+
+    Attributes:
+        log_prob: ``log_prob(params, x) -> scalar``, the log-density of ONE draw, in nats. It may
+            be unnormalised only where an estimator says so.
+        sample: ``sample(params, key) -> x``, one draw: any pytree of arrays, of any dtype. It may
+            but need not be differentiable; only ``Pathwise`` asks for it.
+        params: any pytree of arrays.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def log_prob(rate, x): return jnp.log(rate) - rate * x
+        >>> def sample(rate, key): return jax.random.exponential(key) / rate
+        >>> exponential = sf.Distribution(log_prob, sample, params=2.0)
+        >>> print(exponential.log_prob(exponential.params, 0.0))
+        0.6931472
+    """
+
+    log_prob: Callable[[Any, Any], jax.Array] = field(repr=False)
+    sample: Callable[[Any, jax.Array], Any] = field(repr=False)
+    params: Any
+
+    def draw(self, key: jax.Array) -> Any:
+        """One draw, through which derivatives pass if `sample` lets them. The key is consumed."""
+        return self.sample(self.params, key)
+
+    def stopped_draw(self, key: jax.Array) -> Any:
+        """One draw that no derivative passes through. The key is consumed."""
+        return stop(self.sample(stop(self.params), key))
+
+    def log_density(self, x: Any) -> jax.Array:
+        """The log-density of one draw, checked to be one real number."""
+        return _scalar(self.log_prob(self.params, x), x)
+
+    def floats(self) -> list[Any]:
+        """The leaves of params that a score can be taken of."""
+        return [leaf for leaf in jax.tree.leaves(self.params) if is_float(leaf)]
+
+    def with_floats(self, floats: list[Any]) -> "Distribution":
+        """The same distribution with other values for `floats`."""
+        leaves, structure = jax.tree.flatten(self.params)
+        rest = iter(floats)
+        merged = [next(rest) if is_float(leaf) else leaf for leaf in leaves]
+        return replace(self, params=jax.tree.unflatten(structure, merged))
+
+    def score(self, x: Any) -> Any:
+        """The derivative of the log-density of one draw along each of `floats`, a list."""
+        # Inside shard_map the gradient by a parameter that all devices share is summed over them.
+        return jax.grad(lambda floats: self.with_floats(floats).log_density(x))(
+            as_local(self.floats(), x)
+        )
+
+
+def as_distribution(distribution: Any) -> Distribution:
+    """The distribution as our record, whichever library it comes from.
+
+    Raises:
+        TypeError: it has no ``log_prob`` and ``sample`` methods, or it is a class.
+    """
+    if isinstance(distribution, Distribution):
+        return distribution
+    if isinstance(distribution, type):
+        raise TypeError(
+            f"distribution must be an instance, got the class {distribution.__name__}; "
+            f"call it with its parameters first."
+        )
+    log_prob, sample = (getattr(distribution, name, None) for name in ("log_prob", "sample"))
+    if not (callable(log_prob) and callable(sample)):
+        raise TypeError(
+            f"distribution must be a scorefn.Distribution, or an object with the methods log_prob "
+            f"and sample as those of distrax, TFP, numpyro and flowjax; got "
+            f"{type(distribution).__name__}. Wrap two functions of your own: "
+            f"Distribution(log_prob, sample, params)."
+        )
+    seeded = "seed" in inspect.signature(sample).parameters
+    return Distribution(_method_log_prob, _seeded_sample if seeded else _keyed_sample, distribution)
+
+
+def is_object(distribution: Distribution) -> bool:
+    """Whether params is an object with methods of its own, wrapped by `as_distribution`."""
+    return distribution.log_prob is _method_log_prob
+
+
+def _seeded_sample(distribution: Any, key: jax.Array) -> Any:
+    return distribution.sample(seed=key)
+
+
+def _keyed_sample(distribution: Any, key: jax.Array) -> Any:
+    return distribution.sample(key)
+
+
+def _method_log_prob(distribution: Any, x: Any) -> jax.Array:
+    # Batch dimensions of one draw are independent factors; a joint may return one term for each.
+    return reduce(jnp.add, map(jnp.sum, jax.tree.leaves(distribution.log_prob(x))))
+
+
+def _scalar(log_prob: Any, x: Any) -> jax.Array:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+    if not is_number(log_prob) or jnp.shape(log_prob) != ():
+        got = f"shape {log_prob.shape}" if hasattr(log_prob, "shape") else repr(log_prob)
+        raise ValueError(
+            f"log_prob must return one number for one draw, got {got} for a draw of shape "
+            f"{shapes[0] if len(shapes) == 1 else shapes}. Sum it over the event axes."
+        )
+    if not jnp.issubdtype(jnp.result_type(log_prob), jnp.floating):
+        raise TypeError(f"log_prob must return a real float, got {jnp.result_type(log_prob)}.")
+    return jnp.asarray(log_prob)

@@ -1,0 +1,1 @@
+"""Facts about objects of other libraries: the only room that knows their classes."""

@@ -1,0 +1,76 @@
+"""The mean and the scale of a distribution, as its library has them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scorefn.distributions._discrete import Bernoulli
+from scorefn.distributions._distribution import Distribution
+
+from .factors import unwrapped
+
+Moments = tuple[jax.Array, jax.Array]
+
+
+def read_moments(
+    name: str,
+    moments: Callable[[Any], Moments] | None,
+    distribution: Distribution,
+    key: jax.Array,
+) -> Moments:
+    """The mean, shaped like a draw, and the standard deviations or a square root of the covariance.
+
+    The name is that of who asks. The key is only an example: nothing is drawn with it.
+
+    Raises:
+        TypeError: a draw is not one array of floats; there are no moments to read.
+        ValueError: they do not fit the draw.
+    """
+    draw = jax.eval_shape(distribution.draw, key)
+    leaves = jax.tree.leaves(draw)
+    if len(leaves) != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
+        raise TypeError(f"{name} needs draws that are one array of floats, got {draw}.")
+    shape, dtype = leaves[0].shape, leaves[0].dtype
+    found = (moments or _read)(distribution.params)
+    if found is None:
+        raise TypeError(
+            f"{name} needs the mean and the covariance of the draws, and cannot read them off "
+            f"{type(distribution.params).__name__}. Give moments=lambda params: (mean, scale)."
+        )
+    mean, scale = (jnp.asarray(moment, dtype) for moment in found)
+    if mean.shape != shape:
+        raise ValueError(f"the mean must be shaped like a draw, {shape}, got {mean.shape}.")
+    if scale.shape not in (shape, 2 * shape):
+        raise ValueError(
+            f"the scale must be shaped like a draw, {shape}, or hold a square root of its "
+            f"covariance, {2 * shape}, got {scale.shape}."
+        )
+    return mean, scale
+
+
+def _read(distribution: Any) -> Moments | None:
+    if isinstance(distribution, Bernoulli):
+        probs = jax.nn.sigmoid(jnp.asarray(distribution.logits))
+        return probs, jnp.sqrt(probs * (1 - probs))
+    inner = unwrapped(distribution)
+    name, mean = type(inner).__name__, _called(distribution, "mean")
+    # Only what has no event axes of its own is known to have independent components: the
+    # variances of a Dirichlet, or of a mixture of vectors, leave out how they go together.
+    factorised = tuple(getattr(inner, "event_shape", (None,))) == ()
+    if factorised or name == "MultivariateNormalDiag":
+        name, root = "variance", jnp.sqrt
+    elif "MultivariateNormal" in name:
+        name = "covariance_matrix" if hasattr(inner, "covariance_matrix") else "covariance"
+        root = jnp.linalg.cholesky
+    else:
+        return None
+    square = _called(distribution, name)
+    return None if mean is None or square is None else (mean, root(square))
+
+
+def _called(distribution: Any, name: str) -> jax.Array | None:
+    # A method in distrax and TFP, a property in numpyro.
+    value = getattr(distribution, name, None)
+    return value() if callable(value) else value

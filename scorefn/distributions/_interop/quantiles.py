@@ -1,0 +1,162 @@
+"""The inverse cdf of a distribution: given by the user, or read off any library."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logit
+
+from scorefn._core.arrays import wide
+from scorefn.distributions._discrete import Bernoulli
+from scorefn.distributions._distribution import Distribution, is_object
+from scorefn.distributions._integer_icdf import words_at
+
+from .factors import read_factors, unwrapped
+from .moments import read_moments
+
+InverseCdf = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """How a draw is made of uniform numbers.
+
+    Attributes:
+        size: how many of them one draw takes.
+        dtype: of these.
+        draw: ``draw(params, u)``, with u of [size], in (0, 1).
+    """
+
+    size: int
+    dtype: Any
+    draw: Callable[[Any, jax.Array], Any]
+
+
+def read_quantile(
+    name: str, icdf: InverseCdf | None, distribution: Distribution, key: jax.Array
+) -> Quantile:
+    """The quantile function of a draw. The key is only an example: nothing is drawn with it.
+
+    Raises:
+        TypeError: none is given, and none is known for the distribution.
+        ValueError: the one given returns something else than a draw.
+    """
+    draw = jax.eval_shape(distribution.draw, key)
+    leaves = jax.tree.leaves(draw)
+    dtype = wide(*(leaf.dtype for leaf in leaves))
+    if icdf is not None:
+        size = sum(math.prod(leaf.shape) for leaf in leaves)
+        return Quantile(size, dtype, _given(name, icdf, draw))
+    read = _read(distribution, draw, key)
+    if read is None:
+        kind = type(distribution.params).__name__
+        raise TypeError(
+            f"{name} knows no inverse cdf of {kind if is_object(distribution) else 'your own'} "
+            f"draws; give it as icdf=lambda params, u: ..., with u uniform on (0, 1) and shaped "
+            f"like a draw."
+        )
+    shape, function = read
+
+    def from_numbers(params: Any, u: jax.Array) -> Any:
+        return function(params, u.reshape(shape)).astype(leaves[0].dtype)
+
+    return Quantile(math.prod(shape), dtype, from_numbers)
+
+
+def _given(name: str, icdf: InverseCdf, draw: Any) -> Callable[[Any, jax.Array], Any]:
+    leaves, structure = jax.tree.flatten(draw)
+    borders = np.cumsum([math.prod(leaf.shape) for leaf in leaves])[:-1]
+
+    def from_numbers(params: Any, u: jax.Array) -> Any:
+        parts = jnp.split(u, borders)
+        shaped = [part.reshape(x.shape) for part, x in zip(parts, leaves, strict=True)]
+        x = icdf(params, jax.tree.unflatten(structure, shaped))
+        got: Any = jax.tree.structure(x)
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+        if got != structure or shapes != [leaf.shape for leaf in leaves]:
+            raise ValueError(
+                f"{name} needs icdf(params, u) to return a draw, {draw}, got {got} of shapes "
+                f"{shapes}."
+            )
+        return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, draw)
+
+    return from_numbers
+
+
+def _read(
+    distribution: Distribution, draw: Any, key: jax.Array
+) -> tuple[tuple[int, ...], Callable[[Any, jax.Array], jax.Array]] | None:
+    """The shape of the uniform numbers and the draw that they give, or None."""
+    if not is_object(distribution):
+        return None
+    factors = read_factors(distribution, key)
+    if factors is not None:
+        logits = jnp.shape(factors.logits)
+
+        def discrete(params: Any, u: jax.Array) -> jax.Array:
+            read: Any = read_factors(replace(distribution, params=params), key)
+            return read.draw_from(words_at(u, read.logits))
+
+        return (logits if isinstance(factors, Bernoulli) else logits[:-1]), discrete
+    inner = unwrapped(distribution.params)
+    name = type(inner).__name__
+    if name.startswith("MultivariateNormal"):
+
+        def gaussian(params: Any, u: jax.Array) -> jax.Array:
+            mean, scale = read_moments(name, None, replace(distribution, params=params), key)
+            noise = _normal(u)
+            return mean + (scale * noise if scale.shape == u.shape else scale @ noise)
+
+        return draw.shape, gaussian
+    # Components that depend on one another have no quantiles one by one.
+    if tuple(getattr(inner, "event_shape", (None,))) != ():
+        return None
+    if name not in _FAMILIES and _method(inner, draw) is None:
+        return None
+
+    def factorised(params: Any, u: jax.Array) -> jax.Array:
+        inner = unwrapped(params)
+        return _FAMILIES[name](inner, u) if name in _FAMILIES else _method(inner, draw)(u)
+
+    return draw.shape, factorised
+
+
+def _standard(quantile: Callable[[jax.Array], jax.Array]) -> Callable[[Any, jax.Array], jax.Array]:
+    return lambda inner, u: inner.loc + inner.scale * quantile(u)
+
+
+def _normal(u: jax.Array) -> jax.Array:
+    # JAX's ndtri goes through a scan, which is slow, and fails where axes are sharded explicitly.
+    return jnp.sqrt(jnp.asarray(2, u.dtype)) * jax.lax.erf_inv(2 * u - 1)
+
+
+def _laplace(u: jax.Array) -> jax.Array:
+    return jnp.where(u < 0.5, jnp.log(2 * u), -jnp.log(2 * (1 - u)))
+
+
+# What distrax has no quantiles of; the other libraries name the parameters alike.
+_FAMILIES: dict[str, Callable[[Any, jax.Array], jax.Array]] = {
+    "Normal": _standard(_normal),
+    "Logistic": _standard(logit),
+    "Laplace": _standard(_laplace),
+    "Gumbel": _standard(lambda u: -jnp.log(-jnp.log(u))),
+    "Uniform": lambda inner, u: inner.low + (inner.high - inner.low) * u,
+}
+
+
+def _method(inner: Any, draw: Any) -> Any:
+    """The method of TFP or of numpyro, if it is more than a name."""
+    for name in ("quantile", "icdf"):
+        method = getattr(inner, name, None)
+        if method is None:
+            continue
+        try:
+            jax.eval_shape(method, draw)
+        except NotImplementedError:
+            return None
+        return method
+    return None

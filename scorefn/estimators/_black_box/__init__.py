@@ -1,0 +1,1 @@
+"""Estimators that perturb the parameters or the draw and never differentiate f."""

@@ -1,0 +1,99 @@
+"""What the gradient-free estimators share: draws with a random direction to move along."""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import abstract_key, stop, zero_along
+from scorefn._core.derivatives import first_order_only
+from scorefn._core.types import Cost, PyTree
+from scorefn.distributions._distribution import Distribution
+from scorefn.estimators._base import Estimator
+from scorefn.estimators._guard import Reach, guard
+
+Direction = Callable[..., jax.Array]
+
+
+def perturbable(
+    estimator: Estimator, distribution: Distribution, keys: jax.Array
+) -> Callable[[jax.Array, Direction], tuple[PyTree, PyTree]]:
+    """From a key and a kind of direction to a draw, right to first order only, and a direction."""
+    name = type(estimator).__name__
+    shapes = jax.tree.leaves(jax.eval_shape(distribution.draw, abstract_key(keys)))
+    if not shapes:
+        raise TypeError(f"{name} perturbs a draw, which must hold at least one array of floats.")
+    for leaf in shapes:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"{name} perturbs every array of a draw, so that all must be floats, got "
+                f"{leaf.dtype}{list(leaf.shape)} from {type(distribution.params).__name__}. Let f "
+                f"close over what is not to be learned; ScoreFunction fits discrete draws."
+            )
+
+    def draw_and_direction(key: jax.Array, direction: Direction) -> tuple[PyTree, PyTree]:
+        draw_key, direction_key = jax.random.split(key)
+        draw = guard(
+            Distribution.draw,
+            distribution,
+            draw_key,
+            severed=_severed,
+            message=partial(_message, name),
+        )
+        x = jax.tree.map(lambda leaf: first_order_only(leaf, name), draw(draw_key))
+        leaves, structure = jax.tree.flatten(x)
+        keys = jax.random.split(direction_key, len(leaves))
+        v = [direction(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+        return x, jax.tree.unflatten(structure, v)
+
+    return draw_and_direction
+
+
+def pair_of_costs(
+    f: Cost, draw: Callable[..., Any], direction: Direction, step: jax.Array, key: jax.Array
+) -> tuple[PyTree, jax.Array, PyTree]:
+    """Two costs [2, ...], the slope that half their difference is multiplied by, two aux."""
+    x, v = draw(key, direction)
+
+    def both(x: jax.Array, v: jax.Array) -> jax.Array:
+        move = step.astype(x.dtype) * v
+        return jnp.stack([stop(x) + move, stop(x) - move])
+
+    costs, aux = jax.vmap(f)(jax.tree.map(both, x, v))
+    zero = zero_along_tree(x, v)
+    return costs, zero / (2 * step.astype(zero.dtype)), aux
+
+
+def attached(costs: PyTree, slope: jax.Array, aux: PyTree) -> tuple[PyTree, PyTree]:
+    """The mean cost of each pair, whose derivative is the difference times the slope."""
+
+    def attach(cost: jax.Array) -> jax.Array:
+        return (cost[0] + cost[1]) / 2 + (cost[0] - cost[1]) * slope.astype(cost.dtype)
+
+    return jax.tree.map(attach, costs), aux
+
+
+def zero_along_tree(x: PyTree, v: PyTree) -> jax.Array:
+    """A scalar 0, whose derivative along x is v."""
+    zeros = jax.tree.leaves(jax.tree.map(zero_along, x, v))
+    dtype = jnp.result_type(jnp.float32, *zeros)
+    return reduce(jnp.add, [zero.astype(dtype) for zero in zeros])
+
+
+def _severed(reaches: list[Reach]) -> list[bool]:
+    # As for Pathwise: leaf by leaf of the draw.
+    return [
+        any(v and not d for v, d in zip(reach.by_value, reach.by_derivative, strict=True))
+        for reach in reaches
+    ]
+
+
+def _message(name: str, leaf: str) -> str:
+    return (
+        f"{name} cannot differentiate with respect to {leaf}: the draw depends on it through an "
+        f"operation without derivative (a discrete choice, rounding, stop_gradient), so that its "
+        f"gradient would silently be wrong. Use ScoreFunction; if it is not meant to be learned, "
+        f"wrap it in jax.lax.stop_gradient."
+    )

@@ -1,0 +1,1 @@
+"""Control variates around any estimator."""

@@ -1,0 +1,331 @@
+"""Control variates: a function of known mean is subtracted, and its mean added."""
+
+from collections.abc import Callable
+from dataclasses import field, replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+
+from scorefn._core.arrays import abstract_key, as_local, reuse_key, spread_like, stop
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._distribution import Distribution, as_distribution, is_object
+from scorefn.estimators._base import Estimator, Transformation, check_estimator
+
+from .regression import regression_coefficients
+
+
+@pytree_dataclass(static=["h", "mean"])
+class ControlVariate(Transformation):
+    r"""Any estimator, with functions of known mean subtracted from f and their means added.
+
+    .. code-block:: text
+
+        E[f(x)] = E[f(x) - c . h(x)] + c . mean
+        term        that of the estimator for f - c . h, plus c . mean
+
+    Unbiased wherever the estimator is, at its orders, for value and derivatives and for every
+    coefficient c that has not seen the draws. It lowers the variance if h goes along with f; a bad
+    h or c raises it. h costs one evaluation for each of f.
+
+    Attributes:
+        estimator: how derivatives are estimated.
+        h: ``h(x)``, to a number or an array [m] of numbers; differentiable if f has to be.
+        mean: ``mean(params) -> E[h(x)]``, shaped like h(x) and differentiable: params is the
+            `params` of a `Distribution`, or the object of a library itself.
+        coefficient: c, a number or an array shaped like h(x); the same for all that f returns. It
+            is a leaf: `squared_gradient` learns it, and `fit` returns a value with a fitted one.
+
+    Raises:
+        TypeError: the estimator is not an instance of one; h or mean is not a function.
+        ValueError: mean and h differ in shape, or the coefficient fits neither.
+
+    Example:
+        >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
+        >>> estimator = sf.ControlVariate(sf.Pathwise(), h=jnp.square, mean=lambda normal: (
+        ...     normal.mean() ** 2 + normal.variance()))
+        >>> def loss(loc, key, estimator):
+        ...     normal, f = distrax.Normal(loc, 1.0), lambda x: jnp.cosh(x)
+        ...     return sf.expectation(f, normal, key, estimator, num_samples=64)
+        >>> fitted = estimator.fit(
+        ...     jnp.cosh, distrax.Normal(0.5, 1.0), jax.random.split(jax.random.key(1), 100))
+        >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0), fitted)
+
+    References:
+        Mohamed et al., Monte Carlo Gradient Estimation in Machine Learning (2020), section 7.4.1;
+        Geffner and Domke, Using large ensembles of control variates for variational inference
+        (2018).
+    """
+
+    estimator: Estimator
+    h: Callable[[Any], ArrayLike] = field(repr=False)
+    mean: Callable[[Any], ArrayLike] = field(repr=False)
+    coefficient: float | jax.Array = 1.0
+
+    evaluations: ClassVar[str] = "as the estimator inside"
+    when: ClassVar[str] = "a function like f has a known mean"
+    needs: ClassVar[str] = "a function of known mean"
+
+    def __post_init__(self) -> None:
+        check_estimator(self.estimator)
+        _check_functions(self)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        mean = known_mean(self, distribution, keys)
+        shape = jnp.shape(self.coefficient)
+        if shape not in ((), mean.shape):
+            raise ValueError(
+                f"coefficient has shape {shape}; it must be a number or shaped like h(x), "
+                f"{mean.shape}."
+            )
+
+        def combined(controls: ArrayLike) -> jax.Array:
+            controls = _floats(controls)
+            return jnp.sum(jnp.asarray(self.coefficient, controls.dtype) * controls)
+
+        def controlled(x: Any) -> tuple[PyTree, PyTree]:
+            cost, aux = f(x)
+            control = combined(self.h(x))
+            return jax.tree.map(lambda c: c - control.astype(c.dtype), cost), aux
+
+        terms, aux = self.estimator.terms(controlled, distribution, keys, vmap)
+        offset = combined(mean)
+        return jax.tree.map(lambda term: term + offset.astype(term.dtype), terms), aux
+
+    def fit(
+        self, f: Callable[[Any], PyTree], distribution: Any, keys: jax.Array
+    ) -> "ControlVariate":
+        """The same with the coefficient fitted to gradients along the distribution's parameters.
+
+        It is the one of least total variance, by regression over the keys: for the gradient of all
+        that f returns, added up, along all parameters together; where one derivative is wanted, as
+        along the mean, make the others constants. Use other keys afterwards: the result is unbiased
+        because its coefficient has not seen them. One gradient of f and one of h for each key.
+
+        Args:
+            f: a function of one draw.
+            distribution: as for `expectation`.
+            keys: [n], n at least the number of controls + 2. All are consumed.
+        """
+        record = as_distribution(distribution)
+
+        def cost(x: Any) -> tuple[PyTree, PyTree]:
+            return jax.tree.map(jnp.asarray, f(x)), None
+
+        gradients, controls = sample_gradients(self, cost, record, keys, jax.vmap)
+        total = jnp.sum(gradients, axis=1, keepdims=True)
+        whole = regression_coefficients(total, controls, leave_out=False)[0]
+        return replace(self, coefficient=stop(whole.reshape(known_mean(self, record, keys).shape)))
+
+
+@pytree_dataclass(static=["h", "mean", "per_parameter"])
+class FittedControlVariate(Transformation):
+    r"""`ControlVariate` whose coefficients are fitted to the other samples of the same call.
+
+    .. code-block:: text
+
+        F_k, C_k    the estimator's term of f and of h - mean, for key k alone
+        c_k         regression of dF_j on dC_j over the other samples, j != k
+        term k      F_k
+        derivative  dF_k - c_k . dC_k  along the distribution's parameters
+
+    Unbiased at the orders of the estimator, because c_k has not seen sample k and dC_k has mean 0.
+    The value is the plain one. One c for each number that f returns; shared by all parameters, or
+    one for each of them. All samples of a call are coupled, the number of controls + 2 at least;
+    the estimator must serve one sample at a time. Two evaluations of f for each term, and one
+    gradient of f and of h for each along the distribution's parameters: memory grows with samples
+    times parameters, so let these be few (the mean and scale, not the network).
+
+    With few samples a fitted coefficient is noisy and can cost more than it saves, the more so the
+    more controls there are and if there is one for each parameter.
+
+    Attributes:
+        estimator: how derivatives are estimated.
+        h: as for `ControlVariate`.
+        mean: as for `ControlVariate`.
+        per_parameter: whether each number in `params` has a coefficient of its own. ``mean`` must
+            then be right for all values of them, each moved alone: not for the object of a library,
+            which may hold one parameter twice.
+
+    Raises:
+        TypeError: the estimator is not an instance of one; h or mean is not a function.
+        ValueError: too few samples; mean and h differ in shape; the distribution has no float
+            parameters; a coefficient for each parameter of a library's object.
+
+    Example:
+        >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(loc, key):
+        ...     normal = distrax.Normal(loc, 1.0)
+        ...     estimator = sf.FittedControlVariate(
+        ...         sf.Pathwise(), h=jnp.square, mean=lambda normal: normal.mean() ** 2 + 1.0)
+        ...     return sf.expectation(jnp.cosh, normal, key, estimator, num_samples=64)
+        >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0))
+
+    References:
+        Ranganath, Gerrish and Blei, Black box variational inference (2014), section 3.2; Geffner
+        and Domke, Using large ensembles of control variates for variational inference (2018).
+    """
+
+    estimator: Estimator
+    h: Callable[[Any], ArrayLike] = field(repr=False)
+    mean: Callable[[Any], ArrayLike] = field(repr=False)
+    per_parameter: bool = field(default=False, kw_only=True)
+
+    evaluations: ClassVar[str] = "2"
+    coupled: ClassVar[bool] = True
+    when: ClassVar[str] = "the same, with many samples and few parameters"
+    needs: ClassVar[str] = "a function of known mean; an estimator that serves one sample"
+
+    def __post_init__(self) -> None:
+        check_estimator(self.estimator)
+        _check_functions(self)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        gradients, controls = sample_gradients(self, f, distribution, keys, vmap)
+        if self.per_parameter:
+            _check_parameters(distribution)
+            # [n, P, O, 1] and [n, P, m, 1]: a regression for each parameter.
+            by_parameter = (jnp.moveaxis(g, -1, 1)[..., None] for g in (gradients, controls))
+            fit = jax.vmap(regression_coefficients, (1, 1), 3)
+            coefficients = fit(*by_parameter)
+        else:
+            coefficients = regression_coefficients(gradients, controls)[..., None]
+        flat, unflatten = flat_params(distribution)
+
+        def one(sample: tuple[jax.Array, jax.Array]) -> tuple[PyTree, PyTree]:
+            key, c = sample
+            terms, aux = self.estimator.terms(f, distribution, reuse_key(key)[None], jax.vmap)
+            leaves, structure = jax.tree.flatten(terms)
+            borders = np.cumsum([leaf.size for leaf in leaves])[:-1]
+
+            def control(c: jax.Array) -> jax.Array:
+                # The derivative along each parameter is multiplied by its coefficient, for each h.
+                def scaled(c: jax.Array, i: jax.Array) -> jax.Array:
+                    moved = stop(flat) + c * (flat - stop(flat))
+                    return _controls(self, unflatten(moved), key)[i]
+
+                each = jax.vmap(scaled)(c, jnp.arange(len(c)))
+                return jnp.sum(each - stop(each))
+
+            offsets = jnp.split(jax.vmap(control)(c), borders)
+            controlled = [
+                leaf[0] - offset.reshape(leaf[0].shape).astype(leaf.dtype)
+                for leaf, offset in zip(leaves, offsets, strict=True)
+            ]
+            return jax.tree.unflatten(structure, controlled), jax.tree.map(lambda a: a[0], aux)
+
+        return vmap(one)((keys, spread_like(coefficients, gradients)))
+
+
+def known_mean(
+    estimator: ControlVariate | FittedControlVariate, distribution: Distribution, keys: jax.Array
+) -> jax.Array:
+    """The mean of h, checked to be shaped like h."""
+    shape = jax.eval_shape(
+        lambda key: estimator.h(distribution.draw(key)), abstract_key(keys)
+    ).shape
+    mean = jnp.asarray(estimator.mean(distribution.params))
+    if len(shape) > 1 or mean.shape != shape:
+        raise ValueError(
+            f"{type(estimator).__name__} needs h(x) and mean(params) of one shape, () or [m], got "
+            f"{shape} and {mean.shape}."
+        )
+    return mean
+
+
+def _check_functions(estimator: ControlVariate | FittedControlVariate) -> None:
+    name = type(estimator).__name__
+    for argument in ("h", "mean"):
+        given = getattr(estimator, argument)
+        if not callable(given):
+            raise TypeError(
+                f"{name} needs {argument} as a function, h(x) and mean(params) = E[h(x)], got "
+                f"{given!r}. If the mean of h is not known: DeltaMethod and QuadraticSurrogate "
+                f"bring functions of their own, of which the mean and the covariance of x are "
+                f"enough; a baseline of ScoreFunction needs neither."
+            )
+
+
+def _check_parameters(distribution: Distribution) -> None:
+    # distrax keeps a covariance beside its square root: with a coefficient for each, what h loses
+    # along one is not what its mean gains along the other, and the derivative would be biased.
+    kind = type(distribution.params)
+    if is_object(distribution) and not kind.__module__.startswith("scorefn."):
+        raise ValueError(
+            f"FittedControlVariate fits a coefficient for each parameter only to the params of a "
+            f"Distribution or a record of scorefn, got {kind.__name__}, which may hold one of them "
+            f"twice. Give Distribution(log_prob, sample, params), or per_parameter=False."
+        )
+
+
+def flat_params(
+    distribution: Distribution,
+) -> tuple[jax.Array, Callable[[jax.Array], Distribution]]:
+    """The float parameters as one array, and the way back to a distribution."""
+    floats = distribution.floats()
+    if not floats:
+        raise ValueError(
+            f"a control variate is fitted to gradients along the float arrays in "
+            f"distribution.params, which holds none, got {distribution.params!r}. Give the "
+            f"distribution as Distribution(log_prob, sample, params)."
+        )
+    flat, unravel = ravel_pytree(floats)
+    return flat, lambda flat: distribution.with_floats(unravel(flat))
+
+
+def _controls(
+    estimator: ControlVariate | FittedControlVariate, distribution: Distribution, key: jax.Array
+) -> jax.Array:
+    """The estimator's terms of h for one key, less the means: [m]."""
+
+    def h(x: Any) -> tuple[jax.Array, None]:
+        return _floats(estimator.h(x)), None
+
+    terms, _ = estimator.estimator.terms(h, distribution, reuse_key(key)[None], jax.vmap)
+    return terms[0] - _floats(estimator.mean(distribution.params)).astype(terms.dtype)
+
+
+def _floats(numbers: ArrayLike) -> jax.Array:
+    """A number or numbers as an array [m] of floats."""
+    numbers = jnp.ravel(jnp.asarray(numbers))
+    floating = jnp.issubdtype(numbers.dtype, jnp.floating)
+    return numbers if floating else numbers.astype(jnp.result_type(float))
+
+
+def sample_gradients(
+    estimator: ControlVariate | FittedControlVariate,
+    f: Cost,
+    distribution: Distribution,
+    keys: jax.Array,
+    vmap: Vmap,
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients [n, O, P] of the terms of f and [n, m, P] of h along the parameters, stopped."""
+    flat, unflatten = flat_params(distribution)
+    controls = max(1, known_mean(estimator, distribution, keys).size)
+    if len(keys) < controls + 2:
+        raise ValueError(
+            f"num_samples must be at least {controls + 2} to fit {controls} control variates, got "
+            f"{len(keys)}: a regression needs more samples than coefficients."
+        )
+
+    def outputs(flat: jax.Array, key: jax.Array) -> jax.Array:
+        terms, _ = estimator.estimator.terms(f, unflatten(flat), reuse_key(key)[None], jax.vmap)
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(terms)])
+
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def control(flat: jax.Array) -> jax.Array:
+            return _controls(estimator, unflatten(flat), key)
+
+        # Inside shard_map a gradient by what all devices share would be summed over them.
+        here = as_local(stop(flat), jax.random.key_data(key))
+        return jax.jacrev(outputs)(here, key), jax.jacrev(control)(here)
+
+    return stop(vmap(one)(keys))

@@ -1,0 +1,137 @@
+"""An estimator for one categorical factor: a set of distinct categories, weighed as a set."""
+
+import itertools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._score import attach_score
+from scorefn.distributions._distribution import Distribution
+from scorefn.estimators._base import Estimator
+
+from .one_factor import one_factor
+
+# The weights are sums over all subsets of the set: 2^12 of them.
+_MOST = 12
+
+
+@pytree_dataclass()
+class UnorderedSet(Estimator):
+    r"""Distinct categories, drawn without replacement and weighed as a set; baseline built in.
+
+    .. code-block:: text
+
+        S           K categories without replacement, K = num_samples
+        R(S, s)     P(the first K - 1 draws without s are S - s) / P(the first K draws are S)
+        mean term   sum_s p(s) R(S, s) f(s)
+        derivative  sum_s p(s) R(S, s) (df(s) + (f(s) - b(s)) dlog p(s))
+        b(s)        p(s) f(s) + sum_{t != s} p(t) R'(S - s, t) f(t),  R' as R where s does not exist
+
+    Unbiased at every order; for one categorical factor and any f. One evaluation of f for each
+    term; all samples of a call are coupled, by the first of their keys. Good where few categories
+    hold most of the probability: if they are all in S, as with K = C, it is the exact sum. With
+    K = 1 it is `ScoreFunction` without a baseline.
+
+    Raises:
+        TypeError: the distribution is not one categorical factor.
+        ValueError: more samples than categories, or more than 12.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(logits, key):
+        ...     die, f = sf.Categorical(logits), lambda x: x**2
+        ...     return sf.expectation(f, die, key, sf.UnorderedSet(), num_samples=4)
+        >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(6), jax.random.key(0))
+
+    References:
+        Kool, van Hoof and Welling, Estimating gradients for discrete random variables by sampling
+        without replacement (2020), section 3.
+    """
+
+    evaluations: ClassVar[str] = "1"
+    coupled: ClassVar[bool] = True
+    when: ClassVar[str] = "most probability on few categories"
+    needs: ClassVar[str] = "one categorical factor, at most 12 samples; any f"
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        k = len(keys)
+        factor = one_factor(self, distribution, abstract_key(keys))
+        _check_size(k, len(factor.log_probs))
+        chosen = factor.without_replacement(keys[0], k)
+        costs, aux = vmap(f)(factor.draws(chosen))
+        log_probs = factor.log_probs[chosen]
+        weights, mixing = _weights(stop(factor.log_probs), chosen)
+
+        def attach(cost: jax.Array) -> jax.Array:
+            weight = weights.reshape((k,) + (1,) * (cost.ndim - 1))
+            # What cannot happen counts for nothing, even where f is infinite.
+            cost = jnp.where(weight > 0, cost, 0)
+            baseline = jnp.tensordot(mixing.astype(cost.dtype), stop(cost), 1)
+            return k * weight.astype(cost.dtype) * attach_score(cost, log_probs, baseline)
+
+        return jax.tree.map(attach, costs), aux
+
+
+def _check_size(k: int, categories: int) -> None:
+    if k > categories:
+        raise ValueError(
+            f"num_samples must be at most the number of categories with UnorderedSet, which draws "
+            f"without replacement; got {k} samples of {categories} categories. Enumerate is exact."
+        )
+    if k > _MOST:
+        raise ValueError(
+            f"num_samples must be at most {_MOST} with UnorderedSet, whose weights are sums over "
+            f"all subsets of the samples; got {k}. For more, average several keys (vmap), or use "
+            f"SumAndSample."
+        )
+
+
+def _weights(log_probs: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """p(s) R(S, s) for each chosen s, [K]; and the weights of each f(t) in each b(s), [K, K].
+
+    Let V(T) be the probability that the next draws complete S, when T in S has been drawn:
+
+        V(S) = 1,  V(T) = sum_{t in S - T} p(t) / (1 - p(T)) V(T + t).
+
+    Without s to begin with, the draws go on as if s had been drawn already. So the probability of
+    S is V({}), that of S - s without s is V({s}), and that of S - s - t without both V({s, t}):
+
+        R(S, s) = V({s}) / V({}),  R'(S - s, t) = V({s, t}) / V({s}).
+
+    All terms are positive, and 1 - p(T) is added up from what it holds: nothing ever cancels, not
+    even where S holds all the probability there is.
+    """
+    k = len(chosen)
+    inside = log_probs[chosen]
+    outside = jax.nn.logsumexp(log_probs.at[chosen].set(-jnp.inf))
+    levels = [jnp.zeros(1, log_probs.dtype)]
+    for size in reversed(range(k)):
+        sets = list(itertools.combinations(range(k), size))
+        place = {s: i for i, s in enumerate(itertools.combinations(range(k), size + 1))}
+        rest = np.array([[t for t in range(k) if t not in s] for s in sets])
+        after = np.array(
+            [
+                [place[tuple(sorted((*s, t)))] for t in row]
+                for s, row in zip(sets, rest, strict=True)
+            ]
+        )
+        held = jnp.logaddexp(jax.nn.logsumexp(inside[rest], axis=-1), outside)
+        paths = jax.nn.logsumexp(inside[rest] + levels[0][after], axis=-1)
+        # Once all that is possible has been drawn, only the impossible can complete S.
+        done = jnp.isneginf(held)
+        levels.insert(0, jnp.where(done, 0, paths - jnp.where(done, 0, held)))
+    weights = jnp.exp(inside + levels[1] - levels[0])
+    if k == 1:
+        # There is no other draw to make a baseline of.
+        return weights, jnp.zeros((1, 1), log_probs.dtype)
+    i, j = np.triu_indices(k, 1)
+    pairs = jnp.zeros((k, k), log_probs.dtype).at[i, j].set(levels[2]).at[j, i].set(levels[2])
+    ratios = pairs - jnp.where(np.eye(k, dtype=bool), 0, levels[1][:, None])
+    return weights, jnp.exp(inside[None] + ratios)

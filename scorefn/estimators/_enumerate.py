@@ -1,0 +1,158 @@
+"""The exact expectation over a finite support."""
+
+import itertools
+import math
+from dataclasses import field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scorefn._core.arrays import abstract_key, wide
+from scorefn._core.checks import check_count
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._discrete import Bernoulli
+from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._interop.factors import read_factors
+
+from ._base import Estimator
+from ._factor_axes import check_factor_axes, log_densities
+
+
+@pytree_dataclass(static=["max_size", "factor_ndim"])
+class Enumerate(Estimator):
+    r"""The exact sum over a finite support: no variance, and the oracle for everything else.
+
+    .. code-block:: text
+
+        each term  sum_x exp(log_prob(x)) f(x)
+
+    Exact at every order. Costs one evaluation of f for each element of the support, in one batch,
+    whatever the number of samples: every term is the same, the keys are not used. Aux is stacked
+    over the support, in its order, not over samples.
+
+    Attributes:
+        support: every value a draw can take, once: an array [S, ...] or a pytree of such. May be
+            left out for objects named Bernoulli, Categorical or OneHotCategorical, plain or inside
+            Independent, with any batch shape, and for those with numpyro's ``enumerate_support``;
+            independent factors are enumerated jointly. If the probabilities of a given support do
+            not add up to 1 (to 0.001), the result is nan: part of the expectation is missing.
+        max_size: the largest support that is read off a distribution: 2^12 by default, 12 bits.
+        factor_ndim: 0, or how many leading axes of a draw are axes of independent factors of which
+            each has a cost of its own: f returns costs of these leading axes, where the cost at an
+            index depends on the factor at that index and on no other one. It is you who says so.
+            All factors then go through their values side by side: D bits take 2 evaluations of f,
+            not 2^D. A given support is that of one factor.
+
+    Raises:
+        ValueError: the support cannot be read off, or has more than `max_size` elements; costs or
+            log_prob have not the axes of the factors.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> def loss(logits, key):
+        ...     coins = distrax.Bernoulli(logits=logits)
+        ...     return sf.expectation(lambda b: b.sum() ** 2, coins, key, sf.Enumerate())
+        >>> print(jax.grad(loss)(jax.numpy.zeros(2), jax.random.key(0)))
+        [0.5 0.5]
+    """
+
+    support: PyTree = None
+    max_size: int = field(default=4096, kw_only=True)
+    factor_ndim: int = field(default=0, kw_only=True)
+
+    evaluations: ClassVar[str] = "size of the support, once for all terms"
+    when: ClassVar[str] = "a support of up to some thousand values, f cheap"
+    needs: ClassVar[str] = "a finite support; any f"
+
+    def __post_init__(self) -> None:
+        check_count("factor_ndim", self.factor_ndim, at_least=0)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        support = self.values(distribution, abstract_key(keys))
+
+        def one(x: Any) -> tuple[jax.Array, PyTree, PyTree]:
+            return log_densities(distribution, x, self.factor_ndim), *f(x)
+
+        log_prob, costs, aux = vmap(one)(jax.tree.map(jnp.asarray, support))
+        log_prob = log_prob.astype(wide(log_prob.dtype))
+        # Impossible values: exp keeps a finite derivative, and 0 * inf is left out of the sum.
+        possible = ~jnp.isneginf(log_prob)
+        prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
+        # A factor, so that the derivative is nan as well.
+        complete = self.support is None or jnp.abs(jnp.sum(prob, axis=0) - 1) < 1e-3
+        alarm = jnp.where(complete, jnp.ones_like(prob), jnp.nan)
+
+        def expected(cost: jax.Array) -> jax.Array:
+            check_factor_axes(cost, prob.shape)
+            along = prob.shape + (1,) * (cost.ndim - prob.ndim)
+            weight, sound = prob.reshape(along), alarm.reshape(along)[0]
+            cost = cost.astype(wide(cost.dtype, prob.dtype))
+            total = jnp.sum(weight.astype(cost.dtype) * jnp.where(weight > 0, cost, 0), axis=0)
+            return total * sound.astype(total.dtype)
+
+        return jax.tree.map(
+            lambda cost: jnp.broadcast_to(
+                expected(cost).astype(cost.dtype), (len(keys), *cost.shape[1:])
+            ),
+            costs,
+        ), aux
+
+    def values(self, distribution: Distribution, key: jax.Array) -> PyTree:
+        """Every value of a draw; or of each factor, in all of them at once."""
+        if self.support is None:
+            return _support(distribution, key, self.max_size, self.factor_ndim)
+        if self.factor_ndim == 0:
+            return self.support
+
+        def spread(values: Any, draw: Any) -> jax.Array:
+            lead = draw.shape[: self.factor_ndim]
+            values = jnp.asarray(values)
+            rows = values.reshape(len(values), *(1 for _ in lead), *values.shape[1:])
+            return jnp.broadcast_to(rows, (len(values), *draw.shape))
+
+        return jax.tree.map(spread, self.support, jax.eval_shape(distribution.draw, key))
+
+
+def _support(
+    distribution: Distribution, key: jax.Array, max_size: int, factor_ndim: int
+) -> jax.Array:
+    factors = read_factors(distribution, key)
+    if factors is not None:
+        *batch, size = (
+            (*factors.logits.shape, 2) if isinstance(factors, Bernoulli) else factors.logits.shape
+        )
+        return factors.cast(_product(size, tuple(batch), max_size, factor_ndim))
+    if getattr(distribution.params, "has_enumerate_support", False):
+        # numpyro: the values of one factor, [k, 1 ..., *event].
+        values = distribution.params.enumerate_support(expand=False)
+        batch = distribution.params.batch_shape
+        rows = _product(len(values), batch, max_size, factor_ndim)
+        return values.reshape(len(values), *distribution.params.event_shape)[rows]
+    raise ValueError(
+        f"Enumerate cannot read the support off {type(distribution.params).__name__}; give "
+        f"every value that a draw can take, Enumerate(support=values) with values of shape "
+        f"[S, ...] or a pytree of such. Use ScoreFunction where the support is infinite."
+    )
+
+
+def _product(size: int, batch: tuple[int, ...], max_size: int, factor_ndim: int) -> jax.Array:
+    """Every assignment of 0 .. size-1 to each factor of the batch, [size^factors, *batch].
+
+    The leading axes of the batch, as many as `factor_ndim` says, all have the same assignment.
+    """
+    lead, block = batch[:factor_ndim], batch[factor_ndim:]
+    factors = math.prod(block)
+    if size**factors > max_size:
+        raise ValueError(
+            f"Enumerate would sum over {size}^{factors} = {size**factors} values, more than "
+            f"max_size={max_size}. Raise max_size; or, if f returns a cost for each factor that "
+            f"depends on it alone, say factor_ndim=1; or use ScoreFunction."
+        )
+    rows = np.array(list(itertools.product(range(size), repeat=factors)), int)
+    rows = rows.reshape(size**factors, *(1 for _ in lead), *block)
+    return jnp.asarray(np.broadcast_to(rows, (size**factors, *batch)))

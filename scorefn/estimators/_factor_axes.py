@@ -1,0 +1,37 @@
+"""Costs and log-densities with one entry for each factor of a draw."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import is_float
+from scorefn.distributions._distribution import Distribution, is_object
+from scorefn.distributions._interop.factors import unwrapped
+
+
+def log_densities(distribution: Distribution, x: Any, ndim: int) -> jax.Array:
+    """The log-density of one draw, summed over all but its `ndim` leading axes, checked."""
+    if ndim == 0:
+        return distribution.log_density(x)
+    if is_object(distribution):
+        inner = unwrapped(distribution.params)
+        log_prob = getattr(inner, "log_probs", inner.log_prob)(x)
+    else:
+        log_prob = distribution.log_prob(distribution.params, x)
+    if not is_float(log_prob) or jnp.ndim(log_prob) < ndim:
+        got = f"shape {log_prob.shape}" if hasattr(log_prob, "shape") else repr(log_prob)
+        raise ValueError(
+            f"log_prob must return one float for each factor, an array of {ndim} axes or more with "
+            f"factor_ndim={ndim}, got {got}."
+        )
+    return jnp.sum(log_prob, axis=tuple(range(ndim, log_prob.ndim)))
+
+
+def check_factor_axes(costs: jax.Array, shape: tuple[int, ...]) -> None:
+    """Raises unless costs, [n, ...], have one for each sample and factor, `shape`."""
+    if costs.shape[: len(shape)] != shape:
+        raise ValueError(
+            f"With factor_ndim={len(shape) - 1} f must return one cost for each factor, of shape "
+            f"{shape[1:]} or with more axes behind, got shape {costs.shape[1:]}."
+        )

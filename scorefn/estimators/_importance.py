@@ -1,0 +1,226 @@
+"""Importance weighting: draws come from another distribution than the one asked about."""
+
+from dataclasses import field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._baselines import Baseline, LeaveOneOut
+from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._distribution import Distribution, as_distribution
+
+from ._base import Estimator
+
+
+@pytree_dataclass()
+class ImportanceWeighted(Estimator):
+    r"""Draws from a proposal q, weighed by how likely the distribution p makes them: off-policy.
+
+    .. code-block:: text
+
+        x ~ q,  w = exp(log p(x) - stop(log q(x))),  b the baseline
+        term        w (f(x) - b) + b
+        derivative  w df/dparams + w (f(x) - b) dlog p(x)/dparams
+
+    Unbiased at every order, value and derivatives, wherever q > 0 on the support of p; both
+    densities normalised. For any f, which is never differentiated in x. One evaluation of f for
+    each term. The sampler of p is asked for the shapes of its draws, nothing else. No derivative
+    passes through q. The variance is finite only if the mean of w^2 is: q wants heavier tails.
+
+    Every baseline stays unbiased, because E_q[w] = 1 whatever the parameters: a b that has not
+    seen x adds b (1 - E[w]) = 0 to the mean, and lowers the variance of the value as well. It is
+    handed the plain costs, so that a constant added to f moves the value by exactly that and the
+    derivative not at all; a learned one is fitted under q. With q = p it is `ScoreFunction`.
+
+    Attributes:
+        proposal: the distribution drawn from, as scorefn or any of the libraries has it.
+        baseline: as for `ScoreFunction`; `LeaveOneOut` (the default) needs 2 samples.
+
+    Raises:
+        ValueError: the draws of proposal and distribution differ in shape; log_prob is not a
+            scalar for one draw; fewer samples than the baseline needs.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> def loss(mean, key):
+        ...     policy, behaviour = distrax.Normal(mean, 1.0), distrax.Normal(0.0, 2.0)
+        ...     estimator = sf.ImportanceWeighted(behaviour)
+        ...     return sf.expectation(lambda x: x**2, policy, key, estimator, num_samples=64)
+        >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0))
+
+    References:
+        Kahn and Marshall, Methods of reducing sample size in Monte Carlo computations (1953);
+        Glynn and Iglehart, Importance sampling for stochastic simulations (1989).
+    """
+
+    proposal: Any
+    baseline: Baseline = field(default_factory=LeaveOneOut)
+
+    when: ClassVar[str] = "draws that come from another distribution"
+    needs: ClassVar[str] = "a proposal that covers it, a differentiable log_prob; any f"
+
+    def __post_init__(self) -> None:
+        _check_proposal(self.proposal)
+        if isinstance(self.baseline, type):
+            raise TypeError(
+                f"baseline must be an instance, got the class {self.baseline.__name__}; "
+                f"write {self.baseline.__name__}(...)."
+            )
+
+    @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        """As the baseline."""
+        return self.baseline.coupled
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        self.baseline.check_samples(len(keys))
+        proposal = _proposal(self.proposal, distribution, keys)
+
+        def one(key: jax.Array) -> Any:
+            x, log_ratio = _draw_and_log_ratio(distribution, proposal, key)
+            cost, aux = f(x)
+            return cost, log_ratio, self.baseline.weight(x, distribution), aux
+
+        costs, log_ratios, weights, aux = vmap(one)(keys)
+        possible, log_ratios = _possible(log_ratios)
+        ratios = jnp.where(possible, jnp.exp(log_ratios), 0)
+        if weights is not None:
+            # What makes w^2 |s|^2 (f - b)^2 smallest is weighed by w^2.
+            squared = stop(jnp.square(ratios))
+            weights = jax.tree.map(lambda weight: weight * squared.astype(weight.dtype), weights)
+        stopped = stop(costs)
+
+        def attach(cost: jax.Array, baseline: jax.Array) -> jax.Array:
+            wide = jnp.promote_types(cost.dtype, jnp.float32)
+            baseline = stop(baseline).astype(wide)
+            difference = jnp.where(_along(possible, cost), cost.astype(wide) - baseline, 0)
+            return (_along(ratios, cost).astype(wide) * difference + baseline).astype(cost.dtype)
+
+        terms = jax.tree.map(attach, costs, self.baseline(stopped, stop(weights)))
+        return self.baseline.train(terms, stopped), aux
+
+
+@pytree_dataclass()
+class SelfNormalised(Estimator):
+    r"""BIASED by O(1/n): importance weights divided by their sum; densities need no normaliser.
+
+    .. code-block:: text
+
+        x_i ~ q,  w_i = exp(log p(x_i) - stop(log q(x_i)))
+        term i      n w_i f(x_i) / sum_j w_j
+        derivative  (sum_i v_i df_i/dparams + sum_i v_i (f_i - sum_j v_j f_j) dlog p(x_i)/dparams)
+                    of the mean of the terms,  v_i = w_i / sum_j w_j
+
+    Value and derivatives of every order are biased by O(1/n) and consistent, wherever q > 0 on the
+    support of p. Both densities may be unnormalised: constants cancel exactly. The variance is
+    often far below that of `ImportanceWeighted`, and a value lies between the smallest and the
+    largest cost. One evaluation of f for each term; all samples of a call are coupled, 2 at least.
+    For any f, which is never differentiated in x. The sampler of p is asked for the shapes of its
+    draws, nothing else; for a density without one give that of the proposal. No derivative passes
+    through q. If p makes every draw impossible, the result is nan.
+
+    Attributes:
+        proposal: the distribution drawn from, as scorefn or any of the libraries has it.
+
+    Raises:
+        ValueError: fewer than 2 samples; the draws of proposal and distribution differ in shape;
+            log_prob is not a scalar for one draw.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> q = distrax.Normal(0.0, 2.0)
+        >>> def loss(mean, key):
+        ...     def log_prob(mean, x): return -((x - mean) ** 2) / 2
+        ...     p = sf.Distribution(log_prob, lambda _, key: q.sample(seed=key), mean)
+        ...     return sf.expectation(abs, p, key, sf.SelfNormalised(q), num_samples=64)
+        >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0))
+
+    References:
+        Hesterberg, Weighted average importance sampling and defensive mixture distributions
+        (1995).
+    """
+
+    proposal: Any
+
+    unbiased: ClassVar[bool] = False
+    evaluations: ClassVar[str] = "1"
+    coupled: ClassVar[bool] = True
+    when: ClassVar[str] = "the same, with densities known up to a constant"
+    needs: ClassVar[str] = "a proposal that covers it, log_probs up to a constant, 2 samples; any f"
+
+    def __post_init__(self) -> None:
+        _check_proposal(self.proposal)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        n = len(keys)
+        if n < 2:
+            raise ValueError(
+                f"num_samples must be at least 2 with SelfNormalised, got {n}: the one weight "
+                f"would be 1 and its gradient 0."
+            )
+        proposal = _proposal(self.proposal, distribution, keys)
+
+        def one(key: jax.Array) -> Any:
+            x, log_ratio = _draw_and_log_ratio(distribution, proposal, key)
+            return log_ratio, *f(x)
+
+        log_ratios, costs, aux = vmap(one)(keys)
+        possible, log_ratios = _possible(log_ratios)
+        peak = jnp.max(stop(jnp.where(possible, log_ratios, -jnp.inf)))
+        ratios = jnp.where(possible, jnp.exp(jnp.where(possible, log_ratios - peak, 0)), 0)
+        ratios /= jnp.mean(ratios)
+
+        def weigh(cost: jax.Array) -> jax.Array:
+            wide = jnp.promote_types(cost.dtype, jnp.float32)
+            finite = jnp.where(_along(possible, cost), cost, 0).astype(wide)
+            return (_along(ratios, cost).astype(wide) * finite).astype(cost.dtype)
+
+        return jax.tree.map(weigh, costs), aux
+
+
+def _check_proposal(proposal: Any) -> None:
+    if isinstance(proposal, type):
+        raise TypeError(
+            f"proposal must be an instance, got the class {proposal.__name__}; call it with its "
+            f"parameters first."
+        )
+
+
+def _proposal(proposal: Any, distribution: Distribution, keys: jax.Array) -> Distribution:
+    """The proposal as our record, checked to draw what the distribution draws."""
+    record = as_distribution(proposal)
+    draws = [jax.eval_shape(d.draw, abstract_key(keys)) for d in (distribution, record)]
+    wanted, got = (jax.tree.map(lambda leaf: leaf.shape, draw) for draw in draws)
+    if wanted != got:
+        raise ValueError(
+            f"proposal must draw what the distribution draws, of shape {wanted}, got {got}: "
+            f"broadcasting the two would count log-densities more than once."
+        )
+    return record
+
+
+def _draw_and_log_ratio(
+    distribution: Distribution, proposal: Distribution, key: jax.Array
+) -> tuple[Any, jax.Array]:
+    x = proposal.stopped_draw(key)
+    return x, distribution.log_density(x) - stop(proposal.log_density(x))
+
+
+def _possible(log_ratios: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which draws p can make, and the log-ratios with 0 in place of minus infinity."""
+    log_ratios = log_ratios.astype(jnp.promote_types(log_ratios.dtype, jnp.float32))
+    possible = ~jnp.isneginf(log_ratios)
+    # Before the exponential: a `where` behind it would still be differentiated, to nan.
+    return possible, jnp.where(possible, log_ratios, 0)
+
+
+def _along(x: jax.Array, cost: jax.Array) -> jax.Array:
+    """One number for each sample, [n], lined up with costs [n, ...]."""
+    return x.reshape(x.shape + (1,) * (cost.ndim - 1))

@@ -1,0 +1,1 @@
+"""Estimators that relax a discrete draw."""

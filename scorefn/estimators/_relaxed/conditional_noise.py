@@ -1,0 +1,68 @@
+"""The continuous noise behind a discrete choice, and the same noise given the choice."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import stop
+from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, OneHotCategorical
+
+
+def as_floats(factors: Factors | None) -> Factors | None:
+    """The factors with draws of floats: those of the library, or of the logits if it has ints."""
+    if factors is None:
+        return None
+    dtype = jnp.dtype(factors.logits.dtype if factors.dtype is None else factors.dtype)
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return replace(factors, dtype=dtype if floating else factors.logits.dtype)
+
+
+def perturbed(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The choice, as `cast` takes it, the z that it is made from, and z' ~ p(z | choice).
+
+    z' is coupled to z: the noise that p(z | choice) is sampled with is the one that gives z again.
+    It does not depend on the choice, so the coupling leaves each mean as it is. It halves what has
+    to be drawn, and c(z) - c(z') is 0 in value, so that only derivatives are added to f.
+    """
+    if isinstance(factors, Bernoulli):
+        return _perturbed_bits(factors, key)
+    return _perturbed_categories(factors, key)
+
+
+def _perturbed_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    noise = bits.noise(key)
+    logits = bits.logits.astype(noise.dtype)
+    one = noise < logits
+    z = logits - noise
+    # With s = +1 or -1 for one or zero, P(s z > t) = sigmoid(s logit - t). Divided by P(s z > 0),
+    # this is uniform, w; solved for t it is softplus(l + softplus(s logit)), l = logit(1 - w).
+    sign = jnp.where(one, 1, -1).astype(z.dtype)
+    size = jnp.maximum(jnp.abs(stop(z)), jnp.finfo(z.dtype).tiny)
+    # Of either sign: for one set of logits and many keys it is computed once for all of them.
+    reach = jnp.where(one, jax.nn.softplus(logits), jax.nn.softplus(-logits))
+    uniform = size + jnp.log(-jnp.expm1(-size)) - stop(reach)
+    return one, z, _at(z, sign * jax.nn.softplus(uniform + reach))
+
+
+def _perturbed_categories(
+    factors: Categorical | OneHotCategorical, key: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    dtype = jnp.promote_types(factors.logits.dtype, jnp.float32)
+    log_probs = jax.nn.log_softmax(factors.logits.astype(dtype))
+    z = log_probs + jax.random.gumbel(key, log_probs.shape, dtype)
+    choice = jnp.argmax(z, axis=-1)
+    # The largest z is Gumbel, whatever the parameters. Given it, t, the others are Gumbel truncated
+    # at t: -log(exp(-t) + exp(-y)), y Gumbel at their own log-probability.
+    chosen = jnp.arange(z.shape[-1]) == choice[..., None]
+    top = stop(jnp.max(z, axis=-1, keepdims=True))
+    gap = jnp.maximum(jnp.where(chosen, 1, top - stop(z)), jnp.finfo(dtype).tiny)
+    possible = ~chosen & (log_probs > -jnp.inf)
+    noise = stop(z - log_probs - jnp.log(-jnp.expm1(-gap)))
+    y = jnp.where(possible, log_probs + jnp.where(possible, noise, 0), 0)
+    return choice, z, _at(z, jnp.where(possible, -jnp.logaddexp(-top, -y), stop(z)))
+
+
+def _at(z: jax.Array, x: jax.Array) -> jax.Array:
+    """The value of z, to the last bit, with the derivative of x."""
+    return stop(z) + jnp.where(jnp.isfinite(z), x - stop(x), 0)

@@ -1,0 +1,210 @@
+"""Relaxed bits and one-hot categories, and straight-through surrogates made of them."""
+
+from dataclasses import field
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import stop
+from scorefn._core.checks import check_count, check_number
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._distribution import Distribution
+from scorefn.estimators._base import Estimator
+
+from .relaxation import (
+    Factors,
+    carried,
+    corner,
+    fixed,
+    perturbed,
+    perturbed_given,
+    relaxed,
+    through,
+    zeros_along,
+)
+
+
+@pytree_dataclass()
+class GumbelSoftmax(Estimator):
+    r"""BIASED: the draw itself is relaxed, to a point between its values; also called Concrete.
+
+    .. code-block:: text
+
+        y = softmax((logits + Gumbel noise) / temperature), or sigmoid((logits + logistic noise)
+            / temperature) for bits
+        term        f(y)
+        derivative  df/dy * dy/dlogits
+
+    Value and derivatives are unbiased, at every order, for the relaxed objective E f(y), which
+    tends to E f(b) as the temperature goes to 0 while the variance grows without bound. For bits
+    and one-hot categories, and an f that is defined and differentiable between them. One evaluation
+    of f and of its derivative for each term.
+
+    Attributes:
+        temperature: above 0. It is part of the relaxed objective, and may be differentiated.
+
+    Raises:
+        TypeError: the distribution is neither of independent bits nor of one-hot categories; f
+            reads the draw through operations without derivative.
+        ValueError: a temperature that is not positive.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(logits, key):
+        ...     bits, f = sf.Bernoulli(logits), lambda y: y.sum() ** 2
+        ...     return sf.expectation(f, bits, key, sf.GumbelSoftmax(0.5))
+        >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(3), jax.random.key(0))
+
+    References:
+        Jang, Gu and Poole, Categorical reparameterization with Gumbel-softmax (2017), equation 2;
+        Maddison, Mnih and Teh, The Concrete distribution (2017), section 3.
+    """
+
+    temperature: float | jax.Array
+
+    unbiased: ClassVar[bool] = False
+    evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "the relaxed objective is itself what is wanted"
+    needs: ClassVar[str] = (
+        "independent bits or one-hot categories; f differentiable at and between them"
+    )
+    differentiates_f: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, above=0)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        def draw(factors: Factors, key: jax.Array) -> jax.Array:
+            noisy = perturbed(factors, key)
+            return relaxed(factors, noisy / jnp.asarray(self.temperature, noisy.dtype))
+
+        return through(self, draw, f, distribution, keys, vmap)
+
+
+@pytree_dataclass()
+class StraightThroughGumbelSoftmax(Estimator):
+    r"""BIASED: f is differentiated at the draw, which is differentiated as if it were relaxed.
+
+    .. code-block:: text
+
+        y = softmax((logits + Gumbel noise) / temperature), or sigmoid((logits + logistic noise)
+            / temperature) for bits;  b the corner nearest to y
+        term        f(b)
+        derivative  df/db * dy/dlogits
+
+    The value is unbiased, the derivative is not: it is neither that of E f(b) nor that of E f(y).
+    To first order. For bits and one-hot categories, and an f that is differentiable at draws
+    handed in as floats. One evaluation of f and of its derivative for each term. `GumbelRao` has
+    the same mean and less variance.
+
+    Attributes:
+        temperature: above 0. No derivative passes through it.
+
+    Raises:
+        TypeError: as `StraightThrough`.
+        ValueError: a temperature that is not positive.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(logits, key):
+        ...     bits, f = sf.Bernoulli(logits), lambda b: b.sum() ** 2
+        ...     return sf.expectation(f, bits, key, sf.StraightThroughGumbelSoftmax(0.5))
+        >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(3), jax.random.key(0))
+
+    References:
+        Jang, Gu and Poole, Categorical reparameterization with Gumbel-softmax (2017), section 2.2.
+    """
+
+    temperature: float | jax.Array
+
+    unbiased: ClassVar[bool] = False
+    order: ClassVar[float] = 1
+    evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "f must see whole values, and a bias is no harm"
+    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
+    differentiates_f: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, above=0)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        def draw(factors: Factors, key: jax.Array) -> jax.Array:
+            noisy = perturbed(factors, key)
+            scaled = noisy / fixed(self.temperature, noisy)
+            return carried(corner(factors, noisy), relaxed(factors, scaled))
+
+        return through(self, draw, f, distribution, keys, vmap)
+
+
+@pytree_dataclass(static=["num_conditional"])
+class GumbelRao(Estimator):
+    r"""BIASED: straight-through Gumbel-softmax, averaged over the noise that gives the same draw.
+
+    .. code-block:: text
+
+        b ~ p,  G_1 ... G_M the noise given b, which counts as fixed
+        y_m = softmax((logits + G_m) / temperature), sigmoid for bits
+        term        f(b)
+        derivative  df/db * mean_m dy_m/dlogits
+
+    The value is unbiased; the derivative has the (wrong) mean of `StraightThroughGumbelSoftmax`
+    and less variance, the less the more draws of noise. To first order. For bits and one-hot
+    categories, and an f that is differentiable at draws handed in as floats. One evaluation of f
+    and of its derivative for each term, whatever M.
+
+    Attributes:
+        temperature: above 0. No derivative passes through it.
+        num_conditional: M, the draws of noise for each draw of b.
+
+    Raises:
+        TypeError: as `StraightThrough`.
+        ValueError: a temperature that is not positive, num_conditional below 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(logits, key):
+        ...     bits, f = sf.Bernoulli(logits), lambda b: b.sum() ** 2
+        ...     return sf.expectation(f, bits, key, sf.GumbelRao(0.5, num_conditional=16))
+        >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(3), jax.random.key(0))
+
+    References:
+        Paulus, Maddison and Krause, Rao-Blackwellizing the straight-through Gumbel-softmax
+        gradient estimator (2021).
+    """
+
+    temperature: float | jax.Array
+    num_conditional: int = field(default=10, kw_only=True)
+
+    unbiased: ClassVar[bool] = False
+    order: ClassVar[float] = 1
+    evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "the same, where f is dear and time is not"
+    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
+    differentiates_f: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, above=0)
+        check_count("num_conditional", self.num_conditional)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        def draw(factors: Factors, key: jax.Array) -> jax.Array:
+            draw_key, noise_key = jax.random.split(key)
+            hard = corner(factors, perturbed(factors, draw_key))
+
+            def soft(key: jax.Array) -> jax.Array:
+                # The noise given b moves with the logits, and must not be differentiated.
+                noisy = stop(perturbed_given(factors, hard, key)) + zeros_along(factors.logits)
+                return relaxed(factors, noisy / fixed(self.temperature, noisy))
+
+            softs = jax.vmap(soft)(jax.random.split(noise_key, self.num_conditional))
+            return carried(hard, jnp.mean(softs, axis=0))
+
+        return through(self, draw, f, distribution, keys, vmap)

@@ -1,0 +1,112 @@
+"""What the biased surrogates share: draws of floats that carry a derivative not their own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.derivatives import first_order_only, nondifferentiable
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._discrete import Bernoulli, OneHotCategorical
+from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._interop.factors import read_factors
+from scorefn.estimators._base import Estimator
+from scorefn.estimators._guard import reach
+
+Factors = Bernoulli | OneHotCategorical
+
+
+def through(
+    estimator: Estimator,
+    draw: Callable[[Factors, jax.Array], jax.Array],
+    f: Cost,
+    distribution: Distribution,
+    keys: jax.Array,
+    vmap: Vmap,
+) -> tuple[PyTree, PyTree]:
+    """Costs and aux at the draws, which carry their own derivative."""
+    name = type(estimator).__name__
+    key = abstract_key(keys)
+    factors = read_factors(distribution, key)
+    if not isinstance(factors, Bernoulli | OneHotCategorical):
+        raise TypeError(
+            f"{name} needs independent bits or one-hot categories, as scorefn.Bernoulli(logits), "
+            f"scorefn.OneHotCategorical(logits) or those of a library, got "
+            f"{type(distribution.params).__name__}. The index of a category has no derivative: "
+            f"draw one-hot vectors. ScoreFunction fits every distribution."
+        )
+    logits = jnp.asarray(factors.logits)
+    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    given = (d for d in (factors.dtype, logits.dtype) if d is not None)
+    dtype = next((d for d in given if jnp.issubdtype(d, jnp.floating)), wide)
+
+    def drawn(logits: jax.Array, key: jax.Array) -> jax.Array:
+        return draw(replace(factors, logits=logits.astype(wide)), key).astype(dtype)
+
+    found = reach(lambda x: f(x)[0], jax.eval_shape(drawn, logits, key), key)
+    if any(found.by_value) and not any(found.by_derivative):
+        logits = nondifferentiable(
+            logits,
+            f"{name} differentiates f, but f reads the draw only through operations without "
+            f"derivative (a cast to integers, an index, a comparison): the gradient would silently "
+            f"be 0. Use ScoreFunction, or DisARM for bits; or write f as arithmetic on the draw.",
+        )
+    if estimator.order == 1:
+        logits = first_order_only(logits, name)
+    return vmap(lambda key: f(drawn(logits, key)))(keys)
+
+
+def perturbed(factors: Factors, key: jax.Array) -> jax.Array:
+    """The logits and their noise: their sign, or their largest, is the draw."""
+    logits = factors.logits
+    if isinstance(factors, Bernoulli):
+        return logits - factors.noise(key)
+    return logits + jax.random.gumbel(key, logits.shape, logits.dtype)
+
+
+def perturbed_given(factors: Factors, hard: jax.Array, key: jax.Array) -> jax.Array:
+    """The logits and their noise, given the draw.
+
+    The largest of logits that are normalised, plus Gumbels, is a standard Gumbel whatever its
+    index; each other one is a Gumbel of its own cut off there. With E = exp(-Gumbel):
+    -log(E_top) and -log(E_i / p_i + E_top). For bits only the difference of the two matters.
+    """
+    if isinstance(factors, Bernoulli):
+        noise, sign = factors.noise(key), 2 * hard - 1
+        beyond = jax.nn.softplus(sign * factors.logits - jax.nn.softplus(noise))
+        return sign * (beyond + jax.nn.softplus(-noise))
+    log_probs = jax.nn.log_softmax(factors.logits)
+    gumbels = jax.random.gumbel(key, log_probs.shape, log_probs.dtype)
+    top = jnp.sum(jnp.where(hard > 0, gumbels, 0), axis=-1, keepdims=True)
+    return jnp.where(hard > 0, top, -jnp.logaddexp(-gumbels - log_probs, -top))
+
+
+def corner(factors: Factors, noisy: jax.Array) -> jax.Array:
+    """The draw that the noisy logits stand for: no derivative passes through."""
+    noisy = stop(noisy)
+    if isinstance(factors, Bernoulli):
+        return (noisy > 0).astype(noisy.dtype)
+    return jax.nn.one_hot(jnp.argmax(noisy, axis=-1), noisy.shape[-1], dtype=noisy.dtype)
+
+
+def relaxed(factors: Factors, logits: jax.Array) -> jax.Array:
+    """A point between the draws: the sigmoid, or the softmax."""
+    return (jax.nn.sigmoid if isinstance(factors, Bernoulli) else jax.nn.softmax)(logits)
+
+
+def carried(hard: jax.Array, soft: jax.Array) -> jax.Array:
+    """The hard draw, bit for bit, with the derivative of the soft one."""
+    return hard + (soft - stop(soft))
+
+
+def zeros_along(logits: jax.Array) -> jax.Array:
+    """Zeros whose derivative is that of the logits; infinite ones have none."""
+    logits = jnp.where(jnp.isinf(logits), 0, logits)
+    return logits - stop(logits)
+
+
+def fixed(temperature: float | jax.Array, like: jax.Array) -> jax.Array:
+    """The temperature, which no derivative passes through."""
+    return stop(jnp.asarray(temperature, like.dtype))

@@ -1,0 +1,133 @@
+"""Straight-through surrogates: f is differentiated at the draw of bits or one-hot categories."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import stop
+from scorefn._core.checks import check_number
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._discrete import Bernoulli
+from scorefn.distributions._distribution import Distribution
+from scorefn.estimators._base import Estimator
+
+from .relaxation import Factors, carried, corner, fixed, perturbed, relaxed, through, zeros_along
+
+
+@pytree_dataclass()
+class StraightThrough(Estimator):
+    r"""BIASED: f is differentiated at the draw, as if the draw were its own mean.
+
+    .. code-block:: text
+
+        b ~ p,  pi = softmax(logits), or sigmoid(logits) for bits
+        term        f(b)
+        derivative  J(pi) df/db  along the logits,  J(q) u = q (u - q . u), q (1 - q) u for bits
+
+    The value is unbiased; the derivative has the wrong mean unless f is linear, and may have the
+    wrong sign. To first order. For bits and one-hot categories, and an f that is differentiable at
+    draws handed in as floats. One evaluation of f and of its derivative for each term. For one bit
+    of probability p, v = p (1 - p), the gradient has the mean ``v (p f'(1) + (1 - p) f'(0))`` and
+    the variance ``v^3 (f'(1) - f'(0))^2``.
+
+    Raises:
+        TypeError: the distribution is neither of independent bits nor of one-hot categories; a
+            second derivative is taken; f reads the draw through operations without derivative.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(logits, key):
+        ...     bits, f = sf.Bernoulli(logits), lambda b: b.sum() ** 2
+        ...     return sf.expectation(f, bits, key, sf.StraightThrough())
+        >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(3), jax.random.key(0))
+
+    References:
+        Bengio, Léonard and Courville, Estimating or propagating gradients through stochastic
+        neurons for conditional computation (2013).
+    """
+
+    unbiased: ClassVar[bool] = False
+    order: ClassVar[float] = 1
+    evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "to compare with the literature; ReinMax is better"
+    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
+    differentiates_f: ClassVar[bool] = True
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        def draw(factors: Factors, key: jax.Array) -> jax.Array:
+            return carried(
+                corner(factors, perturbed(factors, key)), relaxed(factors, factors.logits)
+            )
+
+        return through(self, draw, f, distribution, keys, vmap)
+
+
+@pytree_dataclass()
+class ReinMax(Estimator):
+    r"""BIASED, except for quadratic f: straight-through of second order, by Heun's rule.
+
+    .. code-block:: text
+
+        b ~ p,  pi = softmax(logits),  m = (softmax(logits / temperature) + b) / 2
+        term        f(b)
+        derivative  2 J(m) df/db - J(pi) df/db / 2  along the logits,  J(q) u = q (u - q . u)
+
+    (sigmoid and J(q) = q (1 - q) for bits). The value is unbiased; at temperature 1 the derivative
+    has the right mean if f is quadratic and one bit or category is drawn; for several factors f
+    must be quadratic in each, with the others fixed. To first order. For bits and one-hot
+    categories, and an f that is differentiable at draws handed in as floats. One evaluation of f
+    and of its derivative for each term. For one bit of probability p, v = p (1 - p), at
+    temperature 1, the gradient has the mean ``v (f'(1) + f'(0)) / 2`` and the variance
+    ``v (f'(1) (1 - p) / 2 - f'(0) p / 2)^2``.
+
+    Attributes:
+        temperature: at least 1. No derivative passes through it.
+
+    Raises:
+        TypeError: as `StraightThrough`.
+        ValueError: a temperature below 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(logits, key):
+        ...     bits, f = sf.Bernoulli(logits), lambda b: b.sum() ** 2
+        ...     return sf.expectation(f, bits, key, sf.ReinMax())
+        >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(3), jax.random.key(0))
+
+    References:
+        Liu et al., Bridging discrete and backpropagation: straight-through and beyond (2023),
+        algorithm 2.
+    """
+
+    temperature: float | jax.Array = 1.0
+
+    unbiased: ClassVar[bool] = False
+    order: ClassVar[float] = 1
+    evaluations: ClassVar[str] = "1"
+    when: ClassVar[str] = "early training on one evaluation, where a bias is no harm"
+    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
+    differentiates_f: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, least=1)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        def draw(factors: Factors, key: jax.Array) -> jax.Array:
+            bits = isinstance(factors, Bernoulli)
+            logits, zero = stop(factors.logits), zeros_along(factors.logits)
+
+            def jacobian(q: jax.Array) -> jax.Array:
+                others = q * zero if bits else jnp.sum(q * zero, axis=-1, keepdims=True)
+                return q * (zero - others)
+
+            hard = corner(factors, perturbed(factors, key))
+            middle = (relaxed(factors, logits / fixed(self.temperature, logits)) + hard) / 2
+            return hard + (2 * jacobian(middle) - jacobian(relaxed(factors, logits)) / 2)
+
+        return through(self, draw, f, distribution, keys, vmap)

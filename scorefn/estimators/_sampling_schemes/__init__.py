@@ -1,0 +1,1 @@
+"""Sampling schemes around any estimator."""

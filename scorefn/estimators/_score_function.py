@@ -1,0 +1,146 @@
+"""The log-derivative trick: the derivative of the probability, weighed by the cost."""
+
+from collections.abc import Callable
+from dataclasses import field
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+
+from scorefn._baselines import Baseline, LeaveOneOut
+from scorefn._core.arrays import stop
+from scorefn._core.checks import check_count
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._score import attach_score
+from scorefn.distributions._distribution import Distribution
+
+from ._base import Estimator
+from ._factor_axes import check_factor_axes, log_densities
+from ._guard import Reach, guard
+
+
+@pytree_dataclass(static=["factor_ndim"])
+class ScoreFunction(Estimator):
+    r"""The score-function estimator, also called REINFORCE or the likelihood-ratio method.
+
+    .. code-block:: text
+
+        term        attach_score(f(x), log_prob(x), baseline),  x = stop_gradient(sample(key))
+        derivative  df/dparams + (f(x) - baseline) * dlog_prob(x)/dparams
+
+    Unbiased at every order, for every distribution with a differentiable log-density whose support
+    does not move with its parameters: discrete or continuous, and for any f, which is never
+    differentiated in x. One evaluation of f for each term. Its variance stands and falls with the
+    baseline.
+
+    Attributes:
+        baseline: what is subtracted from the cost: `LeaveOneOut` (the default, for 2 samples and
+            more), `MovingAverage`, `ConstantBaseline`, `LearnedBaseline`, `OptimalBaseline`.
+        factor_ndim: 0, or how many leading axes of a draw are axes of independent factors of which
+            each has a cost of its own: f returns costs of these leading axes, where the cost at an
+            index depends on the factor at that index and on no other one, and each is weighed with
+            its own score. It is you who says so. log_prob may then return an array of such axes.
+
+    Raises:
+        ValueError: log_prob is not a scalar for one draw, or has not the axes of the factors;
+            costs have not; fewer samples than the baseline needs.
+        TypeError: somebody differentiates with respect to a parameter that the sampler uses, and
+            the log-density has no derivative in any parameter.
+
+    Example:
+        >>> import distrax, jax, scorefn as sf
+        >>> def loss(logit, key):
+        ...     coin, f = distrax.Bernoulli(logits=logit), lambda b: (b - 0.45) ** 2
+        ...     return sf.expectation(f, coin, key, sf.ScoreFunction(), num_samples=64)
+        >>> gradient = jax.jit(jax.grad(loss))(0.0, jax.random.key(0))
+
+    References:
+        Glynn, Likelihood ratio gradient estimation for stochastic systems (1990);
+        Williams, Simple statistical gradient-following algorithms for connectionist reinforcement
+        learning (1992), equation 4; Mohamed et al., Monte Carlo Gradient Estimation in Machine
+        Learning (2020), equation 13.
+    """
+
+    baseline: Baseline = field(default_factory=LeaveOneOut)
+    factor_ndim: int = field(default=0, kw_only=True)
+
+    when: ClassVar[str] = "everything that has no better one here, with 4 samples and more"
+    needs: ClassVar[str] = "a differentiable log_prob; any f"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.baseline, type):
+            raise TypeError(
+                f"baseline must be an instance, got the class {self.baseline.__name__}; "
+                f"write {self.baseline.__name__}(...)."
+            )
+        check_count("factor_ndim", self.factor_ndim, at_least=0)
+
+    @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        """As the baseline."""
+        return self.baseline.coupled
+
+    @property
+    def streams(self) -> bool:
+        return super().streams or self._leaves_one_out
+
+    def one_sample(
+        self, f: Callable[[Any], PyTree], distribution: Distribution, key: jax.Array
+    ) -> tuple[PyTree, ...]:
+        if not self._leaves_one_out:
+            return super().one_sample(f, distribution, key)
+        x, log_prob = self.guarded_draw(distribution, key)
+        return self._cost(f)(x)[0], log_prob
+
+    @property
+    def _leaves_one_out(self) -> bool:
+        # A class that inherits from it may be anything.
+        return type(self.baseline) is LeaveOneOut and self.factor_ndim == 0
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        self.baseline.check_samples(len(keys))
+
+        def one(key: jax.Array) -> Any:
+            x, log_prob = self.guarded_draw(distribution, key)
+            weight = self.baseline.weight(x, distribution)
+            cost, aux = f(x)
+            return cost, log_prob, weight, aux
+
+        costs, log_probs, weights, aux = vmap(one)(keys)
+        jax.tree.map(partial(check_factor_axes, shape=log_probs.shape), costs)
+        stopped = stop(costs)
+        terms = jax.tree.map(
+            lambda cost, baseline: attach_score(cost, log_probs, baseline),
+            costs,
+            self.baseline(stopped, stop(weights)),
+        )
+        return self.baseline.train(terms, stopped), aux
+
+    def guarded_draw(self, distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
+        """One stopped draw and its log-density, or an error where that has no derivative."""
+
+        def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
+            x = distribution.stopped_draw(key)
+            return x, log_densities(distribution, x, self.factor_ndim)
+
+        draw = guard(draw_and_log_prob, distribution, key, severed=_severed, message=_message)
+        return draw(key)
+
+
+def _severed(reaches: list[Reach]) -> list[bool]:
+    # Only if nothing at all reaches the log-density: a distribution may keep a second copy of a
+    # parameter for it (distrax's mixtures do), so that array by array there would be false alarms.
+    blind = not any(reach.by_derivative[-1] for reach in reaches)
+    return [blind and any(reach.by_value[:-1]) for reach in reaches]
+
+
+def _message(leaf: str) -> str:
+    return (
+        f"ScoreFunction cannot differentiate with respect to {leaf}: the sampler depends on it and "
+        f"log_prob does not, so that its gradient would silently be 0. Let log_prob be the density "
+        f"of what the sampler draws; if the parameter is not meant to be learned, wrap it in "
+        f"jax.lax.stop_gradient."
+    )

@@ -1,0 +1,1 @@
+"""Weak derivatives: one coordinate of the draw is replaced."""

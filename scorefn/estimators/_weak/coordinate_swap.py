@@ -1,0 +1,160 @@
+"""Costs where one factor of a draw is replaced at a time, and the derivative they make."""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.derivatives import first_order_only, nondifferentiable
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._interop.families import Family, read_family
+from scorefn.estimators._base import Estimator
+
+from .weak_derivatives import Rule
+
+
+def replaced_terms(
+    estimator: Estimator,
+    f: Cost,
+    distribution: Distribution,
+    keys: jax.Array,
+    vmap: Vmap,
+    *,
+    rules: dict[str, Rule],
+    chunk_size: int | None,
+    otherwise: str,
+) -> tuple[PyTree, PyTree]:
+    """Terms f(x), whose derivative along each factor is made of f with that factor replaced.
+
+    Args:
+        estimator: whose terms these are.
+        f: to ``(cost, aux)``.
+        distribution: independent factors of a family that has a rule.
+        keys: [n].
+        vmap: over samples.
+        rules: for each family the points of one factor, and their weights.
+        chunk_size: evaluations of f at a time; None means all of one sample.
+        otherwise: what to use for other distributions, a sentence.
+    """
+    name = type(estimator).__name__
+    family = read_family(distribution, abstract_key(keys))
+    if family is None or family.name not in rules:
+        raise TypeError(
+            f"{name} needs independent factors of {', '.join(rules)}, as an object of a library "
+            f"(plain, batched, or inside Independent) or a record of scorefn, got "
+            f"{type(distribution.params).__name__}. {otherwise}"
+        )
+    rule = rules[family.name]
+    family = _guarded(family, name)
+
+    def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+        key_draw, key_points = jax.random.split(key)
+        x = distribution.stopped_draw(key_draw)
+        cost, aux = f(x)
+        # The replaced costs are needed as numbers only: no derivative passes through them, at no
+        # cost in time or memory. What f closes over is named, so that a mixed one can be refused.
+        costs, closed_over = jax.closure_convert(lambda x: f(x)[0], x)
+        fixed = stop(closed_over)
+        mixed = _no_mixed_derivative(list(family.params.values()), closed_over, name)
+        code = family.encode(x)
+        points, zeros = rule(family, code, key_points)
+        replaced = _replace_each(
+            lambda code: costs(family.cast(code), *fixed), code, points, chunk_size
+        )
+
+        def attach(cost: jax.Array, replaced: jax.Array) -> jax.Array:
+            return cost + _signed_sum(replaced - stop(cost), zeros) + mixed.astype(cost.dtype)
+
+        return jax.tree.map(attach, cost, replaced), aux
+
+    return vmap(one)(keys)
+
+
+def _guarded(family: Family, name: str) -> Family:
+    """The family, which raises where a derivative would be wrong."""
+    family = family.map_params(lambda array: first_order_only(array, name))
+    count = family.params.get("total_count")
+    if count is not None:
+        family.params["total_count"] = nondifferentiable(
+            count,
+            f"{name} cannot differentiate with respect to total_count: a number of trials has no "
+            f"derivative. If it is not meant to be learned, wrap it in jax.lax.stop_gradient; for "
+            f"the total_count of a NegativeBinomial use ScoreFunction.",
+        )
+    return family
+
+
+def _replace_each(
+    f: Callable[[jax.Array], PyTree], x: jax.Array, points: jax.Array, chunk_size: int | None
+) -> PyTree:
+    """Costs where factor i of x is point [k, i], stacked over all (k, i), i running fastest."""
+    flat = x.reshape(-1)
+    total = points.size
+
+    def evaluate(at: tuple[jax.Array, jax.Array]) -> PyTree:
+        i, point = at
+        return f(jnp.where(jnp.arange(flat.size) == i, point, flat).reshape(x.shape))
+
+    factors = jnp.tile(jnp.arange(flat.size), len(points))
+    each = (factors, points.reshape(-1))
+    if chunk_size is None or chunk_size >= total:
+        return jax.vmap(evaluate)(each)
+    return jax.lax.map(evaluate, each, batch_size=chunk_size)
+
+
+def _signed_sum(change: jax.Array, zeros: jax.Array) -> jax.Array:
+    """sum_k zeros_k change_k: the value 0, and a non-finite derivative where a change is so."""
+    dtype = jnp.promote_types(change.dtype, jnp.float32)
+    zeros = zeros.astype(dtype).reshape(-1, *(1,) * (change.ndim - 1))
+    # 0 * inf would spoil the value; sqrt(0) is 0 with an infinite derivative.
+    usable = jnp.isfinite(change)
+    signal = zeros * jnp.where(usable, change, 0).astype(dtype)
+    alarm = jnp.sqrt(jnp.where(usable, jnp.ones_like(zeros), zeros))
+    return jnp.sum(jnp.where(usable, signal, alarm), axis=0).astype(change.dtype)
+
+
+def _no_mixed_derivative(
+    params: list[jax.Array], closed_over: list[jax.Array], name: str
+) -> jax.Array:
+    """A scalar 0; differentiating once in params and once in closed_over raises ``TypeError``."""
+    message = (
+        f"{name} is right to first order only: a mixed derivative, in the parameters of its "
+        f"distribution and in what f closes over, would silently be 0. Use ScoreFunction, or "
+        f"Enumerate if the support is small."
+    )
+
+    @jax.custom_jvp
+    def zero(params: list[jax.Array], closed_over: list[jax.Array]) -> jax.Array:
+        return _nothing_of([*params, *closed_over])
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        # Each tangent times a 0 that depends, by name, on the arrays of the other list.
+        along = [
+            _sum_of(arrays) * _nothing_of([nondifferentiable(other, message) for other in others])
+            for arrays, others in zip(map(_present, tangents), reversed(primals), strict=True)
+            if arrays
+        ]
+        return zero(*primals), reduce(jnp.add, along, jnp.zeros(()))
+
+    zero.defjvp(rule, symbolic_zeros=True)
+    return zero(params, closed_over)
+
+
+def _present(tangents: list[Any]) -> list[jax.Array]:
+    return [tangent for tangent in tangents if not isinstance(tangent, SymbolicZero)]
+
+
+def _sum_of(arrays: list[jax.Array]) -> jax.Array:
+    wide = jnp.result_type(float)
+    sums = [jnp.sum(array).real.astype(wide) for array in arrays]
+    return reduce(jnp.add, sums, jnp.zeros((), wide))
+
+
+def _nothing_of(arrays: list[jax.Array]) -> jax.Array:
+    # A `where` and not a product with 0, so that infinite parameters do no harm.
+    return jnp.where(jnp.isnan(_sum_of(arrays)), 0, 0).astype(jnp.result_type(float))

@@ -1,0 +1,88 @@
+"""Weak derivatives: the derivative of a distribution is a difference of two others."""
+
+from dataclasses import field
+from typing import ClassVar
+
+import jax
+
+from scorefn._core.checks import check_count
+from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn.distributions._distribution import Distribution
+from scorefn.estimators._base import Estimator
+
+from .coordinate_swap import replaced_terms
+from .weak_derivatives import WEAK
+
+
+@pytree_dataclass(static=["chunk_size"])
+class MeasureValued(Estimator):
+    r"""The measure-valued derivative, also called the weak derivative.
+
+    .. code-block:: text
+
+        dp/dtheta = c (p+ - p-),  for each scalar parameter theta of each factor
+        term        f(x),  x ~ p
+        derivative  c (f(x, x_i = x+) - f(x, x_i = x-))  along theta of factor i
+
+    Unbiased, to first order; for independent factors and any f, which is never differentiated in x
+    and may jump. x+ and x- are coupled, and one of them is x itself where that can be:
+
+    - Normal (a diagonal one too): loc by x+ and x- at the same Rayleigh distance on either side;
+      scale by a double-sided Maxwell and the Normal coupled to it. 3 evaluations a factor.
+    - Bernoulli, and Poisson, Exponential, Binomial, Geometric, NegativeBinomial (not in their
+      total_count): 1 evaluation a factor.
+    - Gamma: rate by Gamma(a) - Gamma(a + 1), concentration a by two draws at one level of
+      -dF/da. 3 evaluations a factor. In float32, -dF/da is known to a relative 1e-4 at a = 1e3 and
+      1e-2 at a = 1e4.
+    - Categorical and OneHotCategorical of C categories: C - 1, which are exact given the others.
+
+    To these comes one evaluation for the value. For Normal factors and ``f = (x - k)^2`` the
+    variance along loc is ``(loc - k)^2 (16 / pi - 4)``, 0 at its optimum.
+
+    Attributes:
+        chunk_size: evaluations of f at a time, for one sample; None means all of them, and memory
+            then grows with the square of the number of factors.
+
+    Raises:
+        TypeError: the distribution is of another family; a second derivative is taken, or one with
+            respect to a total_count.
+
+    Example:
+        >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
+        >>> def loss(mean, key):
+        ...     normal, f = distrax.Normal(mean, 1.0), lambda x: jnp.sum(x > 1.0)
+        ...     return sf.expectation(f, normal, key, sf.MeasureValued(), num_samples=64)
+        >>> gradient = jax.jit(jax.grad(loss))(jnp.zeros(3), jax.random.key(0))
+
+    References:
+        Pflug, Sampling derivatives of probabilities (1989);
+        Heidergott, Vazquez-Abad and Volk-Makarewicz, Sensitivity estimation for Gaussian systems
+        (2008); Mohamed et al., Monte Carlo Gradient Estimation in Machine Learning (2020),
+        section 6.
+    """
+
+    chunk_size: int | None = field(default=None, kw_only=True)
+
+    order: ClassVar[float] = 1
+    evaluations: ClassVar[str] = "1, and 1 or 2 for each scalar parameter"
+    when: ClassVar[str] = "few factors, f rough or without derivative"
+    needs: ClassVar[str] = "independent factors of a common family; any f"
+
+    def __post_init__(self) -> None:
+        if self.chunk_size is not None:
+            check_count("chunk_size", self.chunk_size)
+
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        return replaced_terms(
+            self,
+            f,
+            distribution,
+            keys,
+            vmap,
+            rules=WEAK,
+            chunk_size=self.chunk_size,
+            otherwise="ScoreFunction fits every distribution.",
+        )

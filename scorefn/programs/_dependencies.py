@@ -1,0 +1,71 @@
+"""What the choices and costs of a program say that they depend on, checked while tracing."""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from scorefn._core.types import PyTree
+
+from ._replay import Past
+from ._requests import Choice, Cost, next_request
+
+
+def check_claims(body: Callable[[], Generator[Any, Any, PyTree]], draws: int, key: Any) -> None:
+    """Raises ``ValueError`` where something depends by value on a draw that it leaves out.
+
+    The program is traced once more, with plain draws and no estimators. Each draw passes a switch
+    that changes nothing, and dead-code elimination tells which switches a number depends on. So it
+    costs one pass, however many costs there are, and nothing at run time.
+
+    Args:
+        body: starts the program.
+        draws: how many choices it makes.
+        key: one random key; nothing is drawn with it.
+    """
+    claims: list[tuple[str, int]] = []
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype)
+    switches = [jax.ShapeDtypeStruct((), jnp.bool_)] * draws
+
+    def claimed(key: jax.Array, switches: list[jax.Array]) -> list[jax.Array]:
+        """One array for each claim, computed from all that the claim is about."""
+        claims.clear()
+        outputs: list[jax.Array] = []
+
+        def claim(name: str, mask: int, values: PyTree) -> None:
+            for leaf in jax.tree.leaves(values):
+                claims.append((name, mask))
+                outputs.append(jnp.asarray(leaf))
+
+        past, generator, value, costs = Past(body), body(), None, 0
+        while True:
+            ended, request = next_request(generator.send, value)
+            value = None
+            if ended:
+                return outputs
+            if isinstance(request, Cost):
+                costs += 1
+                claim(f"cost {costs}", past.mask(request.depends_on), request.value)
+                continue
+            key, used = jax.random.split(key)
+            if not isinstance(request, Choice):
+                value = request(used)[0]
+                past = past.after_rollout(value)
+                continue
+            i, draw = len(past.draws), request.distribution.draw(used)
+            claim(f"draw {i + 1}", past.mask(request.depends_on), draw)
+            value = jax.tree.map(lambda leaf, on=switches[i]: jnp.where(on, leaf, leaf), draw)
+            past = past.after(value, request.depends_on)
+
+    jaxpr = jax.make_jaxpr(claimed)(key, switches).jaxpr
+    for i, (name, mask) in enumerate(claims):
+        used = dce_jaxpr(jaxpr, [j == i for j in range(len(claims))])[1][-draws:]
+        missed = [j + 1 for j in range(draws) if used[j] and not mask >> j & 1]
+        if missed:
+            raise ValueError(
+                f"The {name} of a program is computed from draw {missed[0]}, directly or through "
+                f"draws between them, and its depends_on leaves that out: a gradient would "
+                f"silently be wrong. List it."
+            )
