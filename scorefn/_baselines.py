@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from scorefn._core.arrays import as_float, stop
+from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import PyTree
+from scorefn.distributions._distribution import Distribution
 
-from ._core.arrays import as_float, stop
-from ._core.pytree import pytree_dataclass
 from ._score import leave_one_out
-from .distributions._distribution import Distribution
 
 
 class Baseline(ABC):

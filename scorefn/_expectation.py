@@ -7,12 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scorefn._batching.samples import ChunkSize, check_samples, sample_keys
+from scorefn._batching.streaming import streamed_mean
 from scorefn._core.types import PyTree
-
-from ._batching.samples import ChunkSize, check_samples, sample_keys
-from ._batching.streaming import streamed_mean
-from .distributions._distribution import Distribution, as_distribution
-from .estimators._base import Estimator, check_estimator
+from scorefn.distributions._distribution import Distribution, as_distribution
+from scorefn.estimators._base import Estimator, check_estimator
 
 
 def expectation(

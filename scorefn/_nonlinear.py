@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._batching.samples import sample_keys
-from ._core.checks import check_key
+from scorefn._batching.samples import sample_keys
+from scorefn._core.checks import check_key
 
 Estimate = Callable[[jax.Array], jax.Array]
 

@@ -20,12 +20,7 @@ if jax.__version_info__ < (0, 11):
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join(flags)
 
-# What is proved of one family of estimators, or of the benchmark: one version of Python is enough,
-# since test_unbiased.py and test_transforms.py run every estimator on each.
-ONCE = ("antithetic", "binary", "compare", "control_variate", "coupled_categorical", "delta_method")
-ONCE += ("double_cv", "gradient_free", "importance", "local_expectation", "measure_valued")
-ONCE += ("minibatch_control_variate", "policy_facts", "quadratic_surrogate", "relaxed", "report")
-ONCE += ("straight_through", "sum_and_sample", "unordered_set")
+ONCE = ("compare", "report")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats
-from compiled import only_in_branches
 from matplotlib.figure import Figure
 from rich.console import Console
+from support.compiled import only_in_branches
 
 import scorefn as sf
 from benchmarks import __main__ as command

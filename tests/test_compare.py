@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import pytest
-from compiled import only_in_branches
+from support.compiled import only_in_branches
 
 import scorefn as sf
 from scorefn.comparison._comparison import Comparison

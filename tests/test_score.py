@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exact import FAST, assert_close, derivatives
+from support.exact import FAST, assert_close, derivatives
 
 import scorefn as sf
 

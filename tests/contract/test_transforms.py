@@ -1,0 +1,427 @@
+"""Every estimator under every transformation: each gives the gradient that plain jax.jit gives."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from support.exact import FAST, Problem, assert_close, scale
+from support.registry import Entry, each, problem
+
+import scorefn as sf
+
+SAMPLES = 3
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+x64 = pytest.mark.usefixtures("x64")
+
+
+def loss_of(p: Problem, estimator: sf.Estimator, **options: Any) -> tuple[Loss, jax.Array]:
+    """``loss(flat_params, key)``, a scalar, and where to start."""
+    flat, unravel = ravel_pytree(p.params)
+    estimate = p.estimate(estimator, **{"num_samples": SAMPLES} | options)
+
+    def loss(flat: jax.Array, key: jax.Array) -> jax.Array:
+        leaves = jax.tree.leaves(estimate(unravel(flat), key))
+        return sum((jnp.sum(leaf) for leaf in leaves), start=jnp.zeros((), flat.dtype))
+
+    return loss, flat
+
+
+def fast(fn: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(fn, compiler_options=FAST)
+
+
+def both(one: Loss, other: Loss) -> Callable[..., Any]:
+    """Values and gradients of two losses, by one program: most of its time is that of compiling."""
+    return fast(lambda *args: [jax.value_and_grad(loss)(*args) for loss in (one, other)])
+
+
+def stacked(flat: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.stack([flat, 2 * flat]), jnp.stack([key, jax.random.fold_in(key, 7)])
+
+
+def by_vmap(loss: Loss) -> Loss:
+    return lambda flat, key: jax.vmap(jax.grad(loss))(*stacked(flat, key))[0]
+
+
+def by_vmap_of_vmap(loss: Loss) -> Loss:
+    def grad(flat: jax.Array, key: jax.Array) -> jax.Array:
+        flats, keys = stacked(flat, key)
+        inner = jax.vmap(jax.grad(loss), in_axes=(None, 0))
+        return jax.vmap(inner, in_axes=(1, None), out_axes=-1)(flats.T, keys)[0, :, 0]
+
+    return grad
+
+
+def by_grad_of_vmap(loss: Loss) -> Loss:
+    def mean(flat: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.mean(jax.vmap(loss, (None, 0))(flat, jnp.stack([key, key])))
+
+    return jax.grad(mean)
+
+
+def by_linearize(loss: Loss) -> Loss:
+    def grad(flat: jax.Array, key: jax.Array) -> jax.Array:
+        _, tangent = jax.linearize(lambda flat: loss(flat, key), flat)
+        return jax.vmap(tangent)(jnp.eye(flat.size, dtype=flat.dtype))
+
+    return grad
+
+
+def by_scan(loss: Loss) -> Loss:
+    def total(flat: jax.Array, key: jax.Array) -> jax.Array:
+        def body(carry: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+            return carry + loss(flat, key), None
+
+        return jax.lax.scan(body, jnp.zeros((), flat.dtype), jnp.stack([key, key]))[0] / 2
+
+    return jax.grad(total)
+
+
+def by_scan_of_grad(loss: Loss) -> Loss:
+    def grad(flat: jax.Array, key: jax.Array) -> jax.Array:
+        def body(carry: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return carry, jax.grad(loss)(carry, key)
+
+        return jax.lax.scan(body, flat, stacked(flat, key)[1])[1][0]
+
+    return grad
+
+
+def by_while_loop(loss: Loss) -> Loss:
+    def last(flat: jax.Array, key: jax.Array) -> jax.Array:
+        state = (0, jnp.zeros((), flat.dtype))
+        body = lambda state: (state[0] + 1, loss(flat, key))  # noqa: E731
+        return jax.lax.while_loop(lambda state: state[0] < 2, body, state)[1]
+
+    return jax.jacfwd(last)
+
+
+def by_cond(loss: Loss) -> Loss:
+    def chosen(flat: jax.Array, key: jax.Array) -> jax.Array:
+        return jax.lax.cond(flat[0] < 1e6, loss, lambda flat, _: flat[0] * 0, flat, key)
+
+    return jax.grad(chosen)
+
+
+# `fori_loop` and `map` are scans to JAX.
+TRANSFORMATIONS: dict[str, Callable[[Loss], Loss]] = {
+    "grad of jit": lambda loss: jax.grad(jax.jit(loss)),
+    "vmap": by_vmap,
+    "vmap of vmap": by_vmap_of_vmap,
+    "grad of vmap": by_grad_of_vmap,
+    "jvp": jax.jacfwd,
+    "linearize": by_linearize,
+    "scan": by_scan,
+    "scan of grad": by_scan_of_grad,
+    "while_loop": by_while_loop,
+    "cond": by_cond,
+    "checkpoint": lambda loss: jax.grad(jax.checkpoint(loss)),
+}
+
+
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_every_transformation_gives_the_same_gradient(entry: Entry, kind: str) -> None:
+    p = problem(kind)
+    loss, flat = loss_of(p, entry.build(p))
+    key = jax.random.key(3)
+    desired = fast(jax.grad(loss))(flat, key)
+    assert desired.dtype == jnp.float64
+    assert np.ptp(desired) > 1e-3
+
+    # One program for all of them: they share most of what has to be compiled.
+    def all_of_them(flat: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        return {name: by(loss)(flat, key) for name, by in TRANSFORMATIONS.items()}
+
+    gradients = fast(all_of_them)(flat, key)
+    same = dict.fromkeys(gradients, desired)
+    assert_close(gradients, same, atol=1e-12 * scale(desired))
+
+
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_eager_equals_jit(entry: Entry, kind: str) -> None:
+    p = problem(kind)
+    loss, flat = loss_of(p, entry.build(p))
+    key = jax.random.key(4)
+    eager = jax.value_and_grad(loss)(flat, key)
+    assert_close(eager, fast(jax.value_and_grad(loss))(flat, key), atol=1e-12 * scale(eager))
+
+
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_second_derivatives_agree_or_raise(entry: Entry, kind: str) -> None:
+    p = problem(kind)
+    estimator = entry.build(p)
+    loss, flat = loss_of(p, estimator)
+    key = jax.random.key(5)
+    modes = [(outer, inner) for outer in (jax.jacfwd, jax.jacrev) for inner in (jax.jacrev,)]
+    if estimator.order < 2:
+        for outer, inner in modes:
+            with pytest.raises(TypeError, match="first order"):
+                fast(outer(inner(loss)))(flat, key)
+        return
+
+    def hessians(flat: jax.Array) -> list[jax.Array]:
+        modes = [
+            jax.hessian(loss),
+            jax.jacrev(jax.jacrev(loss)),
+            jax.jacfwd(jax.jacfwd(loss)),
+            lambda flat, key: jax.hessian(loss)(flat, key).T,
+        ]
+        return [hessian(flat, key) for hessian in modes]
+
+    first, *others = fast(hessians)(flat)
+    assert jnp.abs(first).max() > 1e-3
+    assert_close(others, [first] * len(others), atol=1e-11 * scale(first))
+
+
+# ----------------------------------------------------------------------------------------- devices
+
+MESHES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
+
+
+# Where axes are explicit, JAX leaves the sharding of what is indexed by a draw to the user:
+# problems of categories do not take part, nor do estimators that do so themselves, or whose nested
+# maps make JAX move a sharded axis.
+NOT_INDEXED = ("bernoulli", "gaussian", "chain", "point")
+INDEXES = ("LocalExpectation", "FittedCV", "Stratified")
+
+
+def mesh_of(kind: str) -> jax.sharding.Mesh:
+    return jax.make_mesh((8,), ("devices",), axis_types=(MESHES[kind],))
+
+
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each(num_samples=16))
+def test_eight_devices_give_the_gradient_of_one(entry: Entry, kind: str) -> None:
+    check_devices(entry, kind, mesh_of("auto"))
+
+
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each(NOT_INDEXED, num_samples=16))
+def test_so_do_eight_devices_with_explicit_axes(
+    entry: Entry, kind: str, request: pytest.FixtureRequest
+) -> None:
+    if entry.name in INDEXES:
+        request.applymarker(
+            pytest.mark.xfail(raises=Exception, reason="indexes, or reshapes, what is sharded")
+        )
+    mesh = mesh_of("explicit")
+    with jax.set_mesh(mesh):
+        check_devices(entry, kind, mesh)
+
+
+def check_devices(entry: Entry, kind: str, mesh: jax.sharding.Mesh) -> None:
+    p = problem(kind)
+    sharding = NamedSharding(mesh, PartitionSpec("devices"))
+    one, flat = loss_of(p, entry.build(p), num_samples=16)
+    eight, _ = loss_of(p, entry.build(p), num_samples=16, sharding=sharding)
+    key = jax.random.key(6)
+    desired, got = both(one, eight)(flat, key)
+    assert_close(got, desired, atol=1e-12 * scale(desired))
+
+
+def test_the_samples_really_lie_on_eight_devices() -> None:
+    sharding = NamedSharding(mesh_of("auto"), PartitionSpec("devices"))
+    p = problem("gaussian").in_dtype(jnp.float32)
+
+    def draws(key: jax.Array) -> jax.Array:
+        distribution = p.distribution(p.params)
+        options: Any = {"num_samples": 16, "sharding": sharding, "has_aux": True}
+        return sf.expectation(lambda x: (x, x), distribution, key, sf.Pathwise(), **options)[1]
+
+    spread = jax.jit(draws)(jax.random.key(0))
+    assert len(spread.sharding.device_set) == 8
+    assert spread.sharding.shard_shape((16,)) == (2,)
+    assert len(set(np.asarray(spread).tolist())) == 16
+
+
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_inside_shard_map_each_device_has_its_own_samples(entry: Entry, kind: str) -> None:
+    p = problem(kind)
+    loss, flat = loss_of(p, entry.build(p))
+    keys = jax.random.split(jax.random.key(7), 8)
+
+    def on_each_device(flat: jax.Array, keys: jax.Array) -> jax.Array:
+        return jax.lax.pmean(loss(flat, keys[0]), "devices")
+
+    spread = jax.shard_map(
+        on_each_device,
+        mesh=mesh_of("auto"),
+        in_specs=(PartitionSpec(), PartitionSpec("devices")),
+        out_specs=PartitionSpec(),
+    )
+    got = fast(jax.value_and_grad(spread))(flat, keys)
+
+    def mean(flat: jax.Array) -> jax.Array:
+        return jnp.mean(jax.vmap(loss, (None, 0))(flat, keys))
+
+    desired = fast(jax.value_and_grad(mean))(flat)
+    assert_close(got, desired, atol=1e-12 * scale(desired))
+
+
+# ------------------------------------------------------------------------------------------ chunks
+
+CHUNKED_SAMPLES = 7
+
+
+@pytest.mark.parametrize("chunk_size", range(1, CHUNKED_SAMPLES + 1))
+def test_chunks_of_every_size_give_the_same_gradient(chunk_size: int) -> None:
+    check_chunks(*next(e.values for e in each() if e.id == "leave_one_out"), chunk_size, "float32")
+
+
+@pytest.mark.parametrize(("entry", "kind"), each(num_samples=CHUNKED_SAMPLES))
+def test_chunks_that_do_not_divide_give_the_same_gradient(entry: Entry, kind: str) -> None:
+    check_chunks(entry, kind, 3, "float64")
+
+
+def check_chunks(entry: Entry, kind: str, chunk_size: int, precision: str) -> None:
+    with jax.enable_x64(new_val=precision == "float64"):
+        p = problem(kind).in_dtype(precision)
+        loss, flat = loss_of(p, entry.build(p), num_samples=CHUNKED_SAMPLES)
+        chunked, _ = loss_of(p, entry.build(p), num_samples=CHUNKED_SAMPLES, chunk_size=chunk_size)
+        desired, got = both(loss, chunked)(flat, jax.random.key(8))
+        assert_close(
+            got, desired, atol={"float32": 1e-6, "float64": 1e-13}[precision] * scale(desired)
+        )
+
+
+def test_with_chunks_memory_grows_by_a_few_scalars_a_sample() -> None:
+    width = 256
+    weights = jax.random.normal(jax.random.key(0), (width, width))
+
+    def cost(x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.tanh(weights @ jnp.tanh(weights[0] * x)))
+
+    p = problem("gaussian").in_dtype(jnp.float32)
+
+    def temporary_bytes(num_samples: int, chunk_size: int | None) -> int:
+        def loss(params: Any, key: jax.Array) -> jax.Array:
+            options: Any = {"num_samples": num_samples, "chunk_size": chunk_size}
+            distribution = p.distribution(params)
+            return sf.expectation(cost, distribution, key, sf.ScoreFunction(), **options)
+
+        compiled = jax.jit(jax.grad(loss)).lower(p.params, jax.random.key(0)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    growth = (temporary_bytes(100_000, 100) - temporary_bytes(10_000, 100)) / 90_000
+    assert growth < 16 * 4
+    # Without chunks each sample would keep its activations: the measure can tell.
+    assert temporary_bytes(10_000, None) > 10_000 * width * 4
+
+
+# -------------------------------------------------------------------------------------------- keys
+
+
+@pytest.mark.slow
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_raw_keys_equal_typed_keys(entry: Entry, kind: str) -> None:
+    p = problem(kind)
+    loss, flat = loss_of(p, entry.build(p))
+
+    def both(typed: jax.Array, raw: jax.Array) -> Any:
+        return [jax.value_and_grad(loss)(flat, key) for key in (typed, raw)]
+
+    typed, raw = fast(both)(jax.random.key(9), jax.random.PRNGKey(9))
+    assert_close(raw, typed, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_other_key_implementations_run(entry: Entry, kind: str) -> None:
+    p = problem(kind).in_dtype(jnp.float32)
+    loss, flat = loss_of(p, entry.build(p))
+    keys = [jax.random.key(1, impl=name) for name in ("rbg", "unsafe_rbg")]
+    for value, grad in fast(lambda keys: [jax.value_and_grad(loss)(flat, k) for k in keys])(keys):
+        assert jnp.isfinite(value)
+        assert jnp.all(jnp.isfinite(grad))
+
+
+def test_samples_have_keys_of_their_own_that_do_not_depend_on_their_number() -> None:
+    p = problem("gaussian").in_dtype(jnp.float32)
+
+    def draws(n: int) -> np.ndarray:
+        key, distribution = jax.random.key(2), p.distribution(p.params)
+        options: Any = {"num_samples": n, "has_aux": True}
+        return np.asarray(
+            sf.expectation(lambda x: (x, x), distribution, key, sf.Pathwise(), **options)[1]
+        )
+
+    assert len(set(draws(9).tolist())) == 9
+    np.testing.assert_array_equal(draws(9)[:4], draws(4))
+
+
+# --------------------------------------------------------------------------------- tracing, checks
+
+
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_new_values_do_not_retrace_and_no_key_is_used_twice(entry: Entry, kind: str) -> None:
+    p = problem(kind).in_dtype(jnp.float32)
+    traces = []
+
+    @fast
+    @partial(jax.value_and_grad, has_aux=True)
+    def gradient(params: Any, estimator: sf.Estimator, key: jax.Array) -> tuple[jax.Array, Any]:
+        traces.append(1)
+
+        def f(x: Any) -> Any:
+            cost = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(p.f(params)(x)))
+            return cost, {"draw": x, "constant": jnp.arange(2)}
+
+        options: Any = {"num_samples": SAMPLES, "has_aux": True}
+        return sf.expectation(f, p.distribution(params), key, estimator, **options)
+
+    def estimated(params: Any, seed: int) -> Any:
+        return gradient(params, entry.build(p), jax.random.key(seed))
+
+    with jax.debug_key_reuse(new_val=True):
+        (value, aux), grad = estimated(p.params, 0)
+        estimated(p.params, 1)
+        estimated(jax.tree.map(lambda leaf: leaf + 1, p.params), 2)
+    assert len(traces) == 1
+
+    assert jnp.isfinite(value)
+    assert jax.tree.structure(grad) == jax.tree.structure(p.params)
+    assert aux["constant"].shape[-1:] == (2,)
+    rows = len(p.noise.points) if isinstance(entry.build(p), sf.Enumerate) else SAMPLES
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(aux)} == {rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_no_tracer_leaks(entry: Entry, kind: str) -> None:
+    p = problem(kind).in_dtype(jnp.float32)
+    loss, flat = loss_of(p, entry.build(p))
+    with jax.check_tracer_leaks():
+        assert jax.eval_shape(jax.grad(loss), flat, jax.random.key(0)).shape == flat.shape
+
+
+@pytest.mark.parametrize("precision", [False, True], ids=["x32", "x64"])
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_float32_stays_float32_under_strict_promotion(
+    entry: Entry, kind: str, *, precision: bool
+) -> None:
+    with (
+        jax.enable_x64(new_val=precision),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        p = problem(kind).in_dtype(jnp.float32)
+        estimate = p.estimate(entry.build(p), num_samples=SAMPLES)
+        value, tangent = jax.eval_shape(
+            lambda params: jax.jvp(lambda q: estimate(q, jax.random.key(0)), (params,), (params,)),
+            p.params,
+        )
+        assert {leaf.dtype for leaf in jax.tree.leaves((value, tangent))} == {jnp.dtype("float32")}
+        gradient = jax.eval_shape(jax.jacrev(partial(estimate, key=jax.random.key(0))), p.params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
