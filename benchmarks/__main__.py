@@ -7,9 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import _report, _store
+from benchmarks._reporting import report
+from benchmarks._running.sequence import run_all
+
+from . import _store
 from ._registry import SUITES
-from ._sequence import run_all
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
@@ -89,7 +91,7 @@ def _write_report(
     out = elsewhere or REPORT
     documents = [] if elsewhere else [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     try:
-        missing = _report.write(RESULTS, out, documents)
+        missing = report.write(RESULTS, out, documents)
     except OSError as error:
         parser.error(f"cannot write the report to {out}: {error.strerror}")
     if missing:

@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 from rich.progress import Progress
 
-from benchmarks._plots import of_256_colours
+from benchmarks._reporting.plots import of_256_colours
 
 FOLDER = Path(__file__).parent
 LIMIT = 120.0  # seconds for one notebook on two cores

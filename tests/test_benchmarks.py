@@ -26,54 +26,50 @@ from support.compiled import only_in_branches
 
 import scorefn as sf
 from benchmarks import __main__ as command
-from benchmarks import (
-    _bernoulli_exact,
-    _claims,
-    _gaussian_exact,
-    _logistic_model,
-    _measure,
-    _peer_call,
-    _peer_calls,
-    _peer_toys,
-    _progress,
-    _sample_size_tables,
-    _sequence,
-    _speed_peers,
-    _speed_tables,
-    _speed_torch,
-    _speed_torch_training,
-    _speed_torch_vae,
-    _speed_vae,
-    _store,
-    _suite,
-    _tables,
-    _timing,
-    _vae_training,
-    _vi_bounds,
-    _vi_bounds_exact,
-    _vi_comparison,
-    _vi_minibatch,
-    _vi_tables,
-    _vi_training,
-    bernoulli,
-    gaussian,
-    peers,
-    sample_size,
-    scaling,
-    speed,
-)
-from benchmarks._bernoulli_exact import Coin
-from benchmarks._discrete_tasks import TOYS, VAE_ENTRIES
-from benchmarks._logistic_training import ENTRIES
-from benchmarks._progress import Pace
+from benchmarks import _store, _suite
+from benchmarks._measuring import measure as measuring
+from benchmarks._measuring import timing as measuring_timing
+from benchmarks._measuring.effect import compared
+from benchmarks._models import logistic as models_logistic
+from benchmarks._models.logistic_training import ENTRIES
+from benchmarks._packages import call as packages_call
+from benchmarks._packages import toys as packages_toys
 from benchmarks._registry import SUITES
-from benchmarks._run import run
+from benchmarks._reporting import claims
+from benchmarks._reporting import tables as reported
+from benchmarks._running import progress as running_progress
+from benchmarks._running import sequence as running_sequence
+from benchmarks._running.progress import Pace
+from benchmarks._running.run import run
 from benchmarks._suite import Suite, step_key
-from benchmarks._vi_forms import FORMS
-from benchmarks._vi_problem import gradient, started, tuned
-from benchmarks._vi_targets import TARGETS
-from benchmarks._vi_techniques import PLAIN, TECHNIQUES
-from benchmarks.policy import KL_UNIT
+from benchmarks.suites.bernoulli import exact as bernoulli_exact
+from benchmarks.suites.bernoulli import suite as bernoulli
+from benchmarks.suites.bernoulli.exact import Coin
+from benchmarks.suites.discrete import training as discrete_training
+from benchmarks.suites.discrete.tasks import TOYS, VAE_ENTRIES
+from benchmarks.suites.gaussian import exact as gaussian_exact
+from benchmarks.suites.gaussian import suite as gaussian
+from benchmarks.suites.peers import calls as peers_calls
+from benchmarks.suites.peers import suite as peers
+from benchmarks.suites.policy.suite import KL_UNIT
+from benchmarks.suites.sample_size import suite as sample_size
+from benchmarks.suites.sample_size import tables as sample_size_tables
+from benchmarks.suites.scaling import suite as scaling
+from benchmarks.suites.speed import suite as speed
+from benchmarks.suites.speed import tables as speed_tables
+from benchmarks.suites.speed import torch as speed_torch
+from benchmarks.suites.speed import torch_training as speed_torch_training
+from benchmarks.suites.speed import torch_vae as speed_torch_vae
+from benchmarks.suites.speed import vae as speed_vae
+from benchmarks.suites.vi import bounds as vi_bounds
+from benchmarks.suites.vi import bounds_exact as vi_bounds_exact
+from benchmarks.suites.vi import minibatch as vi_minibatch
+from benchmarks.suites.vi import tables as vi_tables
+from benchmarks.suites.vi import training as vi_training
+from benchmarks.suites.vi.forms import FORMS
+from benchmarks.suites.vi.problem import gradient, started, tuned
+from benchmarks.suites.vi.targets import TARGETS
+from benchmarks.suites.vi.techniques import PLAIN, TECHNIQUES
 
 # A right row goes beyond 6 standard errors with probability 2e-9, or less than 3e-6 for all of the
 # 1100 z that are looked at here; heavy tails make it more. The seed is fixed: such an accident can
@@ -136,16 +132,16 @@ def test_pair_variances_over_the_uniform(coin: Coin) -> None:
     arm = change * (u - 0.5)
     disarm = change / 2 * np.where(second, -1, 1) * (first != second)
     disarm = disarm * max(coin.theta, 1 - coin.theta)
-    for found, variance in ((arm, _bernoulli_exact.arm), (disarm, _bernoulli_exact.disarm)):
+    for found, variance in ((arm, bernoulli_exact.arm), (disarm, bernoulli_exact.disarm)):
         np.testing.assert_allclose(np.mean(found), coin.gradient, rtol=1e-4)
         np.testing.assert_allclose(np.var(found), variance(coin), rtol=1e-4, atol=1e-15)
 
 
 @pytest.mark.parametrize("coin", COINS)
 def test_arms_of_two_is_disarm(coin: Coin) -> None:
-    disarm = _bernoulli_exact.disarm(coin)
-    np.testing.assert_allclose(_bernoulli_exact.arms(coin, 2), disarm, rtol=1e-9, atol=1e-18)
-    assert _bernoulli_exact.arms(coin, 4) < _bernoulli_exact.leave_one_out(coin, 4)
+    disarm = bernoulli_exact.disarm(coin)
+    np.testing.assert_allclose(bernoulli_exact.arms(coin, 2), disarm, rtol=1e-9, atol=1e-18)
+    assert bernoulli_exact.arms(coin, 4) < bernoulli_exact.leave_one_out(coin, 4)
 
 
 @pytest.mark.parametrize("coin", COINS)
@@ -155,26 +151,26 @@ def test_surrogate_moments_over_the_bit(coin: Coin) -> None:
     middle = (coin.theta + np.array([0.0, 1.0])) / 2
     reinmax = (2 * middle * (1 - middle) - coin.spread / 2) * slopes
     means = {"through": probability @ through, "reinmax": probability @ reinmax}
-    np.testing.assert_allclose(means["through"], _bernoulli_exact.straight_through_mean(coin))
+    np.testing.assert_allclose(means["through"], bernoulli_exact.straight_through_mean(coin))
     np.testing.assert_allclose(means["reinmax"], coin.gradient)
     variance = probability @ (through - means["through"]) ** 2
-    np.testing.assert_allclose(variance, _bernoulli_exact.straight_through(coin))
+    np.testing.assert_allclose(variance, bernoulli_exact.straight_through(coin))
     variance = probability @ (reinmax - means["reinmax"]) ** 2
-    np.testing.assert_allclose(variance, _bernoulli_exact.reinmax(coin))
+    np.testing.assert_allclose(variance, bernoulli_exact.reinmax(coin))
 
 
 GAUSSIANS = [("square", 3.0, 0.5), ("square", -1.0, 2.0), ("exp", 10.0, 1.0), ("cos", 5.0, 1.5)]
 
 
-def _gaussian(cost: str, k: float, sigma: float, parameter: str) -> _gaussian_exact.Problem:
-    return _gaussian_exact.Problem(_gaussian_exact.COSTS[cost], k, 1.0, sigma, parameter)
+def _gaussian(cost: str, k: float, sigma: float, parameter: str) -> gaussian_exact.Problem:
+    return gaussian_exact.Problem(gaussian_exact.COSTS[cost], k, 1.0, sigma, parameter)
 
 
 @pytest.mark.parametrize(("cost", "k", "sigma"), GAUSSIANS)
 @pytest.mark.parametrize("parameter", ["mu", "sigma"])
 def test_gaussian_gradient_two_ways(cost: str, k: float, sigma: float, parameter: str) -> None:
     problem = _gaussian(cost, k, sigma, parameter)
-    by_score = _gaussian_exact.mean(problem.f * problem.score)
+    by_score = gaussian_exact.mean(problem.f * problem.score)
     np.testing.assert_allclose(problem.gradient, by_score, rtol=1e-9, atol=1e-12)
 
 
@@ -184,14 +180,14 @@ def test_leave_one_out_variance_over_all_pairs(
     cost: str, k: float, sigma: float, parameter: str
 ) -> None:
     problem = _gaussian(cost, k, sigma, parameter)
-    weights = _gaussian_exact.WEIGHTS[::10] / np.sum(_gaussian_exact.WEIGHTS[::10])
+    weights = gaussian_exact.WEIGHTS[::10] / np.sum(gaussian_exact.WEIGHTS[::10])
     f, h = problem.f[::10], problem.score[::10]
     # (f1 - f2) h1 / 2 + (f2 - f1) h2 / 2
     pairs = (f[:, None] - f) * (h[:, None] - h) / 2
     mean = weights @ pairs @ weights
     variance = weights @ (pairs - mean) ** 2 @ weights
     np.testing.assert_allclose(mean, problem.gradient, rtol=1e-8, atol=1e-12)
-    np.testing.assert_allclose(_gaussian_exact.leave_one_out(problem, 2), variance, rtol=1e-8)
+    np.testing.assert_allclose(gaussian_exact.leave_one_out(problem, 2), variance, rtol=1e-8)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
@@ -199,11 +195,11 @@ def test_square_cost_in_closed_form(sigma: float) -> None:
     mu, scale = (_gaussian("square", 3.0, sigma, parameter) for parameter in ("mu", "sigma"))
     d2, s2 = (1.0 - 3.0) ** 2, sigma**2
     score = (d2**2 + 14 * d2 * s2 + 15 * s2**2) / s2
-    np.testing.assert_allclose(_gaussian_exact.pathwise(mu, 1), 4 * s2)
-    np.testing.assert_allclose(_gaussian_exact.pathwise(scale, 1), 4 * d2 + 8 * s2)
-    np.testing.assert_allclose(_gaussian_exact.score_function(mu, 1), score)
-    np.testing.assert_allclose(_gaussian_exact.score_function(mu, 3), score / 3)
-    np.testing.assert_allclose(_gaussian_exact.measure_valued(mu, 1), d2 * (16 / np.pi - 4))
+    np.testing.assert_allclose(gaussian_exact.pathwise(mu, 1), 4 * s2)
+    np.testing.assert_allclose(gaussian_exact.pathwise(scale, 1), 4 * d2 + 8 * s2)
+    np.testing.assert_allclose(gaussian_exact.score_function(mu, 1), score)
+    np.testing.assert_allclose(gaussian_exact.score_function(mu, 3), score / 3)
+    np.testing.assert_allclose(gaussian_exact.measure_valued(mu, 1), d2 * (16 / np.pi - 4))
 
 
 @pytest.mark.parametrize(("cost", "k", "sigma"), GAUSSIANS)
@@ -223,22 +219,22 @@ def test_measure_valued_variance_along_sigma(cost: str, k: float, sigma: float) 
         mean += normal @ change @ rayleigh
         square += normal @ change**2 @ rayleigh
     np.testing.assert_allclose(mean, problem.gradient, rtol=1e-4, atol=1e-6)
-    found = _gaussian_exact.measure_valued(problem, 1)
+    found = gaussian_exact.measure_valued(problem, 1)
     np.testing.assert_allclose(found, square - mean**2, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("cost", "k"), [("exp", 10.0), ("cos", 5.0)])
 def test_score_function_wins_on_rough_costs(cost: str, k: float) -> None:
     problem = _gaussian(cost, k, 1.0, "mu")
-    path = _gaussian_exact.pathwise(problem, 1)
-    assert 12 < path / _gaussian_exact.score_function(problem, 1) < 26
-    assert 40 < path / _gaussian_exact.measure_valued(problem, 1) < 48
+    path = gaussian_exact.pathwise(problem, 1)
+    assert 12 < path / gaussian_exact.score_function(problem, 1) < 26
+    assert 40 < path / gaussian_exact.measure_valued(problem, 1) < 48
 
 
 @pytest.mark.parametrize("step", [0.0, 0.7])
 def test_exact_elbo_by_adaptive_quadrature(step: float) -> None:
     """At the prior, where logits spread most, and elsewhere."""
-    data = _logistic_model.breast_cancer()
+    data = models_logistic.breast_cancer()
     # The widest case and an ordinary one.
     chosen = [int(np.argmax(np.linalg.norm(data.features, axis=1))), 0]
     few = replace(data, features=data.features[chosen], labels=data.labels[chosen], weight=3.0)
@@ -254,7 +250,7 @@ def test_exact_elbo_by_adaptive_quadrature(step: float) -> None:
         expected += 3 * scipy.integrate.quad(density, -12, 12, limit=500, epsabs=1e-10)[0]
     scale, mean = np.exp(params["log_scale"]), params["mean"]
     expected += np.sum((scale**2 + mean**2 - 1) / 2 - np.log(scale))
-    found = _logistic_model.exact_loss(jax.tree.map(jnp.asarray, params), few)
+    found = models_logistic.exact_loss(jax.tree.map(jnp.asarray, params), few)
     np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
@@ -268,8 +264,8 @@ def test_moments_of_weights_by_quadrature(power: int, degree: int, *, doubly: bo
     w = scipy.stats.norm.pdf(z, 0.5, math.sqrt(0.5)) / scipy.stats.norm.pdf(z, mean, scale)
     derivative = 1 - 2 * z + ((z - mean) / scale**2 if doubly else 0)
     density = scipy.stats.norm.pdf(e) * (e[1] - e[0])
-    slope = _vi_bounds_exact._PATH if doubly else _vi_bounds_exact._WHOLE
-    found = _vi_bounds_exact._moment(power, degree, slope)
+    slope = vi_bounds_exact._PATH if doubly else vi_bounds_exact._WHOLE
+    found = vi_bounds_exact._moment(power, degree, slope)
     np.testing.assert_allclose(found, density @ (w**power * derivative**degree), rtol=1e-9)
 
 
@@ -285,7 +281,7 @@ def test_a_long_run_in_place_of_the_exact_gradient(together: float) -> None:
 
     def z(shift: float) -> float:
         estimates, runs = gradients(500, 0.0) + shift * exact, gradients(400, together)
-        found = _measure.moments(estimates, runs, None, long_run=True, projected=True)
+        found = measuring.moments(estimates, runs, None, long_run=True, projected=True)
         np.testing.assert_allclose(found.variance, 9 * 2000, rtol=0.05)
         return found.bias_z
 
@@ -305,15 +301,15 @@ def _of_a_thousand_sines(logits: jax.Array, key: jax.Array) -> dict[str, jax.Arr
 def test_one_gradient_at_a_time_shares_nothing() -> None:
     """XLA took what does not depend on the key out of the loop: most of a thousand values."""
     keys = jax.random.split(jax.random.key(0), 3)
-    program = _measure.gradients.lower(_of_a_thousand_sines, jnp.ones(1000), keys, 0.0, at_once=1)
+    program = measuring.gradients.lower(_of_a_thousand_sines, jnp.ones(1000), keys, 0.0, at_once=1)
     assert only_in_branches(program.compile().as_text(), "sine")
 
 
 def test_the_suites_are_timed_one_gradient_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the peers are not: packages on PyTorch take many at once."""
     taken = []
-    monkeypatch.setattr(_timing, "batch", lambda *_, at_once: taken.append(at_once))
-    _timing.microseconds(_of_a_thousand_sines, {"a": jnp.ones(3)}, 0, rounds=2, size=5)
+    monkeypatch.setattr(measuring_timing, "batch", lambda *_, at_once: taken.append(at_once))
+    measuring_timing.microseconds(_of_a_thousand_sines, {"a": jnp.ones(3)}, 0, rounds=2, size=5)
     assert taken == [1, 1, 1]
     for name, suite in SUITES.items():
         for sizes in (suite.full, suite.quick):
@@ -329,8 +325,8 @@ def test_runs_that_went_astray_have_no_median() -> None:
     curves = {"Pathwise, 1": {"elbo": [[-9.0, -1.0], [-9.0, None], [-9.0, -4.0]]}}
     found = sample_size.last_elbo({"curves": curves}, "Pathwise", 1)
     np.testing.assert_array_equal(found, [-1.0, np.nan, -4.0])
-    assert _sample_size_tables._elbo(found) == ("-2.5", "-4.0 to -1.0", "1")
-    assert _sample_size_tables._elbo(found[1:2]) == ("", "", "1")
+    assert sample_size_tables._elbo(found) == ("-2.5", "-4.0 to -1.0", "1")
+    assert sample_size_tables._elbo(found[1:2]) == ("", "", "1")
 
 
 def test_sampled_divergence_is_sticking_with_coefficient_zero() -> None:
@@ -355,14 +351,14 @@ def test_leaves_are_learned() -> None:
 def test_an_effect_is_more_than_noise() -> None:
     base = {"variance": 2.0, "variance_se": 0.1}
     for variance, effect in ((1.2, "helps"), (1.9, "none"), (2.2, "none"), (3.0, "hurts")):
-        found = _vi_comparison.compared({"variance": variance, "variance_se": 0.1}, base)
+        found = compared({"variance": variance, "variance_se": 0.1}, base)
         assert found["effect"] == effect
         assert found["relative_variance"] == variance / 2
         assert 0.05 < found["relative_variance_se"] < 0.1
 
 
 def test_data() -> None:
-    data = _logistic_model.breast_cancer()
+    data = models_logistic.breast_cancer()
     assert data.features.shape == (569, 31)
     np.testing.assert_allclose(data.features[:, :-1].mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(data.features[:, :-1].std(0), 1, atol=1e-5)
@@ -423,7 +419,7 @@ def _few_discrete_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
         entries = {n: toy.entries[n] for n in FEW if n in toy.entries}
         monkeypatch.setitem(TOYS, name, replace(toy, settings=settings, entries=entries))
     keep(VAE_ENTRIES, FEW)
-    keep(_vae_training.ENTRIES, TRAINED)
+    keep(discrete_training.ENTRIES, TRAINED)
     keep(sample_size.ENTRIES, FEW_BY_SAMPLES)
 
 
@@ -431,9 +427,9 @@ def _few_vi_entries(monkeypatch: pytest.MonkeyPatch, keep: Keep) -> None:
     keep(FORMS, FEW_FORMS)
     keep(TECHNIQUES, FEW_TECHNIQUES)
     keep(TARGETS, ("logistic", "wine"))
-    keep(_vi_training.RUNS, ("Pathwise",))
-    monkeypatch.setattr(_vi_minibatch, "NAMES", (PLAIN, "MinibatchControlVariate"))
-    monkeypatch.setattr(_vi_bounds, "NAMES", FEW_BOUNDS)
+    keep(vi_training.RUNS, ("Pathwise",))
+    monkeypatch.setattr(vi_minibatch, "NAMES", (PLAIN, "MinibatchControlVariate"))
+    monkeypatch.setattr(vi_bounds, "NAMES", FEW_BOUNDS)
 
 
 def _check_rows(rows: list[dict[str, Any]]) -> None:
@@ -548,10 +544,10 @@ def _check_vi(results: dict[str, Any]) -> None:
     for target, form, technique in (
         ("logistic", "Pathwise", "QuasiMonteCarlo"),
         ("wine", "Pathwise", "QuasiMonteCarlo"),
-        (_vi_minibatch.TARGET, "Pathwise", "MinibatchControlVariate"),
+        (vi_minibatch.TARGET, "Pathwise", "MinibatchControlVariate"),
     ):
         assert effects[target, form, technique, "mean", 100] == "helps"
-    bounds = [row for row in results["rows"] if row["target"] == _vi_bounds.TARGET]
+    bounds = [row for row in results["rows"] if row["target"] == vi_bounds.TARGET]
     assert {row["form"] for row in bounds} == set(FEW_BOUNDS)
     assert set(results["curves"]) == {"logistic: Pathwise", "wine: Pathwise"}
     for curve in results["curves"].values():
@@ -599,7 +595,7 @@ def _check_speed(results: dict[str, Any]) -> None:
 def test_a_package_that_is_not_there_is_skipped_with_a_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_speed_peers, "module", lambda _: None)
+    monkeypatch.setattr(speed, "module", lambda _: None)
     sizes = SUITES["speed"].quick
     plan = {name: step for name, step in speed.steps(sizes, 0).items() if name.startswith("peers ")}
     rows = [row for step in plan.values() for row in step()["rows"]]
@@ -608,34 +604,34 @@ def test_a_package_that_is_not_there_is_skipped_with_a_line(
         for name in ("numpyro", "optax.monte_carlo", "tensorflow_probability.substrates.jax")
     }
     results = {"device": "cpu", "rows": rows}
-    assert _speed_tables.beside(results).count("| skipped: there is no ") == len(rows) == 7
+    assert speed_tables.beside(results).count("| skipped: there is no ") == len(rows) == 7
     console = Console(record=True, width=80, file=io.StringIO())
-    console.print(_tables.terminal(SUITES["speed"], results))
+    console.print(reported.terminal(SUITES["speed"], results))
     assert "skipped: there is no" in console.export_text()
 
 
 def test_packages_on_pytorch_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_speed_torch, "module", lambda _: None)
+    monkeypatch.setattr(speed_torch, "module", lambda _: None)
     plan = speed.steps(SUITES["speed"].quick, 0)
     rows = [row for name in plan if name.startswith("torch ") for row in plan[name]()["rows"]]
     assert len(rows) == 5 * 3
-    table = _speed_tables.on_torch({"device": "cpu", "rows": rows})
+    table = speed_tables.on_torch({"device": "cpu", "rows": rows})
     assert table.count("| skipped: there is no pyro here |") == 10
     assert table.count("| skipped: there is no storch here |") == 5
 
 
 def test_a_training_run_is_gradient_descent() -> None:
     """With all values of the coin: by its exact gradient."""
-    run = _speed_torch_training.trained("bernoulli", sf.Enumerate(), steps=50)
+    run = speed_torch_training.trained("bernoulli", sf.Enumerate(), steps=50)
     logit = np.float64(0.3)
     for _ in range(50):
         p = 1 / (1 + np.exp(-logit))
-        logit -= _speed_torch_training.RATE * p * (1 - p) * (0.55**2 - 0.45**2)
+        logit -= speed_torch_training.RATE * p * (1 - p) * (0.55**2 - 0.45**2)
     np.testing.assert_allclose(run(jax.random.key(0)), [logit], rtol=1e-5)
 
 
 def test_digits_are_enlarged() -> None:
-    small, large = _speed_vae.images(3), _speed_vae.images(3, pixels=256)
+    small, large = speed_vae.images(3), speed_vae.images(3, pixels=256)
     assert large.shape == (3, 256)
     corners = large.reshape(3, 8, 2, 8, 2)[:, :, 0, :, 0]
     np.testing.assert_array_equal(corners.reshape(3, 64), small)
@@ -647,14 +643,14 @@ def test_digits_are_enlarged() -> None:
 def test_steps_on_pytorch_are_those_of_the_library(package: str) -> None:
     """Means of 400 gradients each: 1e-6 of false alarms among the 1124 that are compared."""
     pytest.importorskip(package)
-    size, weights = (6, 64, 8, 4), _speed_vae.start(4, hidden=8)
+    size, weights = (6, 64, 8, 4), speed_vae.start(4, hidden=8)
     if package == "pyro":
-        pair, scale = _speed_torch_vae.pyro_step(*size, "Trace_ELBO"), 6
-        ours = _speed_vae.sampled(_speed_vae.images(6), 4)
+        pair, scale = speed_torch_vae.pyro_step(*size, "Trace_ELBO"), 6
+        ours = speed_vae.sampled(speed_vae.images(6), 4)
     else:
-        pair, scale = _speed_torch_vae.storchastic_step(*size), 1
+        pair, scale = speed_torch_vae.storchastic_step(*size), 1
         estimator = sf.ScoreFunction(sf.LeaveOneOut())
-        ours = _speed_vae.library(_speed_vae.images(6), estimator, 2)
+        ours = speed_vae.library(speed_vae.images(6), estimator, 2)
     keys = jax.random.split(jax.random.key(0), 400)
     found = jax.jit(jax.vmap(ours, (None, 0)))(weights, keys)
     theirs = [[np.array(part).T for part in pair.theirs()] for _ in range(400)]
@@ -714,10 +710,10 @@ def _check_peers(results: dict[str, Any]) -> None:
 
 def _torch_call(monkeypatch: pytest.MonkeyPatch, batch: Callable[[int, int], Any]) -> Any:
     """The row of a call that gives such batches, on the coin, whose gradient is 0.0244."""
-    call = _peer_call.Call(
+    call = packages_call.Call(
         "bernoulli", "numpy", "numpy", "normal", lambda: batch, torch=True, repeats=1.5
     )
-    monkeypatch.setitem(_peer_calls.CALLS, "normal", call)
+    monkeypatch.setitem(peers_calls.CALLS, "normal", call)
     sizes = {**peers.SUITE.quick, "toys": ["bernoulli"]}
     return _suite.assemble({"normal": peers.steps(sizes, 0)["normal"]()})[0][0]
 
@@ -725,7 +721,7 @@ def _torch_call(monkeypatch: pytest.MonkeyPatch, batch: Callable[[int, int], Any
 def test_batches_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeds differ, and every statistic is that of what the call returned."""
     seeds: list[int] = []
-    mean = _peer_toys.TOYS["bernoulli"].exact[0]
+    mean = packages_toys.TOYS["bernoulli"].exact[0]
 
     def batch(size: int, seed: int) -> np.ndarray:
         seeds.append(seed)
@@ -756,8 +752,8 @@ def test_a_peer_that_is_not_there_is_skipped_with_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "mixture: numpyro TraceGraph_ELBO"
-    call = replace(_peer_calls.CALLS[name], module="no_such_module")
-    monkeypatch.setitem(_peer_calls.CALLS, name, call)
+    call = replace(peers_calls.CALLS[name], module="no_such_module")
+    monkeypatch.setitem(peers_calls.CALLS, name, call)
     rows = peers.steps(peers.SUITE.quick, 0)[name]()["rows"]
     assert [row["note"] for row in rows] == ["skipped: there is no no_such_module here"]
     assert capsys.readouterr().err == f"{name}: {rows[0]['note']}\n"
@@ -1038,20 +1034,20 @@ def test_time_left() -> None:
     assert pace.left(["b", "c", "new"]) == 150 * 1.5 + 20
     assert Pace().left(["a"]) is None
     assert Pace().ends(["a"]) is None
-    assert _progress.total([{"a": 1.0, "b": 2.0}, {"c": 3.0}]) == 6
-    assert _progress.total([{"a": 1.0}, {}]) is None
-    assert _progress.total([]) == 0
+    assert running_progress.total([{"a": 1.0, "b": 2.0}, {"c": 3.0}]) == 6
+    assert running_progress.total([{"a": 1.0}, {}]) is None
+    assert running_progress.total([]) == 0
 
 
 def test_a_second_run_knows_its_time(tmp_path: Path, three: dict[str, Counter]) -> None:
     assert command.main(["first", "--out", str(tmp_path), "second"]) == 0
-    recorded = _sequence._recorded("second", (tmp_path / "nothing", tmp_path))
+    recorded = running_sequence._recorded("second", (tmp_path / "nothing", tmp_path))
     assert list(recorded) == three["second"].computed
-    assert _sequence._recorded("third", (tmp_path,)) == {}
+    assert running_sequence._recorded("third", (tmp_path,)) == {}
     now = time.monotonic()
-    assert _progress.remaining((now + 125.2, False)) == "2:05 left"
-    assert _progress.remaining((now + 125.2, True)) == "> 2:05 left"
-    assert _progress.remaining((now - 5, False)) == "0:00 left"
+    assert running_progress.remaining((now + 125.2, False)) == "2:05 left"
+    assert running_progress.remaining((now + 125.2, True)) == "> 2:05 left"
+    assert running_progress.remaining((now - 5, False)) == "0:00 left"
 
 
 def test_unknown_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1118,12 +1114,12 @@ def _committed(name: str) -> dict[str, Any]:
     return json.loads(staged.stdout if staged.returncode == 0 else (ROOT / path).read_text())
 
 
-@pytest.mark.parametrize("name", [*SUITES, _tables.ON_GPU])
+@pytest.mark.parametrize("name", [*SUITES, reported.ON_GPU])
 def test_committed_results_are_of_the_present_suites(name: str) -> None:
     results = _committed(name)
     suite = SUITES[name.removeprefix("gpu/")]
     assert results["settings"] == _plain({"seed": 0, "quick": False, **suite.full})
-    assert (results["device"] == "cpu") == (name != _tables.ON_GPU)
+    assert (results["device"] == "cpu") == (name != reported.ON_GPU)
     _check_rows(results["rows"])
     if name in ("bernoulli", "gaussian"):
         entries = {"bernoulli": bernoulli.ENTRIES, "gaussian": gaussian.ENTRIES}[name]
@@ -1132,7 +1128,7 @@ def test_committed_results_are_of_the_present_suites(name: str) -> None:
 
 def test_the_table_of_logistic_regression_equals_the_json() -> None:
     results = _committed("logistic_regression")
-    lines = _tables.logistic_regression(results).splitlines()
+    lines = reported.logistic_regression(results).splitlines()
     assert len(lines) == 2 + len(results["curves"])
     for line in lines[2:]:
         name, evaluations, *numbers = (cell.strip() for cell in line.strip("|").split("|"))
@@ -1148,14 +1144,14 @@ def test_the_table_of_logistic_regression_equals_the_json() -> None:
 def test_the_tables_of_discrete_equal_the_json() -> None:
     results = _committed("discrete")
     found = {(r["estimator"], r["objective"], r["at"]): r for r in results["rows"]}
-    header, _, *lines = _cells(_tables.bits(results))
+    header, _, *lines = _cells(reported.bits(results))
     assert len(lines) == len(VAE_ENTRIES)
     for name, *cells in lines:
         for title, cell in list(zip(header[1:], cells, strict=True))[:-2]:
             objective, at = title.split(", ")
             row = found.get((name, objective, float(at)))
             assert cell == ("" if row is None else f"{row['relative_variance']:.2g}")
-    header, _, *lines = _cells(_tables.categories(results))
+    header, _, *lines = _cells(reported.categories(results))
     for name, *cells in lines:
         for title, cell in list(zip(header[1:], cells, strict=True))[:-1]:
             row = found[name, "thousand", float(title.split()[1])]
@@ -1194,19 +1190,19 @@ def test_the_results_of_vi_agree_with_theory() -> None:
 
 
 def test_the_bounds_of_vi_agree_with_closed_forms() -> None:
-    rows = [row for row in _committed("vi")["rows"] if row["target"] == _vi_bounds.TARGET]
+    rows = [row for row in _committed("vi")["rows"] if row["target"] == vi_bounds.TARGET]
     for name, limit, power in (
-        ("IWAE", _vi_bounds_exact.iwae_limit(), -0.5),
-        ("DReG", _vi_bounds_exact.dreg_limit(), 0.5),
+        ("IWAE", vi_bounds_exact.iwae_limit(), -0.5),
+        ("DReG", vi_bounds_exact.dreg_limit(), 0.5),
     ):
         mine = [row for row in rows if row["form"] == name]
-        single = _vi_bounds_exact.elbo_ratio(doubly=name == "DReG")
+        single = vi_bounds_exact.elbo_ratio(doubly=name == "DReG")
         for row in mine:
             expected = single if row["at"] == 1 else limit * row["at"] ** power
             # What the limit leaves out falls as 1 / K.
             allowed = LIMIT * row["snr_se"] / expected + (row["at"] > 1) * 0.3 / row["at"]
             assert abs(row["snr"] / expected - 1) < allowed, row
-        assert abs(_vi_tables.slope(mine) - power) < 0.02
+        assert abs(vi_tables.slope(mine) - power) < 0.02
     biased = [row for row in rows if not row["unbiased"]]
     assert {row["form"] for row in biased} == {"sticking the landing"}
     assert all(row["relative_bias"] > 1 for row in biased)
@@ -1215,14 +1211,14 @@ def test_the_bounds_of_vi_agree_with_closed_forms() -> None:
 def test_the_tables_of_vi_equal_the_json() -> None:
     results = _committed("vi")
     harmful = [row for row in results["rows"] if row["effect"] == "hurts"]
-    _, _, *lines = _cells(_tables.MARKDOWN["vi_harm"][1](results))
+    _, _, *lines = _cells(reported.MARKDOWN["vi_harm"][1](results))
     assert sum(where.count(" at ") for *_, where in lines) == len(harmful) > 0
     found = {
-        (row["estimator"], _vi_tables.PARAMETERS[row["parameter"]], row["at"]): row
+        (row["estimator"], vi_tables.PARAMETERS[row["parameter"]], row["at"]): row
         for row in results["rows"]
         if (row["target"], row["form"]) == ("logistic", "Pathwise")
     }
-    header, _, *lines = _cells(_tables.MARKDOWN["vi_techniques"][1](results))
+    header, _, *lines = _cells(reported.MARKDOWN["vi_techniques"][1](results))
     assert len(lines) == len(TECHNIQUES)
     for name, *cells in lines:
         for title, cell in list(zip(header[1:], cells, strict=True))[:-2]:
@@ -1237,25 +1233,29 @@ def _cells(table: str) -> list[list[str]]:
 
 
 def test_tables_in_documents_are_those_of_the_committed_results() -> None:
-    tables = _tables.in_markdown_of({name: _committed(name) for name in (*SUITES, _tables.ON_GPU)})
+    tables = reported.in_markdown_of(
+        {name: _committed(name) for name in (*SUITES, reported.ON_GPU)}
+    )
     places = []
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = path.read_text()
-        assert _tables.filled(text, tables) == text, f"{path.name}: run python -m benchmarks report"
-        places += [place[2] for place in _tables.PLACE.finditer(text)]
+        assert reported.filled(text, tables) == text, (
+            f"{path.name}: run python -m benchmarks report"
+        )
+        places += [place[2] for place in reported.PLACE.finditer(text)]
     # That of the estimators is made by docs/build.py.
-    assert sorted(places) == sorted([*_tables.MARKDOWN, "estimators"])
+    assert sorted(places) == sorted([*reported.MARKDOWN, "estimators"])
 
 
 def test_a_verdict_follows_from_the_places() -> None:
-    assert _claims.verdict([True, True]) == "holds"
-    assert _claims.verdict([True, False]) == "partly"
-    assert _claims.verdict([False, False]) == _claims.verdict([]) == "does not hold"
+    assert claims.verdict([True, True]) == "holds"
+    assert claims.verdict([True, False]) == "partly"
+    assert claims.verdict([False, False]) == claims.verdict([]) == "does not hold"
 
     def found(variances: Iterable[float], **how: bool) -> str:
         base = {"variance": 10.0, "variance_se": 0.3}
         pairs = [({"variance": v, "variance_se": 0.4}, base) for v in variances]
-        return _claims.less("claim", "source", pairs, **how).verdict
+        return claims.less("claim", "source", pairs, **how).verdict
 
     # The standard error of the difference is 1/2.
     assert found([7.9, 7.0]) == "holds"
@@ -1268,9 +1268,9 @@ def test_a_verdict_follows_from_the_places() -> None:
 def test_tables_are_filled_in_between_their_marker_lines() -> None:
     x, y = "<!-- table:x -->\n{}<!-- /table -->\n", "<!-- table:y -->\n{}<!-- /table -->\n"
     text = f"a\n{x}b\n{y}c\n"
-    assert _tables.filled(text.format("old", "kept\n"), {"x": "| new |\n"}) == text.format(
+    assert reported.filled(text.format("old", "kept\n"), {"x": "| new |\n"}) == text.format(
         "| new |\n", "kept\n"
     )
     for broken in ("<!-- table:x -->\n", f"<!-- table:x -->\n{y.format('')}"):
         with pytest.raises(ValueError, match="no line <!-- /table --> of its own"):
-            _tables.filled(broken, {})
+            reported.filled(broken, {})

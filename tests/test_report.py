@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command
-from benchmarks import _html, _plots, _report, _tables
 from benchmarks._registry import SUITES
+from benchmarks._reporting import html, plots, report, tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = "benchmarks/results"
-REPORTED = (*SUITES, _tables.ON_GPU)
+REPORTED = (*SUITES, tables.ON_GPU)
 
 
 def _committed(path: str) -> bytes:
@@ -38,7 +38,7 @@ def pages() -> dict[str, str]:
     """The report of the committed results."""
     results = {name: json.loads(_committed(f"{RESULTS}/{name}.json")) for name in REPORTED}
     figures = {name: _committed(f"{RESULTS}/{name}") for name in sorted(_figures())}
-    return _report.pages(results, figures, f"../../{RESULTS}")
+    return report.pages(results, figures, f"../../{RESULTS}")
 
 
 class Reader(HTMLParser):
@@ -100,7 +100,7 @@ def test_the_page_needs_nothing_else_and_fits_a_phone(pages):
     viewport = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
     assert viewport in reader.all("meta")
     boxes = [box for box in reader.all("div") if box == {"class": "table"}]
-    assert len(boxes) == len(reader.all("table")) >= len(_tables.MARKDOWN)
+    assert len(boxes) == len(reader.all("table")) >= len(tables.MARKDOWN)
     css = page.split("<style>")[1].split("</style>")[0]
     assert css.count("{") == css.count("}")
     assert "prefers-color-scheme: dark" in css
@@ -108,7 +108,7 @@ def test_the_page_needs_nothing_else_and_fits_a_phone(pages):
 
 def test_the_report_has_every_table_and_every_figure(pages):
     text = pages["README.md"]
-    for suite, table in _tables.MARKDOWN.values():
+    for suite, table in tables.MARKDOWN.values():
         assert table(json.loads(_committed(f"{RESULTS}/{suite}.json"))) in text
     figures = _figures()
     assert set(re.findall(r"\]\(\.\./\.\./benchmarks/results/(.*?)\)", text)) == figures
@@ -155,28 +155,28 @@ def test_the_command_fills_the_tables_of_the_documents(tmp_path, monkeypatch):
     assert command.main(["report", "--out", str(tmp_path / "elsewhere")]) == 0
     assert (tmp_path / "README.md").read_text() == text.format("old\n")
     assert command.main(["report"]) == 0
-    table = _tables.logistic_regression(json.loads(_committed(f"{RESULTS}/{name}.json")))
+    table = tables.logistic_regression(json.loads(_committed(f"{RESULTS}/{name}.json")))
     assert (tmp_path / "README.md").read_text() == text.format(table)
     assert (docs / "page.md").read_text() == other
     assert (docs / "out" / "index.html").exists()
 
 
 def test_text_of_the_page_is_escaped():
-    page = _html.html("# A & B\n\n| a | b |\n| --- | ---: |\n| `x < y` | |E f| |\n", "A & B", {})
+    page = html.html("# A & B\n\n| a | b |\n| --- | ---: |\n| `x < y` | |E f| |\n", "A & B", {})
     assert "<title>A &amp; B</title>" in page
     assert "<code>x &lt; y</code>" in page
     assert Reader(page).all("h1") == [{"id": "a-&-b"}]
     with pytest.raises(KeyError, match=r"missing\.png"):
-        _html.html("![x](missing.png)", "x", {})
+        html.html("![x](missing.png)", "x", {})
 
 
 def test_a_figure_in_few_colours_is_the_same_picture():
     results = json.loads(_committed(f"{RESULTS}/logistic_regression.json"))
-    with mpl.rc_context(_plots.STYLE), io.BytesIO() as file:
+    with mpl.rc_context(plots.STYLE), io.BytesIO() as file:
         (figure,) = SUITES["logistic_regression"].figures(results).values()
         figure.savefig(file, format="png")
         whole = file.getvalue()
-    few = _plots.of_256_colours(whole)
+    few = plots.of_256_colours(whole)
     assert len(few) < len(whole) / 2
     found, right = (
         np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int) for png in (few, whole)

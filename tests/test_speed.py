@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import scorefn as sf
-from benchmarks import _speed_cases as cases
-from benchmarks import _speed_memory, _speed_timing
-from benchmarks._speed_memory import growth_bytes
-from benchmarks._speed_timing import Times, compiled, interleaved
-from benchmarks.speed import by_hand
+from benchmarks.suites.speed import cases
+from benchmarks.suites.speed import memory as speed_memory
+from benchmarks.suites.speed import timing as speed_timing
+from benchmarks.suites.speed.memory import growth_bytes
+from benchmarks.suites.speed.suite import by_hand
+from benchmarks.suites.speed.timing import Times, compiled, interleaved
 
 SAMPLES = 256
 CASES = by_hand(SAMPLES)
@@ -135,7 +136,7 @@ def test_a_ratio_is_the_median_of_the_ratios_of_rounds() -> None:
 
 @pytest.mark.parametrize("on_cpu", [True, False])
 def test_time_on_an_accelerator_is_wall_time(monkeypatch: Any, on_cpu: bool) -> None:  # noqa: FBT001
-    monkeypatch.setattr(_speed_timing, "on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(speed_timing, "on_cpu", lambda: on_cpu)
     settings = {"rounds": 1, "least_seconds": 0.0, "most_seconds": 1.0}
     times = interleaved({"waits": lambda: time.sleep(0.05)}, 0, **settings)["waits"]
     assert times.wall[0] >= 0.05
@@ -151,7 +152,7 @@ def test_the_growth_of_a_process_is_that_of_its_arrays() -> None:
 
 
 def test_the_memory_of_an_accelerator_is_not_that_of_the_process(monkeypatch: Any) -> None:
-    monkeypatch.setattr(_speed_memory, "on_cpu", lambda: False)
+    monkeypatch.setattr(speed_memory, "on_cpu", lambda: False)
     assert growth_bytes("Pathwise", 100, 50_000, "hand") is None
 
 

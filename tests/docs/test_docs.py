@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import _policy_recipes
-from benchmarks._policy_recipes import RECIPES
+from benchmarks.suites.policy import recipes as policy_recipes
+from benchmarks.suites.policy.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def test_the_code_of_the_policy_page_runs_and_its_recipes_are_those_that_are_tes
     exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], scope)
     assert all(jnp.any(gradient != 0) for gradient in scope["gradients"])
     code = text.split("<!-- code:recipes -->")[1].split("<!-- /code -->")[0]
-    for recipe in (*RECIPES.values(), _policy_recipes._advantage):
+    for recipe in (*RECIPES.values(), policy_recipes._advantage):
         assert inspect.getsource(recipe) in code
     assert code.count("\ndef ") == len(RECIPES) + 1
 

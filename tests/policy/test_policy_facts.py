@@ -14,9 +14,9 @@ import scipy.stats
 from support.exact import FAST
 
 import scorefn as sf
-from benchmarks import _policy_kl
-from benchmarks._policy_kl import WAYS
-from benchmarks._policy_recipes import RECIPES, Batch
+from benchmarks.suites.policy import kl as policy_kl
+from benchmarks.suites.policy.kl import WAYS
+from benchmarks.suites.policy.recipes import RECIPES, Batch
 from scorefn import policy
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.slow]
@@ -36,7 +36,7 @@ def kl(p, q):
 @pytest.mark.parametrize("drawn", ["new", "old"])
 def test_divergences_have_the_gradients_of_the_table(drawn: str) -> None:
     """By automatic differentiation, by the formulas of the suite, and by what is claimed."""
-    problems = {name: _policy_kl.problem(name, 0.7, drawn=drawn) for name in WAYS}
+    problems = {name: policy_kl.problem(name, 0.7, drawn=drawn) for name in WAYS}
     given = replace(problems["k1"], name="")
     logits, log_old = given.new.astype(float), jax.nn.log_softmax(given.old.astype(float))
     ref, probs = jax.nn.log_softmax(given.ref.astype(float)), np.exp(log_old)
@@ -59,7 +59,7 @@ def test_divergences_have_the_gradients_of_the_table(drawn: str) -> None:
         claimed = {"new": WAYS[name].on, "old": WAYS[name].off}[drawn]
         right = [k for k, exact in known.items() if np.allclose(slope, exact, atol=1e-12)]
         assert right == ([] if claimed == "none" else [claimed]), name
-        exact = _policy_kl.exact(problems[name])
+        exact = policy_kl.exact(problems[name])
         np.testing.assert_allclose(exact.kl, kl(logits, ref), rtol=1e-12)
         np.testing.assert_allclose(exact.gradient, forward, atol=1e-12)
         np.testing.assert_allclose(exact.mean, slope, atol=1e-12, err_msg=name)

@@ -1,0 +1,1 @@
+"""Calls of other packages, where they are installed."""

@@ -1,0 +1,1 @@
+"""Tables, figures, claims and the report, made from the results of any suite."""

@@ -1,0 +1,84 @@
+"""A published claim beside what was measured, and the verdict that follows from the numbers.
+
+A claim is looked at in several places (costs, stages of training, ...). It holds where all of them
+agree with it, does not where none does, and is partly right otherwise. One measured variance is
+smaller than another if the difference is more than 4 standard errors.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from benchmarks._suite import Results, Row
+
+from .markdown import markdown
+
+# Standard errors beyond which a difference, and a deviation of the worst of many, is no noise.
+CERTAIN, LIMIT = 4.0, 6.0
+# What rounding leaves of a number that is exactly 0.
+EXACT = 1e-6
+HEADER = ("claim", "source", "expected", "found", "distance", "verdict")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table; the fields are its columns."""
+
+    claim: str
+    source: str
+    expected: str
+    found: str
+    distance: str
+    verdict: str
+
+
+def verdict(agree: Iterable[bool]) -> str:
+    """What the places say together."""
+    agrees = set(agree)
+    return "partly" if len(agrees) > 1 else "holds" if agrees == {True} else "does not hold"
+
+
+def less(
+    claim: str, source: str, pairs: Sequence[tuple[Row, Row]], *, or_equal: bool = False
+) -> Finding:
+    """The claim that the first of each pair has the smaller variance."""
+    ratios = [row["variance"] / base["variance"] for row, base in pairs]
+    z = [_difference(*pair) for pair in pairs]
+    expected = "at most 1" if or_equal else "below 1"
+    return Finding(
+        claim,
+        source,
+        f"ratio of variances {expected}",
+        listed(ratios),
+        f"z {between(z, '.0f')}",
+        verdict(x < CERTAIN if or_equal else x < -CERTAIN for x in z),
+    )
+
+
+def _difference(row: Row, base: Row) -> float:
+    error = math.hypot(row["variance_se"], base["variance_se"])
+    return (row["variance"] - base["variance"]) / error
+
+
+def rows(results: Results, **values: Any) -> list[Row]:
+    """Those with these values."""
+    return [row for row in results["rows"] if all(row[n] == v for n, v in values.items())]
+
+
+def listed(values: Sequence[float]) -> str:
+    """Up to three of them one by one, more as a range."""
+    return ", ".join(f"{x:.2g}" for x in values) if len(values) < 4 else between(values, ".2g")
+
+
+def between(values: Sequence[float], form: str) -> str:
+    """From the least to the greatest."""
+    ends = [format(value, form) for value in (min(values), max(values))]
+    # No sign at what rounds to nothing.
+    low, high = ("0" if end == "-0" else end for end in ends)
+    return low if low == high else f"{low} to {high}"
+
+
+def table(found: Sequence[Finding]) -> str:
+    """In markdown."""
+    return markdown([HEADER, ["---"] * len(HEADER), *map(astuple, found)])

@@ -1,0 +1,1 @@
+"""Runs suites: progress, resuming, and files that are written when all is done."""

@@ -1,0 +1,173 @@
+"""Bayesian logistic regression on the breast-cancer data: the experiment of Mohamed et al. (2020).
+
+Settings of the paper, section 9.2: N(0, I) prior, diagonal Gaussian posterior that starts as the
+prior, closed-form KL, minibatches of 32, 50 posterior samples, SGD with the step
+1e-3 cos(pi/2 t/5000) for 5000 steps. Each estimator trains a posterior of its own: these are the
+curves, ELBO (exact, in nats) and accuracy on all the data. The variances are all measured along
+ONE run, at the same parameters, on all the data: what is left is the noise of the estimator. They
+are of the gradient with 50 samples, summed over its 62 components, in nats^2. The exact gradient,
+for the bias, is a one-dimensional integral for each case.
+"""
+
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks._measuring.measure import measure
+from benchmarks._measuring.timing import microseconds
+from benchmarks._models import logistic as model
+from benchmarks._models.logistic_training import (
+    ENTRIES,
+    REFERENCE,
+    Problem,
+    State,
+    evaluate,
+    gradient,
+    train,
+)
+from benchmarks._reporting.plots import Look, legend_below, looks, panels
+from benchmarks._suite import Results, Row, Sizes, Step, Suite, step_key
+
+
+@cache
+def _states(name: str, seed: int, num_steps: int, every: int, num_samples: int) -> State:
+    """The states along one training run; all runs see the same minibatches."""
+    return train(
+        ENTRIES[name],
+        model.breast_cancer(),
+        step_key(seed, "train"),
+        num_steps=num_steps,
+        every=every,
+        num_samples=num_samples,
+    )
+
+
+def _run(name: str, seed: int, sizes: Sizes) -> State:
+    return _states(name, seed, sizes["num_steps"], sizes["every"], sizes["num_samples"])
+
+
+def _problem(name: str, stage: int, seed: int, sizes: Sizes) -> Problem:
+    """The gradient of one estimator where the reference run is after so many steps."""
+    states = _run(REFERENCE, seed, sizes)
+    state = jax.tree.map(lambda leaf: leaf[stage // sizes["every"]], states)
+    return Problem(state, model.breast_cancer(), ENTRIES[name], sizes["num_samples"])
+
+
+def _curves(name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
+    values = evaluate(_run(name, seed, sizes), model.breast_cancer())
+    elbo, accuracy = (np.asarray(value, np.float64).tolist() for value in values)
+    steps = [i * sizes["every"] for i in range(len(elbo))]
+    return {"curves": {name: {"step": steps, "elbo": elbo, "accuracy": accuracy}}}
+
+
+def _row(name: str, stage: int, seed: int, key: jax.Array, sizes: Sizes) -> dict[str, list[Row]]:
+    problem = _problem(name, stage, seed, sizes)
+    measured = measure(
+        gradient,
+        problem,
+        key,
+        {"posterior": model.exact_gradient(problem.state.posterior, problem.data)},
+        **sizes["repeats"],
+    )["posterior"]
+    row = {
+        "step": stage,
+        "estimator": name,
+        "unbiased": problem.entry.estimator(problem.state, problem.data).unbiased,
+        "evaluations": sizes["num_samples"] + problem.entry.extra_evaluations,
+        **measured.columns(),
+        "timing": name,
+    }
+    return {"rows": [row]}
+
+
+def _times(seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
+    problems = {name: _problem(name, 0, seed, sizes) for name in ENTRIES}
+    return {"times": microseconds(gradient, problems, seed, **sizes["timing"])}
+
+
+def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
+    """The times, a training run of each estimator, then the rows of each stage of one run."""
+    plan: dict[str, Step] = {"timing": partial(_times, seed, sizes)}
+    for name in ENTRIES:
+        plan[f"train {name}"] = partial(_curves, name, seed, sizes)
+    for stage in sizes["stages"]:
+        for name in ENTRIES:
+            step = f"step {stage} {name}"
+            plan[step] = partial(_row, name, stage, seed, step_key(seed, step), sizes)
+    return plan
+
+
+def figures(results: Results) -> dict[str, Figure]:
+    """The ELBO and the accuracy of each run, and the variances at each stage."""
+    figure, axes = panels(1, 3)
+    elbo, accuracy, variance = axes.flat
+    drawn = looks(results["curves"])
+    for i, (name, look) in enumerate(drawn.items()):
+        curve = results["curves"][name]
+        look.run(elbo, curve["step"], np.asarray(curve["elbo"], float), i)
+        look.run(accuracy, curve["step"], 100 * np.asarray(curve["accuracy"], float), i)
+    # The start is far below: zoomed in on what follows, where the estimators differ.
+    start = results["curves"][REFERENCE]["elbo"][0]
+    elbo.set(
+        title=f"ELBO, exact (starts at {start:.0f})", ylabel="nats, all data", ylim=_zoom(elbo)
+    )
+    accuracy.set(title="accuracy of the mean", ylabel="%, all data", ylim=_zoom(accuracy))
+    for axis in (elbo, accuracy):
+        axis.set_xlabel("training step")
+    _variances(variance, results, drawn)
+    legend_below(figure, drawn, "", columns=3)
+    return {"logistic_regression": figure}
+
+
+def _zoom(axis: Axes) -> tuple[float, float]:
+    """Limits that hold all curves from their first tenth on."""
+    curves = [np.asarray(line.get_ydata(), float) for line in axis.lines]
+    late = np.concatenate([curve[len(curve) // 10 :] for curve in curves])
+    low, high = float(np.nanmin(late)), float(np.nanmax(late))
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def _variances(axis: Axes, results: Results, drawn: Mapping[str, Look]) -> None:
+    stages = {stage: i for i, stage in enumerate(results["settings"]["stages"])}
+    for i, (name, look) in enumerate(drawn.items()):
+        rows = [row for row in results["rows"] if row["estimator"] == name]
+        shift = (i - (len(drawn) - 1) / 2) * 0.1
+        look.points(axis, [stages[row["step"]] + shift for row in rows], rows)
+    axis.set_xticks(list(stages.values()), [str(stage) for stage in stages])
+    axis.grid(visible=False, axis="x")
+    axis.set(
+        title=f"variance, {results['settings']['num_samples']} samples (± 3 s.e.)",
+        xlabel="step of one common run",
+        ylabel="nats², all data, 62 components",
+        yscale="log",
+    )
+
+
+SUITE = Suite(
+    name="logistic_regression",
+    summary="Bayesian logistic regression, UCI breast cancer: training, and variance at its stages",
+    full={
+        "num_steps": 5000,
+        "every": 50,
+        "stages": [0, 500, 5000],
+        "num_samples": 50,
+        "repeats": {"batches": 50, "size": 20, "at_once": 1},
+        "timing": {"rounds": 41, "size": 20},
+    },
+    quick={
+        "num_steps": 100,
+        "every": 50,
+        "stages": [0, 100],
+        "num_samples": 50,
+        "repeats": {"batches": 10, "size": 20, "at_once": 1},
+        "timing": {"rounds": 5, "size": 20},
+    },
+    steps=steps,
+    figures=figures,
+    shown=lambda _: True,
+)

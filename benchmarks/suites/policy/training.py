@@ -1,0 +1,65 @@
+"""Training the bandit's policy by any recipe, several seeds side by side in one compiled scan."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from . import bandit
+from .bandit import Data, Params
+
+IMAGES = 64
+LEARNING_RATE = 0.01
+# Whose run the gradients are measured along.
+REFERENCE = "RLOO"
+
+
+@partial(jax.jit, static_argnames=("name", "group", "batches", "every", "steps"))
+def train(
+    name: str, data: Data, keys: jax.Array, *, group: int, batches: int, every: int, steps: int
+) -> Params:
+    """The parameters before training and after each `every` batches, one run for each key.
+
+    Each batch serves so many steps of Adam: from the second on they are off policy. Each leaf is
+    [keys, batches / every + 1, ...].
+    """
+    optimiser = optax.adam(LEARNING_RATE)
+    images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
+
+    def one_batch(carry: Any, key: jax.Array) -> tuple[Any, None]:
+        image_key, key = jax.random.split(key)
+        chosen = jax.random.randint(image_key, (IMAGES,), 0, len(labels))
+        some = Data(images[chosen], labels[chosen])
+        actions, batch = bandit.draw(carry[0], some, key, group)
+
+        def loss(params: Params) -> jax.Array:
+            # The value learns by its own regression whichever recipe is trained.
+            value = some.images @ params["value"]
+            fit = jnp.mean(jnp.square(value - jnp.mean(batch.reward, axis=1))) / 2
+            return bandit.ENTRIES[name](bandit.log_prob_of(params, some, actions), batch) + fit
+
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            params, memory = carry
+            change, memory = optimiser.update(jax.grad(loss)(params), memory, params)
+            return (optax.apply_updates(params, change), memory), None
+
+        return jax.lax.scan(step, carry, None, length=steps)[0], None
+
+    def block(carry: Any, keys: jax.Array) -> tuple[Any, Params]:
+        return jax.lax.scan(one_batch, carry, keys)[0], carry[0]
+
+    def run(key: jax.Array) -> Params:
+        keys = jax.random.split(key, (batches // every, every))
+        first = bandit.start()
+        (last, _), states = jax.lax.scan(block, (first, optimiser.init(first)), keys)
+        return jax.tree.map(lambda xs, x: jnp.append(xs, x[None], axis=0), states, last)
+
+    return jax.vmap(run)(keys)
+
+
+@jax.jit
+def evaluate(states: Params, data: Data) -> jax.Array:
+    """The exact expected reward on the data, of each of the parameters [keys, stages]."""
+    return jax.lax.map(partial(jax.lax.map, partial(bandit.expected_reward, data=data)), states)

@@ -1,0 +1,34 @@
+"""Published claims of RODEO, beside what its suite found."""
+
+from benchmarks._reporting.claims import Finding, less, rows, table
+from benchmarks._suite import Results, Row
+
+NAMES = {
+    "leave-one-out": "LeaveOneOut",
+    "double control variates": "DoubleCV",
+    "DisARM": "DisARM",
+    "ARMS": "ARMS",
+    "RELAX": "RELAX",
+}
+
+
+def rodeo(results: Results) -> str:
+    """Published claims, and what the suite found: the linear network first, as training goes on."""
+
+    def pairs(name: str, base: str) -> list[tuple[Row, Row]]:
+        return list(zip(rows(results, estimator=name), rows(results, estimator=base), strict=True))
+
+    def claim(base: str, *counts: int) -> Finding:
+        title = f"{base}, {' and '.join(map(str, counts))} evaluations"
+        found = [pair for n in counts for pair in pairs(f"RODEO ({n})", f"{NAMES[base]} ({n})")]
+        return less(f"RODEO has less variance than {title}", "Shi et al. (2022)", found)
+
+    return table(
+        [
+            claim("leave-one-out", 2, 3),
+            claim("double control variates", 2, 3),
+            claim("DisARM", 2),
+            claim("ARMS", 3),
+            claim("RELAX", 3),
+        ]
+    )

@@ -1,0 +1,175 @@
+"""The tables of the suite speed: on the terminal, and in docs/speed.md."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from benchmarks._reporting.markdown import markdown, short
+from benchmarks._suite import Results, Row
+
+
+def terminal(results: Results) -> Table:
+    """All ratios, and what was skipped."""
+    table = Table(
+        title=f"speed, on {results['device']}: {clock(results)} of the library by the other's",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    # Narrow enough for 80 columns.
+    table.add_column("case", max_width=31)
+    table.add_column("samples", justify="right", no_wrap=True)
+    table.add_column("against", max_width=23)
+    for name in ("ratio", "quartiles"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in results["rows"]:
+        if row["part"] not in ("alike", "compile"):
+            head = [row["case"], str(row["samples"] or ""), row["note"] or row["against"]]
+            spread = "" if row["ratio"] is None else f"{_short(row['q25'])}-{_short(row['q75'])}"
+            table.add_row(*head, _short(row["ratio"]), spread)
+    return table
+
+
+def clock(results: Results) -> str:
+    """What times of a device are of."""
+    return "CPU time" if results["device"] == "cpu" else "wall time"
+
+
+def hand(results: Results) -> str:
+    """Against hand-written code, one case a line."""
+    header = [
+        *("estimator and problem", "samples", f"{clock(results)}, µs", "against the best by hand"),
+        *("spelled as", "flops", "temporary memory"),
+        *("against the one that does the same", "flops", "against draws in bulk"),
+    ]
+    lines = [header, ["---", "---:", "---:", "---:", "---", *["---:"] * 5]]
+    found = {(row["case"], row["part"]): row for row in results["rows"]}
+    for name in dict.fromkeys(row["case"] for row in results["rows"] if row["part"] == "hand"):
+        best, alike, bulk = (found.get((name, part)) for part in ("hand", "alike", "bulk"))
+        assert best is not None
+        cells = [name, str(best["samples"]), short(best["time_us"], ".0f"), _ratio(best)]
+        cells += [best["against"], _by(best, "flops"), _by(best, "temp_bytes")]
+        lines.append([*cells, _ratio(alike), _by(alike, "flops"), _ratio(bulk)])
+    return markdown(lines)
+
+
+def many(results: Results) -> str:
+    """The number of samples against time and memory."""
+    header = [
+        *("estimator", "samples", f"{clock(results)}, ms", "unchunked", "ratio"),
+        *("temporary memory, MiB", "unchunked", "process grows by, MiB", "unchunked"),
+    ]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for row in results["rows"]:
+        if row["part"] == "many":
+            cells = [row["case"].split(",")[0], f"{row['samples']:,}".replace(",", " ")]
+            cells += [_scaled(row[f"{whose}time_us"], 1e3) for whose in ("", "other_")]
+            cells.append("not run" if row["note"] else _ratio(row))
+            for what in ("temp_bytes", "growth_bytes"):
+                cells += [_scaled(row[f"{whose}{what}"], 2**20) for whose in ("", "other_")]
+            lines.append(cells)
+    return markdown(lines)
+
+
+def beside(results: Results) -> str:
+    """One call, a monitor, and other packages."""
+    header = [
+        *("estimator and problem", "samples", "against", f"{clock(results)}, µs", "theirs, µs"),
+        *("ratio", "flops", "temporary memory"),
+    ]
+    lines = [header, ["---", "---:", "---", *["---:"] * 5]]
+    for row in results["rows"]:
+        if row["part"] in ("call", "monitor", "peers"):
+            cells = [row["case"], str(row["samples"] or ""), row["against"]]
+            cells += [_scaled(row[f"{whose}time_us"], 1) for whose in ("", "other_")]
+            cells.append(row["note"] or _ratio(row))
+            lines.append([*cells, _by(row, "flops"), _by(row, "temp_bytes")])
+    return markdown(lines)
+
+
+def draws(results: Results) -> str:
+    """Categories drawn by this library and by distrax."""
+    header = ["what, and of what", "samples", "distrax, by ours", "temporary memory, MiB", "ours"]
+    lines = [header, ["---", *["---:"] * 4]]
+    for row in results["rows"]:
+        if row["part"] == "draws":
+            cells = [row["case"], str(row["samples"] or ""), row["note"] or _inverse(row)]
+            cells += [_scaled(row[f"{whose}temp_bytes"], 2**20) for whose in ("other_", "")]
+            lines.append(cells)
+    return markdown(lines)
+
+
+def on_torch(results: Results) -> str:
+    """Packages on PyTorch: how many times as long they take."""
+    header = ["what", "samples", "against", f"{clock(results)}, ms", "theirs, ms", "theirs by ours"]
+    lines = [[*header, "wall time"], ["---", "---:", "---", *["---:"] * 4]]
+    for row in results["rows"]:
+        if row["part"] == "torch":
+            cells = [row["case"], str(row["samples"] or ""), row["against"]]
+            cells += [_scaled(row[f"{whose}time_us"], 1e3) for whose in ("", "other_")]
+            if row["note"]:
+                lines.append([*cells, row["note"], ""])
+            else:
+                times = 1 / row["wall_ratio"]
+                lines.append([*cells, _inverse(row), _times(times, times)])
+    return markdown(lines)
+
+
+def compiling(results: Results) -> str:
+    """Seconds to compile programs of many choices."""
+    header = ["program", "choices", "CPU time, s", "wall time, s"]
+    lines = [header, ["---", *["---:"] * 3]]
+    for row in results["rows"]:
+        if row["part"] == "compile":
+            seconds = [format(row[name] / 1e6, ".1f") for name in ("time_us", "wall_us")]
+            lines.append([row["case"], str(row["samples"]), *seconds])
+    return markdown(lines)
+
+
+def _inverse(row: Row) -> str:
+    """How many times as long the other one takes."""
+    times, low, high = (_times(1 / row[name], 1 / row["q75"]) for name in ("ratio", "q75", "q25"))
+    return f"{times} ({low} to {high})"
+
+
+def _times(times: float, least: float) -> str:
+    return format(times, ".0f" if least >= 10 else ".1f")
+
+
+def _ratio(row: Row | None) -> str:
+    if row is None or row["ratio"] is None:
+        return ""
+    return f"{_short(row['ratio'])} ({_short(row['q25'])} to {_short(row['q75'])})"
+
+
+def _by(row: Row | None, what: str) -> str:
+    """The library's by the other's."""
+    if row is None or not row[f"other_{what}"]:
+        return ""
+    return _short(row[what] / row[f"other_{what}"])
+
+
+def _short(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{ratio:.2g}" if ratio < 0.1 else f"{ratio:.2f}"
+
+
+def _scaled(value: Any, unit: float) -> str:
+    if value is None:
+        return ""
+    return short(value / unit, ".3g" if value < 100 * unit else ".0f")
+
+
+TABLES: Mapping[str, Callable[[Results], str]] = {
+    "speed_hand": hand,
+    "speed_many": many,
+    "speed_beside": beside,
+    "speed_torch": on_torch,
+    "speed_draws": draws,
+    "speed_compile": compiling,
+}
+# Of an accelerator's results; what is left out runs on the host, or was not installed there.
+GPU_TABLES = ("speed_hand", "speed_many", "speed_beside", "speed_draws")

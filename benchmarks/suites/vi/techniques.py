@@ -1,0 +1,160 @@
+"""What takes noise out of an estimator of the ELBO: sampling schemes and control variates."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import scorefn as sf
+from benchmarks._models.logistic import Params
+
+from .targets import inverse_cdf, mirrored, moments
+
+Learned = dict[str, Any]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["slope", "curvature", "centre"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Quadratic:
+    """A quadratic function of the weights, slope . v + v' curvature v / 2, v = weights - centre.
+
+    Attributes:
+        slope: [d].
+        curvature: [d, d].
+        centre: [d].
+    """
+
+    slope: jax.Array
+    curvature: jax.Array
+    centre: jax.Array
+
+    def value(self, weights: jax.Array) -> jax.Array:
+        """At a draw."""
+        v = weights - self.centre
+        return self.slope @ v + v @ self.curvature @ v / 2
+
+    def mean(self, params: Params) -> jax.Array:
+        """Under the posterior."""
+        mean, scale = moments(params)
+        return self.value(mean) + jnp.diagonal(self.curvature) @ scale**2 / 2
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a technique is told of where it is used.
+
+    Attributes:
+        taylor: the expansion of f to second order at the mean.
+        learned: its leaves.
+        unit: nats, in which the leaves of a surrogate are.
+    """
+
+    taylor: Quadratic
+    learned: Learned
+    unit: float
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A transformation of an estimator.
+
+    Attributes:
+        around: ``around(estimator, where)``, the estimator made from another one.
+        per_term: evaluations of f for one term; the terms are as many as keep the draws equal.
+        draws_per_term: draws of one term.
+        once: evaluations of f for all terms together.
+        serves_leave_one_out: whether its draws are independent and seen together.
+        expands: whether it uses the expansion of f.
+        learned: ``learned(d)``, its leaves before they are learned.
+    """
+
+    around: Callable[[sf.Estimator, Around], sf.Estimator]
+    per_term: int = 1
+    draws_per_term: int = 1
+    once: int = 0
+    serves_leave_one_out: bool = True
+    expands: bool = False
+    learned: Callable[[int], Learned] = field(default=lambda _: {})
+
+    def terms(self, draws: int) -> int:
+        """The terms that make so many draws."""
+        return draws // self.draws_per_term
+
+    def evaluations(self, draws: int) -> int:
+        """Of f, for so many draws."""
+        return self.per_term * self.terms(draws) + self.once
+
+
+def _fitted(estimator: sf.Estimator, where: Around, *, per_parameter: bool) -> sf.Estimator:
+    # Closures, not bound methods: what is static in an estimator must be hashable.
+    return sf.FittedControlVariate(
+        estimator,
+        h=lambda weights: where.taylor.value(weights),
+        mean=lambda params: where.taylor.mean(params),
+        per_parameter=per_parameter,
+    )
+
+
+def _delta(estimator: sf.Estimator, coefficient: Any) -> sf.Estimator:
+    return sf.DeltaMethod(estimator, coefficient=coefficient, moments=moments)
+
+
+def _surrogate(estimator: sf.Estimator, where: Around) -> sf.Estimator:
+    leaves = (where.unit * where.learned[name] for name in ("slope", "curvature"))
+    return sf.QuadraticSurrogate(estimator, *leaves, moments=moments)
+
+
+def _surrogate_leaves(d: int) -> Learned:
+    # A matrix of all pairs of a network's weights is more than some hundred steps can learn.
+    return {"slope": jnp.zeros(d), "curvature": jnp.zeros((d, d) if d < FEW else d)}
+
+
+PLAIN = "plain"
+# Weights, of which a surrogate learns all pairs.
+FEW = 64
+TECHNIQUES: Mapping[str, Technique] = {
+    PLAIN: Technique(lambda estimator, _: estimator),
+    "Antithetic": Technique(
+        lambda estimator, _: sf.Antithetic(estimator, mirrored), per_term=2, draws_per_term=2
+    ),
+    "Stratified": Technique(
+        lambda estimator, _: sf.Stratified(estimator, inverse_cdf), serves_leave_one_out=False
+    ),
+    "QuasiMonteCarlo": Technique(
+        lambda estimator, _: sf.QuasiMonteCarlo(estimator, inverse_cdf), serves_leave_one_out=False
+    ),
+    "DeltaMethod, c = 1": Technique(lambda estimator, _: _delta(estimator, 1.0), once=6),
+    "DeltaMethod, c learned": Technique(
+        lambda estimator, where: _delta(estimator, where.learned["delta"]),
+        once=6,
+        learned=lambda _: {"delta": jnp.zeros(())},
+    ),
+    "FittedControlVariate": Technique(
+        partial(_fitted, per_parameter=False),
+        per_term=2,
+        serves_leave_one_out=False,
+        expands=True,
+    ),
+    "FittedControlVariate, per parameter": Technique(
+        partial(_fitted, per_parameter=True),
+        per_term=2,
+        serves_leave_one_out=False,
+        expands=True,
+    ),
+    "QuadraticSurrogate, learned": Technique(_surrogate, learned=_surrogate_leaves),
+    "QuasiMonteCarlo and DeltaMethod, c learned": Technique(
+        lambda estimator, where: _delta(
+            sf.QuasiMonteCarlo(estimator, inverse_cdf), where.learned["delta"]
+        ),
+        once=6,
+        serves_leave_one_out=False,
+        learned=lambda _: {"delta": jnp.zeros(())},
+    ),
+}
