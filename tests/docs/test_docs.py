@@ -92,7 +92,7 @@ def test_the_code_of_the_page_on_estimators_runs(capsys):
 
 PAGES = [
     "README.md",
-    "docs/design.md",
+    "docs/architecture.md",
     "docs/estimators.md",
     "docs/peers.md",
     "docs/policy.md",
