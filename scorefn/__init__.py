@@ -20,11 +20,11 @@ from ._score import attach_score as attach_score
 from ._score import attach_scores as attach_scores
 from ._score import leave_one_out as leave_one_out
 from ._score import surrogate as surrogate
-from .comparison import Comparison as Comparison
-from .comparison import compare as compare
+from .diagnostics import Comparison as Comparison
 from .diagnostics import GradientSNR as GradientSNR
 from .diagnostics import check_score as check_score
 from .diagnostics import check_unbiased as check_unbiased
+from .diagnostics import compare as compare
 from .diagnostics import moments as moments
 from .diagnostics import squared_gradient as squared_gradient
 from .distributions import Bernoulli as Bernoulli

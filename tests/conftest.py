@@ -20,14 +20,6 @@ if jax.__version_info__ < (0, 11):
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join(flags)
 
-ONCE = ("compare", "report")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem.removeprefix("test_") in ONCE:
-            item.add_marker(pytest.mark.slow)
-
 
 @pytest.fixture
 def x64() -> Iterator[None]:

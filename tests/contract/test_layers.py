@@ -13,7 +13,7 @@ FLOORS = [
     {"distributions", "_score", "policy"},
     {"_batching", "_baselines"},
     {"estimators"},
-    {"_expectation", "_nonlinear", "programs", "diagnostics", "comparison"},
+    {"_expectation", "_nonlinear", "programs", "diagnostics"},
     {"vi"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

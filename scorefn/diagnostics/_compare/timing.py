@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 
-from ._programs import Programs
+from .programs import Programs
 
 LEAST_SECONDS = 3e-3
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ._row import Row
+from .row import Row
 
 WIDTH = 80
 HEADER = ("variance", "±", "time, µs", "var × µs", "evals", "snr", "bias", "z")

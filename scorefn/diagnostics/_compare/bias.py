@@ -9,9 +9,9 @@ import numpy as np
 
 from scorefn._core.types import PyTree
 
-from ._evaluations import declared
-from ._settled import quantile
-from ._statistics import Moments
+from .evaluations import declared
+from .moments import Moments
+from .ranking import quantile
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from benchmarks import __main__ as command
 from benchmarks._registry import SUITES
 from benchmarks._reporting import html, plots, report, tables
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 RESULTS = "benchmarks/results"
 REPORTED = (*SUITES, tables.ON_GPU)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from scorefn._core.types import PyTree
 
-from ._programs import Programs, zeros
+from .programs import Programs, zeros
 
 
 class Moments:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ._evaluations import declared
-from ._measuring import Found
-from ._reference import Reference, bias
-from ._row import Row
-from ._settled import largest_share, spent
+from .bias import Reference, bias
+from .evaluations import declared
+from .measuring import Found
+from .ranking import largest_share, spent
+from .row import Row
 
 
 def failed(name: str, estimator: Any, error: Exception) -> Row:

@@ -6,11 +6,11 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ._files import to_csv, to_json, write
-from ._plot import optional, plot
-from ._row import Row
-from ._settled import LARGEST_SHARE
-from ._table import WIDTH, table
+from .files import to_csv, to_json, write
+from .plot import optional, plot
+from .ranking import LARGEST_SHARE
+from .row import Row
+from .table import WIDTH, table
 
 
 @dataclass(frozen=True)

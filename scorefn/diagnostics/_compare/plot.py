@@ -5,7 +5,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from ._row import Row
+from .row import Row
 
 # Okabe and Ito (2008): told apart by readers of any colour vision, and never by colour alone.
 UNBIASED = {"color": "#0072B2", "marker": "o"}

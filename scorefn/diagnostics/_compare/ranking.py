@@ -12,8 +12,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ._statistics import Moments
-from ._timing import median_interval
+from .moments import Moments
+from .timing import median_interval
 
 # A variance to which one repeat adds more than this is not known well enough to rank by.
 LARGEST_SHARE = 0.05

@@ -12,11 +12,11 @@ import numpy as np
 from scorefn._core.checks import check_count, check_number
 from scorefn._core.types import PyTree
 
-from ._programs import Loss, Programs, zeros
-from ._progress import Bar
-from ._settled import open_pairs, spent
-from ._statistics import Moments
-from ._timing import Stopwatch
+from .moments import Moments
+from .programs import Loss, Programs, zeros
+from .progress import Bar
+from .ranking import open_pairs, spent
+from .timing import Stopwatch
 
 # Repeats in a batch, and numbers in a chunk of gradients: 16 MiB of float32.
 BATCH, CHUNK_NUMBERS = 256, 2**22

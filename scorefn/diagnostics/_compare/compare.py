@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from scorefn._core.checks import check_count, check_key
 from scorefn._core.types import PyTree
 
-from ._comparison import Comparison
-from ._evaluations import evaluations
-from ._measuring import compiled, long_run, measured, planned
-from ._programs import directions
-from ._progress import bar
-from ._reference import exact, mean_of, most_precise
-from ._row import ranked
-from ._rows import failed, measured_rows
+from .bias import exact, mean_of, most_precise
+from .comparison import Comparison
+from .evaluations import evaluations
+from .measuring import compiled, long_run, measured, planned
+from .programs import directions
+from .progress import bar
+from .row import ranked
+from .rows import failed, measured_rows
 
 
 def compare(

@@ -23,14 +23,15 @@ import pytest
 from support.compiled import only_in_branches
 
 import scorefn as sf
-from scorefn.comparison._comparison import Comparison
-from scorefn.comparison._programs import Programs, directions
-from scorefn.comparison._reference import bias, exact
-from scorefn.comparison._row import Row, ranked
-from scorefn.comparison._settled import LARGEST_SHARE, open_pairs, spent
-from scorefn.comparison._statistics import Moments
-from scorefn.comparison._timing import Stopwatch, median_interval
+from scorefn.diagnostics._compare.bias import bias, exact
+from scorefn.diagnostics._compare.comparison import Comparison
+from scorefn.diagnostics._compare.moments import Moments
+from scorefn.diagnostics._compare.programs import Programs, directions
+from scorefn.diagnostics._compare.ranking import LARGEST_SHARE, open_pairs, spent
+from scorefn.diagnostics._compare.row import Row, ranked
+from scorefn.diagnostics._compare.timing import Stopwatch, median_interval
 
+pytestmark = pytest.mark.slow
 mpl.use("agg")
 KEY = jax.random.key(0)
 LOGIT, P = 1.5, 1 / (1 + math.exp(-1.5))

@@ -1,0 +1,1 @@
+"""The comparison of estimators on a loss of the user's own."""
