@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import as_float, stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution
 
@@ -66,7 +66,7 @@ class Baseline(ABC):
             )
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class LeaveOneOut(Baseline):
     """The mean cost of the other samples of the same call: the default, and nothing to tune.
 
@@ -90,7 +90,7 @@ class LeaveOneOut(Baseline):
         return jax.tree.map(leave_one_out, costs)
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class OptimalBaseline(Baseline):
     """The mean cost of the other samples, weighed by the squared norms of their scores.
 
@@ -130,7 +130,7 @@ class OptimalBaseline(Baseline):
         return reduce(jnp.add, [jnp.sum(jnp.square(s.astype(wide))) for s in score])
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class ConstantBaseline(Baseline):
     """A constant chosen beforehand; 0 is plain REINFORCE.
 
@@ -155,7 +155,7 @@ class ConstantBaseline(Baseline):
         return repeated(self.value, costs, "ConstantBaseline.value")
 
 
-@pytree_dataclass(static=["apply"])
+@pytree_dataclass
 class LearnedBaseline(Baseline):
     """A function with parameters of its own, trained in the same backward pass as the model.
 
@@ -184,7 +184,7 @@ class LearnedBaseline(Baseline):
         section 2.3.
     """
 
-    apply: Callable[[PyTree, PyTree], PyTree] = field(repr=False)
+    apply: Callable[[PyTree, PyTree], PyTree] = static_field(repr=False)
     params: PyTree
     inputs: PyTree = None
 
@@ -225,7 +225,7 @@ def repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:
     return jax.tree.map(repeat, value, costs)
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class MovingAverage(Baseline):
     """The exponentially weighted mean of the costs of earlier calls.
 
@@ -281,7 +281,7 @@ class MovingAverage(Baseline):
         )
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class ShrunkLeaveOneOut(Baseline):
     """The mean cost of the other samples, drawn towards 0 by as much as it is noise.
 

@@ -11,7 +11,7 @@ from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import PyTree
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class GradientSNR:
     r"""The signal-to-noise ratio of a gradient, from those that a training run makes anyway.
 

@@ -7,7 +7,7 @@ from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import PyTree
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class Deterministic:
     """All mass at one point: every draw is the value itself, and derivatives pass through it.
 

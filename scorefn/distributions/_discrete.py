@@ -5,12 +5,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from scorefn._core.arrays import wide
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from ._integer_icdf import bits_at, categories_at, words
 
 
-@pytree_dataclass(static=["dtype"])
+@pytree_dataclass
 class Bernoulli:
     """Independent bits, given by plain logits.
 
@@ -29,7 +29,7 @@ class Bernoulli:
     """
 
     logits: jax.Array
-    dtype: DTypeLike | None = None
+    dtype: DTypeLike | None = static_field(default=None)
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """The log-probability of one draw: a scalar, summed over the bits."""
@@ -71,7 +71,7 @@ class Bernoulli:
         return bits.astype(jnp.asarray(self.logits).dtype if self.dtype is None else self.dtype)
 
 
-@pytree_dataclass(static=["dtype"])
+@pytree_dataclass
 class Categorical:
     """Independent categories, given by plain logits.
 
@@ -91,7 +91,7 @@ class Categorical:
     """
 
     logits: jax.Array
-    dtype: DTypeLike = jnp.int32
+    dtype: DTypeLike = static_field(default=jnp.int32)
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """The log-probability of one draw: a scalar, summed over the factors."""
@@ -115,7 +115,7 @@ class Categorical:
         return index.astype(self.dtype)
 
 
-@pytree_dataclass(static=["dtype"])
+@pytree_dataclass
 class OneHotCategorical:
     """Independent categories whose draws are one-hot vectors, given by plain logits.
 
@@ -132,7 +132,7 @@ class OneHotCategorical:
     """
 
     logits: jax.Array
-    dtype: DTypeLike | None = None
+    dtype: DTypeLike | None = static_field(default=None)
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """The log-probability of one draw: a scalar, summed over the factors."""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import as_local, is_float, is_number, stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 
-@pytree_dataclass(static=["log_prob", "sample"])
+@pytree_dataclass
 class Distribution:
     """Any distribution whose log-density can be written down: two pure functions and parameters.
 
@@ -37,8 +37,8 @@ class Distribution:
         0.6931472
     """
 
-    log_prob: Callable[[Any, Any], jax.Array] = field(repr=False)
-    sample: Callable[[Any, jax.Array], Any] = field(repr=False)
+    log_prob: Callable[[Any, Any], jax.Array] = static_field(repr=False)
+    sample: Callable[[Any, jax.Array], Any] = static_field(repr=False)
     params: Any
 
     def draw(self, key: jax.Array) -> Any:

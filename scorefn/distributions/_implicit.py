@@ -103,7 +103,7 @@ def implicit_reparameterization(
     return draw(floats, x)
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class NormalMixture:
     r"""Independent mixtures of Normals, whose draws can be differentiated in all parameters.
 

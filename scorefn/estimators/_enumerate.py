@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import field
 from typing import Any, ClassVar
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 
 from scorefn._core.arrays import abstract_key, wide
 from scorefn._core.checks import check_count
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
@@ -21,7 +20,7 @@ from ._base import Estimator
 from ._factor_axes import check_factor_axes, log_densities
 
 
-@pytree_dataclass(static=["max_size", "factor_ndim"])
+@pytree_dataclass
 class Enumerate(Estimator):
     r"""The exact sum over a finite support: no variance, and the oracle for everything else.
 
@@ -60,8 +59,8 @@ class Enumerate(Estimator):
     """
 
     support: PyTree = None
-    max_size: int = field(default=4096, kw_only=True)
-    factor_ndim: int = field(default=0, kw_only=True)
+    max_size: int = static_field(default=4096, kw_only=True)
+    factor_ndim: int = static_field(default=0, kw_only=True)
 
     evaluations: ClassVar[str] = "size of the support, once for all terms"
     when: ClassVar[str] = "a support of up to some thousand values, f cheap"

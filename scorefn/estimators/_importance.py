@@ -15,7 +15,7 @@ from scorefn.distributions._distribution import Distribution, as_distribution
 from ._base import Estimator
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class ImportanceWeighted(Estimator):
     r"""Draws from a proposal q, weighed by how likely the distribution p makes them: off-policy.
 
@@ -105,7 +105,7 @@ class ImportanceWeighted(Estimator):
         return self.baseline.train(terms, stopped), aux
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class SelfNormalised(Estimator):
     r"""BIASED by O(1/n): importance weights divided by their sum; densities need no normaliser.
 

@@ -12,7 +12,7 @@ from ._base import Estimator
 from ._guard import Reach, guard
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class Pathwise(Estimator):
     r"""The pathwise derivative: f is differentiated through the draw.
 

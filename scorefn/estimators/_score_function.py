@@ -10,7 +10,7 @@ import jax
 from scorefn._baselines import Baseline, LeaveOneOut
 from scorefn._core.arrays import stop
 from scorefn._core.checks import check_count
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import attach_score
 from scorefn.distributions._distribution import Distribution
@@ -20,7 +20,7 @@ from ._factor_axes import check_factor_axes, log_densities
 from ._guard import Reach, guard
 
 
-@pytree_dataclass(static=["factor_ndim"])
+@pytree_dataclass
 class ScoreFunction(Estimator):
     r"""The score-function estimator, also called REINFORCE or the likelihood-ratio method.
 
@@ -63,7 +63,7 @@ class ScoreFunction(Estimator):
     """
 
     baseline: Baseline = field(default_factory=LeaveOneOut)
-    factor_ndim: int = field(default=0, kw_only=True)
+    factor_ndim: int = static_field(default=0, kw_only=True)
 
     when: ClassVar[str] = "everything that has no better one here, with 4 samples and more"
     needs: ClassVar[str] = "a differentiable log_prob; any f"

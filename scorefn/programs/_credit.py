@@ -15,14 +15,14 @@ from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class Parts:
     """Several costs of one draw whose sum is what its estimator is about."""
 
     costs: list[PyTree]
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class _OfTotal(Baseline):
     """A baseline of the sum of the parts, all of it subtracted from the first of them."""
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import reuse_key, stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator, Transformation
@@ -16,12 +16,12 @@ from scorefn.estimators._base import Estimator, Transformation
 Tick = Callable[[jax.Array], jax.Array]
 
 
-@pytree_dataclass(static=("tick",))
+@pytree_dataclass
 class _Counted(Transformation):
     """An estimator that has each evaluation of f counted."""
 
     estimator: Estimator
-    tick: Tick
+    tick: Tick = static_field()
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap

@@ -16,7 +16,7 @@ from scorefn.estimators._base import Estimator
 from .directions import attached, pair_of_costs, perturbable
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class EvolutionStrategies(Estimator):
     r"""Antithetic Gaussian smoothing: unbiased for the smoothed objective, not for f itself.
 
@@ -79,7 +79,7 @@ class EvolutionStrategies(Estimator):
         )
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class RankedEvolutionStrategies(Estimator):
     r"""BIASED on purpose: evolution strategies on the ranks of the costs, not on the costs.
 

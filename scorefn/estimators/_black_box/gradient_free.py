@@ -1,6 +1,5 @@
 """Derivatives of a black box along random directions: finite differences and forward mode."""
 
-from dataclasses import field
 from typing import ClassVar
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import as_local, stop
 from scorefn._core.checks import check_number
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
@@ -16,7 +15,7 @@ from scorefn.estimators._base import Estimator
 from .directions import Direction, attached, pair_of_costs, perturbable, zero_along_tree
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class SPSA(Estimator):
     r"""BIASED by O(step^2): simultaneous perturbation, two evaluations of a black box f.
 
@@ -78,7 +77,7 @@ class SPSA(Estimator):
         )(keys)
 
 
-@pytree_dataclass(static=["direction"])
+@pytree_dataclass
 class ForwardGradient(Estimator):
     r"""The derivative along one random direction, by forward mode: no backward pass through f.
 
@@ -115,7 +114,7 @@ class ForwardGradient(Estimator):
         Baydin et al., Gradients without backpropagation (2022), definition 1.
     """
 
-    direction: Direction = field(default=jax.random.rademacher, repr=False)
+    direction: Direction = static_field(default=jax.random.rademacher, repr=False)
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1 with a forward derivative"

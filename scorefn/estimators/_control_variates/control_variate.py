@@ -1,7 +1,7 @@
 """Control variates: a function of known mean is subtracted, and its mean added."""
 
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from scorefn._core.arrays import abstract_key, as_local, reuse_key, spread_like, stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution, is_object
 from scorefn.estimators._base import Estimator, Transformation, check_estimator
@@ -19,7 +19,7 @@ from scorefn.estimators._base import Estimator, Transformation, check_estimator
 from .regression import regression_coefficients
 
 
-@pytree_dataclass(static=["h", "mean"])
+@pytree_dataclass
 class ControlVariate(Transformation):
     r"""Any estimator, with functions of known mean subtracted from f and their means added.
 
@@ -62,8 +62,8 @@ class ControlVariate(Transformation):
     """
 
     estimator: Estimator
-    h: Callable[[Any], ArrayLike] = field(repr=False)
-    mean: Callable[[Any], ArrayLike] = field(repr=False)
+    h: Callable[[Any], ArrayLike] = static_field(repr=False)
+    mean: Callable[[Any], ArrayLike] = static_field(repr=False)
     coefficient: float | jax.Array = 1.0
 
     evaluations: ClassVar[str] = "as the estimator inside"
@@ -124,7 +124,7 @@ class ControlVariate(Transformation):
         return replace(self, coefficient=stop(whole.reshape(known_mean(self, record, keys).shape)))
 
 
-@pytree_dataclass(static=["h", "mean", "per_parameter"])
+@pytree_dataclass
 class FittedControlVariate(Transformation):
     r"""`ControlVariate` whose coefficients are fitted to the other samples of the same call.
 
@@ -173,9 +173,9 @@ class FittedControlVariate(Transformation):
     """
 
     estimator: Estimator
-    h: Callable[[Any], ArrayLike] = field(repr=False)
-    mean: Callable[[Any], ArrayLike] = field(repr=False)
-    per_parameter: bool = field(default=False, kw_only=True)
+    h: Callable[[Any], ArrayLike] = static_field(repr=False)
+    mean: Callable[[Any], ArrayLike] = static_field(repr=False)
+    per_parameter: bool = static_field(default=False, kw_only=True)
 
     evaluations: ClassVar[str] = "2"
     coupled: ClassVar[bool] = True

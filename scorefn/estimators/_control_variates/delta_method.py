@@ -1,7 +1,6 @@
 """The Taylor expansion of f around the mean of the distribution as its control variate."""
 
 from collections.abc import Callable
-from dataclasses import field
 from typing import Any, ClassVar
 
 import jax
@@ -9,14 +8,14 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, as_local, stop
 from scorefn._core.checks import check_choice
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
 from scorefn.estimators._base import Estimator, Transformation, check_estimator
 
 
-@pytree_dataclass(static=["degree", "trace", "moments"])
+@pytree_dataclass
 class DeltaMethod(Transformation):
     r"""Any estimator, with the Taylor expansion of f around the mean as its control variate.
 
@@ -69,10 +68,10 @@ class DeltaMethod(Transformation):
     """
 
     estimator: Estimator
-    degree: int = 2
+    degree: int = static_field(default=2)
     coefficient: float | jax.Array = 1.0
-    trace: str = field(default="exact", kw_only=True)
-    moments: Callable[[Any], Moments] | None = field(default=None, kw_only=True, repr=False)
+    trace: str = static_field(default="exact", kw_only=True)
+    moments: Callable[[Any], Moments] | None = static_field(default=None, kw_only=True, repr=False)
 
     evaluations: ClassVar[str] = "1, and 3 or 6 once for all terms; derivatives of f at the mean"
     when: ClassVar[str] = "f smooth at the scale of the distribution"

@@ -1,14 +1,14 @@
 """One control variate for the noise of the draws and of the minibatch: stored quadratics."""
 
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
@@ -17,7 +17,7 @@ from scorefn.estimators._base import Estimator, Transformation, check_estimator
 from .control_variate import ControlVariate
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class DatumSurrogates:
     """A quadratic in place of the cost of each datum, ``slope . x + curvature . x^2 / 2``.
 
@@ -100,7 +100,7 @@ class DatumSurrogates:
         return replace(self, slope_sum=sums[0], curvature_sum=sums[1])
 
 
-@pytree_dataclass(static=["moments"])
+@pytree_dataclass
 class MinibatchControlVariate(Transformation):
     r"""Any estimator of a minibatch's cost, with stored quadratics against both kinds of noise.
 
@@ -156,7 +156,7 @@ class MinibatchControlVariate(Transformation):
     surrogates: DatumSurrogates
     batch: jax.Array
     coefficient: float | jax.Array = 1.0
-    moments: Callable[[Any], Moments] | None = field(default=None, kw_only=True, repr=False)
+    moments: Callable[[Any], Moments] | None = static_field(default=None, kw_only=True, repr=False)
 
     evaluations: ClassVar[str] = "as the estimator inside"
     when: ClassVar[str] = "minibatches of data that are seen again and again"

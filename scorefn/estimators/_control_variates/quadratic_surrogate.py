@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
@@ -17,7 +17,7 @@ from scorefn.estimators._base import Estimator, Transformation, check_estimator
 from .control_variate import ControlVariate
 
 
-@pytree_dataclass(static=["moments"])
+@pytree_dataclass
 class QuadraticSurrogate(Transformation):
     r"""Any estimator, with a learned quadratic subtracted from f and its closed-form mean added.
 
@@ -70,7 +70,7 @@ class QuadraticSurrogate(Transformation):
     slope: jax.Array
     curvature: jax.Array
     centre: jax.Array | None = field(default=None, kw_only=True)
-    moments: Callable[[Any], Moments] | None = field(default=None, kw_only=True, repr=False)
+    moments: Callable[[Any], Moments] | None = static_field(default=None, kw_only=True, repr=False)
 
     evaluations: ClassVar[str] = "as the estimator inside"
     when: ClassVar[str] = "f smooth or not, while training; a quadratic worth learning"

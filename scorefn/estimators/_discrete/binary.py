@@ -18,7 +18,7 @@ from scorefn.distributions._interop.factors import read_factors
 from scorefn.estimators._base import Estimator
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class ARM(Estimator):
     r"""Augment-REINFORCE-merge: a pair of antithetic draws, weighed by their common noise.
 
@@ -63,7 +63,7 @@ class ARM(Estimator):
         return vmap(one)(keys)
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class DisARM(Estimator):
     r"""ARM with its noise integrated out: a pair of antithetic draws, also known as U2G.
 
@@ -115,7 +115,7 @@ class DisARM(Estimator):
         return vmap(one)(keys)
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class ARMS(Estimator):
     r"""Antithetic REINFORCE with many samples: K mutually antithetic draws, leave-one-out.
 
@@ -187,7 +187,7 @@ class ARMS(Estimator):
         return jax.tree.map(attach, costs), aux
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class BitFlip(Estimator):
     r"""One bit, chosen uniformly, is flipped.
 

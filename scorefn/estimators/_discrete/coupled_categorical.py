@@ -17,7 +17,7 @@ from scorefn.distributions._interop.factors import read_factors
 from scorefn.estimators._base import Estimator
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class CoupledCategorical(Estimator):
     r"""A pair of antithetic draws by stick-breaking, importance-weighted: DisARM-IW.
 

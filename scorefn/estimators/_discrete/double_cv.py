@@ -17,7 +17,7 @@ from scorefn.distributions._interop.factors import read_factors
 from scorefn.estimators._base import Estimator
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class DoubleCV(Estimator):
     r"""Leave-one-out with a linear extrapolation of f as a control variate, used twice.
 

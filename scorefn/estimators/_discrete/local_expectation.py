@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import abstract_key, stop, wide
 from scorefn._core.checks import check_count
 from scorefn._core.derivatives import first_order_only
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli, Factors
 from scorefn.distributions._distribution import Distribution
@@ -19,7 +19,7 @@ from scorefn.distributions._interop.factors import read_factors
 from scorefn.estimators._base import Estimator
 
 
-@pytree_dataclass(static=["chunk_size"])
+@pytree_dataclass
 class LocalExpectation(Estimator):
     r"""Every coordinate is summed over its values in turn, with the others as they were drawn.
 
@@ -54,7 +54,7 @@ class LocalExpectation(Estimator):
         (2015), section 3.
     """
 
-    chunk_size: int | None = None
+    chunk_size: int | None = static_field(default=None)
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "D (C - 1) + 1 for D coordinates of C values; D + 1 for bits"

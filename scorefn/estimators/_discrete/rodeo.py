@@ -1,7 +1,6 @@
 """Leave-one-out with control variates made of a discrete Stein operator."""
 
 from collections.abc import Callable
-from dataclasses import field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import is_float, stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import attach_score, leave_one_out
 from scorefn.distributions._distribution import Distribution
@@ -18,7 +17,7 @@ from scorefn.estimators._base import Estimator
 from .double_cv import Draws, draw_with_slopes, lined_up, with_leave_one_out
 
 
-@pytree_dataclass(static=["surrogate"])
+@pytree_dataclass
 class RODEO(Estimator):
     r"""Leave-one-out with two learned control variates, one for the baselines, one for the score.
 
@@ -70,7 +69,7 @@ class RODEO(Estimator):
         Shi et al., Gradient estimation with discrete Stein operators (2022), section 4.
     """
 
-    surrogate: Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] = field(
+    surrogate: Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] = static_field(
         repr=False
     )
     params: PyTree

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, stop
 from scorefn._core.checks import check_count
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import attach_score, leave_one_out
 from scorefn.distributions._distribution import Distribution
@@ -16,7 +16,7 @@ from scorefn.estimators._base import Estimator
 from .one_factor import OneFactor, one_factor
 
 
-@pytree_dataclass(static=["size"])
+@pytree_dataclass
 class SumAndSample(Estimator):
     r"""The most probable categories are summed exactly, and one of the others is drawn.
 
@@ -51,7 +51,7 @@ class SumAndSample(Estimator):
         section 3.
     """
 
-    size: int
+    size: int = static_field()
 
     evaluations: ClassVar[str] = "1, and `size` once for all terms"
     coupled: ClassVar[bool] = True
@@ -88,7 +88,7 @@ class SumAndSample(Estimator):
         return _added_up(factor, indices, costs), aux
 
 
-@pytree_dataclass(static=["size"])
+@pytree_dataclass
 class StochasticSumAndSample(Estimator):
     r"""`SumAndSample` whose summed categories are drawn too, without replacement.
 
@@ -123,7 +123,7 @@ class StochasticSumAndSample(Estimator):
         for program synthesis and semantic parsing (2018).
     """
 
-    size: int
+    size: int = static_field()
 
     evaluations: ClassVar[str] = "`size` + 1"
     coupled: ClassVar[bool] = True

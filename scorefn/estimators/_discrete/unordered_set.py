@@ -20,7 +20,7 @@ from .one_factor import one_factor
 _MOST = 12
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class UnorderedSet(Estimator):
     r"""Distinct categories, drawn without replacement and weighed as a set; baseline built in.
 

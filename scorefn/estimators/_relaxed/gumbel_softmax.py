@@ -1,6 +1,5 @@
 """Relaxed bits and one-hot categories, and straight-through surrogates made of them."""
 
-from dataclasses import field
 from typing import ClassVar
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import stop
 from scorefn._core.checks import check_count, check_number
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
@@ -26,7 +25,7 @@ from .relaxation import (
 )
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class GumbelSoftmax(Estimator):
     r"""BIASED: the draw itself is relaxed, to a point between its values; also called Concrete.
 
@@ -85,7 +84,7 @@ class GumbelSoftmax(Estimator):
         return through(self, draw, f, distribution, keys, vmap)
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class StraightThroughGumbelSoftmax(Estimator):
     r"""BIASED: f is differentiated at the draw, which is differentiated as if it were relaxed.
 
@@ -142,7 +141,7 @@ class StraightThroughGumbelSoftmax(Estimator):
         return through(self, draw, f, distribution, keys, vmap)
 
 
-@pytree_dataclass(static=["num_conditional"])
+@pytree_dataclass
 class GumbelRao(Estimator):
     r"""BIASED: straight-through Gumbel-softmax, averaged over the noise that gives the same draw.
 
@@ -179,7 +178,7 @@ class GumbelRao(Estimator):
     """
 
     temperature: float | jax.Array
-    num_conditional: int = field(default=10, kw_only=True)
+    num_conditional: int = static_field(default=10, kw_only=True)
 
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1

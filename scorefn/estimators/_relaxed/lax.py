@@ -1,13 +1,12 @@
 """The score function with a learned function as its control variate, for continuous draws."""
 
 from collections.abc import Callable
-from dataclasses import field
 from typing import Any, ClassVar
 
 import jax
 
 from scorefn._core.arrays import stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
@@ -16,7 +15,7 @@ from scorefn.estimators._guard import Reach, guard
 from .rebar import controlled
 
 
-@pytree_dataclass(static=["surrogate"])
+@pytree_dataclass
 class LAX(Estimator):
     r"""The score function, with a learned function as control variate; for continuous draws.
 
@@ -58,7 +57,7 @@ class LAX(Estimator):
         black-box gradient estimation (2018), equation 6.
     """
 
-    surrogate: Callable[[PyTree, Any], jax.Array] = field(repr=False)
+    surrogate: Callable[[PyTree, Any], jax.Array] = static_field(repr=False)
     params: PyTree
 
     when: ClassVar[str] = "f without derivative, a surrogate worth training"

@@ -1,14 +1,13 @@
 """Estimators whose control variate is a relaxation of the draw, with its pathwise derivative."""
 
 from collections.abc import Callable
-from dataclasses import field
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, is_float, stop
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import attach_score
 from scorefn.distributions._discrete import Bernoulli, OneHotCategorical
@@ -19,7 +18,7 @@ from scorefn.estimators._base import Estimator
 from .conditional_noise import as_floats, perturbed
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class REBAR(Estimator):
     r"""The score function, with f of the relaxed draw as its control variate.
 
@@ -110,7 +109,7 @@ class REBAR(Estimator):
         return vmap(one)(keys)
 
 
-@pytree_dataclass(static=["surrogate"])
+@pytree_dataclass
 class RELAX(Estimator):
     r"""The score function, with a learned function of the continuous draw as control variate.
 
@@ -153,7 +152,7 @@ class RELAX(Estimator):
         black-box gradient estimation (2018), equation 8.
     """
 
-    surrogate: Callable[[PyTree, Any], jax.Array] = field(repr=False)
+    surrogate: Callable[[PyTree, Any], jax.Array] = static_field(repr=False)
     params: PyTree
 
     when: ClassVar[str] = "black-box f, one draw, a surrogate worth training"

@@ -16,7 +16,7 @@ from scorefn.estimators._base import Estimator
 from .relaxation import Factors, carried, corner, fixed, perturbed, relaxed, through, zeros_along
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class StraightThrough(Estimator):
     r"""BIASED: f is differentiated at the draw, as if the draw were its own mean.
 
@@ -66,7 +66,7 @@ class StraightThrough(Estimator):
         return through(self, draw, f, distribution, keys, vmap)
 
 
-@pytree_dataclass()
+@pytree_dataclass
 class ReinMax(Estimator):
     r"""BIASED, except for quadratic f: straight-through of second order, by Heun's rule.
 

@@ -1,14 +1,14 @@
 """Draws in opposite pairs."""
 
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, reuse_key
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
@@ -23,7 +23,7 @@ from .sampling_scheme import SamplingScheme, uniform
 _SYMMETRIC = ("Normal", "Laplace", "Logistic", "StudentT", "Uniform")
 
 
-@pytree_dataclass(static=["mirror", "icdf"])
+@pytree_dataclass
 class Antithetic(SamplingScheme):
     r"""Any estimator, on each draw and on its mirror image.
 
@@ -68,8 +68,8 @@ class Antithetic(SamplingScheme):
     """
 
     estimator: Estimator
-    mirror: Callable[[Any, Any], Any] | None = field(default=None, repr=False)
-    icdf: InverseCdf | None = field(default=None, repr=False, kw_only=True)
+    mirror: Callable[[Any, Any], Any] | None = static_field(default=None, repr=False)
+    icdf: InverseCdf | None = static_field(default=None, repr=False, kw_only=True)
 
     evaluations: ClassVar[str] = "twice those of the estimator inside"
     when: ClassVar[str] = "f that goes one way through a symmetric distribution"

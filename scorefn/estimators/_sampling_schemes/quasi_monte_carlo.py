@@ -1,20 +1,19 @@
 """Draws at the points of a Sobol sequence, scrambled anew for each key."""
 
-from dataclasses import field
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn.distributions._interop.quantiles import InverseCdf
 from scorefn.estimators._base import Estimator
 
 from .sampling_scheme import Point, PointSet, uniform
 
 
-@pytree_dataclass(static=["icdf"])
+@pytree_dataclass
 class QuasiMonteCarlo(PointSet):
     r"""Any estimator, on draws made from the points of a scrambled Sobol sequence.
 
@@ -63,7 +62,7 @@ class QuasiMonteCarlo(PointSet):
     """
 
     estimator: Estimator
-    icdf: InverseCdf | None = field(default=None, repr=False)
+    icdf: InverseCdf | None = static_field(default=None, repr=False)
 
     evaluations: ClassVar[str] = "as the estimator inside"
     when: ClassVar[str] = "smooth f, Pathwise, 16 samples and more"

@@ -1,19 +1,18 @@
 """Draws of which each lies in a stratum of its own."""
 
-from dataclasses import field
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn.distributions._interop.quantiles import InverseCdf
 from scorefn.estimators._base import Estimator
 
 from .sampling_scheme import Point, PointSet
 
 
-@pytree_dataclass(static=["icdf"])
+@pytree_dataclass
 class Stratified(PointSet):
     r"""Any estimator, on draws of which each coordinate has one in every n-th of its probability.
 
@@ -54,7 +53,7 @@ class Stratified(PointSet):
     """
 
     estimator: Estimator
-    icdf: InverseCdf | None = field(default=None, repr=False)
+    icdf: InverseCdf | None = static_field(default=None, repr=False)
 
     evaluations: ClassVar[str] = "as the estimator inside"
     when: ClassVar[str] = "f nearly a sum over the coordinates; any number of samples"

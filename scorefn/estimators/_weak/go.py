@@ -1,12 +1,11 @@
 """General and one-sample gradients: ordered discrete draws take one step up."""
 
-from dataclasses import field
 from typing import ClassVar
 
 import jax
 
 from scorefn._core.checks import check_count
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
@@ -15,7 +14,7 @@ from .coordinate_swap import replaced_terms
 from .weak_derivatives import ONE_STEP
 
 
-@pytree_dataclass(static=["chunk_size"])
+@pytree_dataclass
 class GO(Estimator):
     r"""The general and one-sample (GO) gradient, for ordered discrete factors.
 
@@ -49,7 +48,7 @@ class GO(Estimator):
         Cong et al., GO gradient for expectation-based objectives (2019), theorem 1.
     """
 
-    chunk_size: int | None = field(default=None, kw_only=True)
+    chunk_size: int | None = static_field(default=None, kw_only=True)
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1, and 1 for each factor"

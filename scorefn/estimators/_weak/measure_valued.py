@@ -1,12 +1,11 @@
 """Weak derivatives: the derivative of a distribution is a difference of two others."""
 
-from dataclasses import field
 from typing import ClassVar
 
 import jax
 
 from scorefn._core.checks import check_count
-from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
@@ -15,7 +14,7 @@ from .coordinate_swap import replaced_terms
 from .weak_derivatives import WEAK
 
 
-@pytree_dataclass(static=["chunk_size"])
+@pytree_dataclass
 class MeasureValued(Estimator):
     r"""The measure-valued derivative, also called the weak derivative.
 
@@ -62,7 +61,7 @@ class MeasureValued(Estimator):
         section 6.
     """
 
-    chunk_size: int | None = field(default=None, kw_only=True)
+    chunk_size: int | None = static_field(default=None, kw_only=True)
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1, and 1 or 2 for each scalar parameter"
