@@ -13,8 +13,9 @@ MARKERS = re.compile(r"(<!-- table:estimators -->\n).*?(<!-- /table -->)", re.DO
 def estimators() -> list[type[sf.Estimator]]:
     """Every public estimator: the unbiased ones first, by name."""
     public = (getattr(sf, name) for name in sf.__dict__ if not name.startswith("_"))
-    classes = [c for c in public if inspect.isclass(c) and issubclass(c, sf.Estimator)]
-    classes = [c for c in classes if not inspect.isabstract(c)]
+    # A set, since a former name is the same class once more.
+    classes = {c for c in public if inspect.isclass(c) and issubclass(c, sf.Estimator)}
+    classes = {c for c in classes if not inspect.isabstract(c)}
     # Those that wrap another one have its facts, as properties; they come last.
     return sorted(classes, key=lambda c: (_wraps(c), not c.unbiased, c.__name__.lower()))
 

@@ -68,6 +68,7 @@ from .estimators import RankedEvolutionStrategies as RankedEvolutionStrategies
 from .estimators import ReinMax as ReinMax
 from .estimators import ScoreFunction as ScoreFunction
 from .estimators import SelfNormalised as SelfNormalised
+from .estimators import SelfNormalized as SelfNormalized
 from .estimators import StochasticSumAndSample as StochasticSumAndSample
 from .estimators import StraightThrough as StraightThrough
 from .estimators import StraightThroughGumbelSoftmax as StraightThroughGumbelSoftmax

@@ -22,7 +22,7 @@ class Baseline(ABC):
 
     ``baseline(costs, weights)`` returns the baselines, ``baseline.update(costs)`` the baseline to
     use next time. Both are pure: a baseline is an immutable value that is carried through a
-    training loop like an optimiser's state. It is handed no draws, so it cannot depend on one.
+    training loop like an optimizer's state. It is handed no draws, so it cannot depend on one.
 
     Attributes:
         min_samples: how many samples it needs.
@@ -162,8 +162,8 @@ class LearnedBaseline(Baseline):
     Unbiased, because it sees only ``inputs``, never the draw. It adds to the expectation a term
     whose value is 0 and whose derivative with respect to ``params`` is that of
     ``mean((cost - baseline)^2) / 2``, so that one call of ``jax.grad`` gives the gradients of model
-    and baseline; any optimiser takes both. The term trains the baseline when the expectation is
-    *minimised*: to maximise, negate f, not the expectation.
+    and baseline; any optimizer takes both. The term trains the baseline when the expectation is
+    *minimized*: to maximize, negate f, not the expectation.
 
     Attributes:
         apply: ``apply(params, inputs)``, to a scalar or a pytree shaped like what f returns.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from scorefn._batching.samples import sample_keys
 from scorefn._core.checks import check_key
+from scorefn._core.renamed import renamed_keyword
 
 Estimate = Callable[[jax.Array], jax.Array]
 
@@ -54,12 +55,13 @@ def product_of_expectations(estimates: Sequence[Estimate], key: jax.Array) -> ja
     return reduce(jnp.multiply, [e(keys[i]) for i, e in enumerate(estimates)])
 
 
+@renamed_keyword("centre", "center")
 def exp_of_expectation(
     estimate: Estimate,
     key: jax.Array,
     *,
     num_estimates: int,
-    centre: float | jax.Array = 0.0,
+    center: float | jax.Array = 0.0,
     radius: float = 1.0,
     chunk_size: int | None = None,
 ) -> jax.Array:
@@ -67,14 +69,14 @@ def exp_of_expectation(
 
     .. code-block:: text
 
-        y_i         estimate(key_i) - centre,  i = 1 ... n
-        u_k         the mean of y_i1 y_i2 ... y_ik over all subsets of k,  E u_k = (E x - centre)^k
-        value       exp(centre) sum_{k <= K} u_k / k!
+        y_i         estimate(key_i) - center,  i = 1 ... n
+        u_k         the mean of y_i1 y_i2 ... y_ik over all subsets of k,  E u_k = (E x - center)^k
+        value       exp(center) sum_{k <= K} u_k / k!
         derivative  by jax.grad ... of the value
 
     ``exp(mean of x)`` is biased by about ``exp(E x) Var(x) / (2 n)``; this is not, in value and
     derivatives at all orders of the estimate, beyond rounding: K, at most n, is so large that what
-    is left of the series is below the rounding of the dtype for ``|E x - centre| <= radius``. Its
+    is left of the series is below the rounding of the dtype for ``|E x - center| <= radius``. Its
     variance is that of ``exp(mean of x)`` plus terms of order n^-2. num_estimates evaluations of
     the estimate, and num_estimates K additions.
 
@@ -83,9 +85,9 @@ def exp_of_expectation(
             `expectation`.
         key: one random key. It is consumed.
         num_estimates: n; as many as K at least.
-        centre: a guess of E x that has not seen the keys. No derivative passes through it. The
+        center: a guess of E x that has not seen the keys. No derivative passes through it. The
             closer it is, the fewer estimates are needed; the result is the same.
-        radius: how far E x may be from the centre, above 0.
+        radius: how far E x may be from the center, above 0.
         chunk_size: estimates at a time, as for `expectation`.
 
     Returns:
@@ -123,13 +125,13 @@ def exp_of_expectation(
     if num_estimates < terms:
         raise ValueError(
             f"num_estimates must be at least {terms} for radius={radius} in {x.dtype}, got "
-            f"{num_estimates}: fewer leave a part of the series for exp out. A centre closer to "
+            f"{num_estimates}: fewer leave a part of the series for exp out. A center closer to "
             f"the expectation allows a smaller radius."
         )
-    centre = jax.lax.stop_gradient(jnp.asarray(centre, x.dtype))
+    center = jax.lax.stop_gradient(jnp.asarray(center, x.dtype))
     factorials = jnp.cumprod(jnp.arange(1, terms + 1, dtype=x.dtype))
-    means = _means_of_products(x - centre, terms)
-    return jnp.exp(centre) * (1 + jnp.sum(means / factorials))
+    means = _means_of_products(x - center, terms)
+    return jnp.exp(center) * (1 + jnp.sum(means / factorials))
 
 
 def _terms(radius: float, eps: float) -> int:

@@ -67,7 +67,7 @@ def coin_keys(n: int) -> tuple[jax.Array, np.ndarray]:
 def test_exp_is_unbiased_at_every_order_over_all_draws(n: int, centre: float) -> None:
     def fn(params, key):
         return sf.exp_of_expectation(
-            estimate(params), key, num_estimates=n, centre=centre, radius=2.0
+            estimate(params), key, num_estimates=n, center=centre, radius=2.0
         )
 
     keys, weights = coin_keys(n)
@@ -105,12 +105,12 @@ def test_what_is_left_of_the_series_is_below_rounding(precision: str, radius: fl
 
 @x64
 def test_the_centre_changes_the_number_of_terms_and_nothing_else() -> None:
-    def fn(key, centre, radius):
-        options = {"num_estimates": 64, "centre": centre, "radius": radius}
+    def fn(key, center, radius):
+        options = {"num_estimates": 64, "center": center, "radius": radius}
         return sf.exp_of_expectation(lambda key: 3 + jax.random.normal(key), key, **options)
 
     keys = jax.random.split(jax.random.key(0), 5)
-    far, near = (once(jax.vmap(partial(fn, centre=c, radius=r)))(keys) for c, r in ((0, 8), (3, 1)))
+    far, near = (once(jax.vmap(partial(fn, center=c, radius=r)))(keys) for c, r in ((0, 8), (3, 1)))
     np.testing.assert_allclose(far, near, rtol=1e-10)
 
 

@@ -149,8 +149,8 @@ class _Stream:
             ]
             (values, *log_probs), pull = jax.vjp(lambda some: samples(some, indices, axes), each)
             costs = values.astype(zero.dtype)
-            centre = jnp.mean(costs)
-            pilot = jnp.where((start == 0) & jnp.isfinite(centre), centre, pilot)
+            center = jnp.mean(costs)
+            pilot = jnp.where((start == 0) & jnp.isfinite(center), center, pilot)
             excess = costs - pilot
             total = total + jnp.sum(excess)
             ones = jnp.ones_like(values)

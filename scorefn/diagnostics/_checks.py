@@ -103,12 +103,12 @@ def check_score(
 ) -> Report:
     """A z-test of whether the score of a distribution has mean 0 under its own draws.
 
-    E[d log p(x)] = 0 for every normalised density whose support does not move. The test finds a
-    sampler and a log-density that do not belong together, a forgotten normaliser, a rate taken for
+    E[d log p(x)] = 0 for every normalized density whose support does not move. The test finds a
+    sampler and a log-density that do not belong together, a forgotten normalizer, a rate taken for
     a scale. It cannot see what no parameter changes. `num_samples` draws, log-densities and
     derivatives of these, jitted.
 
-    The float leaves of a pytree count as its parameters. An object that keeps normalised or cached
+    The float leaves of a pytree count as its parameters. An object that keeps normalized or cached
     arrays among them (distrax's Categorical, Beta, Dirichlet and mixtures) therefore fails: check
     it as ``Distribution(log_prob, sample, params)``, built from its parameters in both functions.
 

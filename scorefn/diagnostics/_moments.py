@@ -63,9 +63,9 @@ def moments(
             return mean + (jnp.mean(x, 0) - mean) * share.astype(mean.dtype)
 
         def merged_squares(squares: jax.Array, mean: jax.Array, x: jax.Array) -> jax.Array:
-            centre = jnp.mean(x, 0)
-            between = jnp.square(centre - mean) * (count * share).astype(mean.dtype)
-            return squares + jnp.sum(jnp.square(x - centre), 0) + between
+            center = jnp.mean(x, 0)
+            between = jnp.square(center - mean) * (count * share).astype(mean.dtype)
+            return squares + jnp.sum(jnp.square(x - center), 0) + between
 
         state = (
             pilot,

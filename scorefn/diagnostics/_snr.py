@@ -19,7 +19,7 @@ class GradientSNR:
 
         snr    |E g| / sqrt(sum of the variances of g),  exponentially weighted over past steps
 
-    A value to be carried through the loop like the state of an optimiser, also in a scan. With
+    A value to be carried through the loop like the state of an optimizer, also in a scan. With
     weights w that add up to 1, of the gradients and their squared norms are kept the means m and s:
 
     .. code-block:: text

@@ -1,4 +1,4 @@
-"""What to minimise for an estimator of less variance."""
+"""What to minimize for an estimator of less variance."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -25,7 +25,7 @@ def squared_gradient(
 
     So ``jax.grad(squared_gradient, argnums=3)`` is an estimate of the gradient of the variance from
     a single sample, a pytree like the estimator (an immutable value whose hyperparameters are
-    leaves), which an optimiser of optax takes as it is. Unbiased if the estimator is, for every
+    leaves), which an optimizer of optax takes as it is. Unbiased if the estimator is, for every
     value of its leaves. The costs of two gradients of the loss.
 
     Where the mean of g is large beside its noise, that mean drowns what is to be learned: its

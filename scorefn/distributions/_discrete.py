@@ -42,8 +42,8 @@ class Bernoulli:
         # their own at 0, which do not add up to 1/2.
         positive = logits >= 0
         size = jnp.where(positive, logits, -logits)
-        log_normaliser = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
-        return jnp.asarray(x, logits.dtype) * logits - log_normaliser
+        log_normalizer = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
+        return jnp.asarray(x, logits.dtype) * logits - log_normalizer
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, shaped like the logits. The key is consumed."""
@@ -81,7 +81,7 @@ class Categorical:
     each category, is right to about 2^-24 and takes C times the memory.
 
     Attributes:
-        logits: [..., C], normalised or not, in nats; a draw has shape [...] and values 0 .. C-1.
+        logits: [..., C], normalized or not, in nats; a draw has shape [...] and values 0 .. C-1.
         dtype: of the draws.
 
     Example:
@@ -122,7 +122,7 @@ class OneHotCategorical:
     They are drawn as those of `Categorical`.
 
     Attributes:
-        logits: [..., C], normalised or not, in nats; a draw has the same shape.
+        logits: [..., C], normalized or not, in nats; a draw has the same shape.
         dtype: of the draws; None is the dtype of the logits.
 
     Example:

@@ -23,7 +23,7 @@ class Distribution:
 
     Attributes:
         log_prob: ``log_prob(params, x) -> scalar``, the log-density of ONE draw, in nats. It may
-            be unnormalised only where an estimator says so.
+            be unnormalized only where an estimator says so.
         sample: ``sample(params, key) -> x``, one draw: any pytree of arrays, of any dtype. It may
             but need not be differentiable; only ``Pathwise`` asks for it.
         params: any pytree of arrays.

@@ -1,4 +1,4 @@
-"""Implicit reparameterisation: a draw that carries the derivative of its distribution function."""
+"""Implicit reparameterization: a draw that carries the derivative of its distribution function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ def implicit_reparameterization(
     Args:
         cdf: ``cdf(params, x)``, the distribution function, elementwise: of the shape of x. It may
             be off by a constant that does not depend on params.
-        log_prob: ``log_prob(params, x)``, the log-density of each element, in nats, normalised.
+        log_prob: ``log_prob(params, x)``, the log-density of each element, in nats, normalized.
         params: any pytree; what is to be differentiated may also be closed over.
         x: continuous draws, of any shape: each element a draw of its own. No derivative passes
             through the way they were made.
@@ -111,7 +111,7 @@ class NormalMixture:
     learns the weights of the components too. Right at every order.
 
     Attributes:
-        logits: [..., K], of the components, normalised or not, in nats; a draw has shape [...].
+        logits: [..., K], of the components, normalized or not, in nats; a draw has shape [...].
         loc: [..., K], the means.
         scale: [..., K], the standard deviations, positive.
 

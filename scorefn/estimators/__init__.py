@@ -27,6 +27,7 @@ from ._discrete.unordered_set import UnorderedSet as UnorderedSet
 from ._enumerate import Enumerate as Enumerate
 from ._importance import ImportanceWeighted as ImportanceWeighted
 from ._importance import SelfNormalised as SelfNormalised
+from ._importance import SelfNormalized as SelfNormalized
 from ._pathwise import Pathwise as Pathwise
 from ._relaxed.gumbel_softmax import GumbelRao as GumbelRao
 from ._relaxed.gumbel_softmax import GumbelSoftmax as GumbelSoftmax

@@ -26,7 +26,7 @@ class ImportanceWeighted(Estimator):
         derivative  w df/dparams + w (f(x) - b) dlog p(x)/dparams
 
     Unbiased at every order, value and derivatives, wherever q > 0 on the support of p; both
-    densities normalised. For any f, which is never differentiated in x. One evaluation of f for
+    densities normalized. For any f, which is never differentiated in x. One evaluation of f for
     each term. The sampler of p is asked for the shapes of its draws, nothing else. No derivative
     passes through q. The variance is finite only if the mean of w^2 is: q wants heavier tails.
 
@@ -46,8 +46,8 @@ class ImportanceWeighted(Estimator):
     Example:
         >>> import distrax, jax, scorefn as sf
         >>> def loss(mean, key):
-        ...     policy, behaviour = distrax.Normal(mean, 1.0), distrax.Normal(0.0, 2.0)
-        ...     estimator = sf.ImportanceWeighted(behaviour)
+        ...     policy, behavior = distrax.Normal(mean, 1.0), distrax.Normal(0.0, 2.0)
+        ...     estimator = sf.ImportanceWeighted(behavior)
         ...     return sf.expectation(lambda x: x**2, policy, key, estimator, num_samples=64)
         >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0))
 
@@ -106,8 +106,8 @@ class ImportanceWeighted(Estimator):
 
 
 @pytree_dataclass
-class SelfNormalised(Estimator):
-    r"""BIASED by O(1/n): importance weights divided by their sum; densities need no normaliser.
+class SelfNormalized(Estimator):
+    r"""BIASED by O(1/n): importance weights divided by their sum; densities need no normalizer.
 
     .. code-block:: text
 
@@ -117,7 +117,7 @@ class SelfNormalised(Estimator):
                     of the mean of the terms,  v_i = w_i / sum_j w_j
 
     Value and derivatives of every order are biased by O(1/n) and consistent, wherever q > 0 on the
-    support of p. Both densities may be unnormalised: constants cancel exactly. The variance is
+    support of p. Both densities may be unnormalized: constants cancel exactly. The variance is
     often far below that of `ImportanceWeighted`, and a value lies between the smallest and the
     largest cost. One evaluation of f for each term; all samples of a call are coupled, 2 at least.
     For any f, which is never differentiated in x. The sampler of p is asked for the shapes of its
@@ -137,7 +137,7 @@ class SelfNormalised(Estimator):
         >>> def loss(mean, key):
         ...     def log_prob(mean, x): return -((x - mean) ** 2) / 2
         ...     p = sf.Distribution(log_prob, lambda _, key: q.sample(seed=key), mean)
-        ...     return sf.expectation(abs, p, key, sf.SelfNormalised(q), num_samples=64)
+        ...     return sf.expectation(abs, p, key, sf.SelfNormalized(q), num_samples=64)
         >>> gradient = jax.jit(jax.grad(loss))(0.5, jax.random.key(0))
 
     References:
@@ -162,7 +162,7 @@ class SelfNormalised(Estimator):
         n = len(keys)
         if n < 2:
             raise ValueError(
-                f"num_samples must be at least 2 with SelfNormalised, got {n}: the one weight "
+                f"num_samples must be at least 2 with SelfNormalized, got {n}: the one weight "
                 f"would be 1 and its gradient 0."
             )
         proposal = _proposal(self.proposal, distribution, keys)
@@ -183,6 +183,9 @@ class SelfNormalised(Estimator):
             return (_along(ratios, cost).astype(wide) * finite).astype(cost.dtype)
 
         return jax.tree.map(weigh, costs), aux
+
+
+SelfNormalised = SelfNormalized  # the name of the first release; it goes with the next one
 
 
 def _check_proposal(proposal: Any) -> None:

@@ -1,4 +1,4 @@
-"""Reparameterisation: the derivative flows through the draw itself."""
+"""Reparameterization: the derivative flows through the draw itself."""
 
 from typing import Any, ClassVar
 

@@ -27,7 +27,7 @@ def forward_recursion(
     .. code-block:: text
 
         z_0 ~ initial,  z_t ~ transition(z_{t-1}, t),  w = prod_t exp(log_weight(z_t, t))
-        log_normaliser  log E[w]
+        log_normalizer  log E[w]
         expected        E[w sum_t cost(z_t, t)] / E[w]
 
     Without weights the second is the plain expectation and the first is 0. With
@@ -50,7 +50,7 @@ def forward_recursion(
             `Enumerate` does. It must hold for all steps.
 
     Returns:
-        ``(log_normaliser, expected)``, two scalars.
+        ``(log_normalizer, expected)``, two scalars.
 
     Raises:
         ValueError: the support cannot be read off; a density or cost that is no scalar.
@@ -105,9 +105,9 @@ def forward_recursion(
     carry = enter(start, jnp.zeros_like(start), jnp.zeros((), jnp.int32))
     steps = jnp.arange(1, length, dtype=jnp.int32)
     (log_probs, costs), _ = jax.lax.scan(step, carry, steps)
-    log_normaliser = _logsumexp(log_probs[:, None])[0]
-    share = _exp(log_probs - jnp.where(jnp.isneginf(log_normaliser), 0, log_normaliser))
-    return log_normaliser, jnp.sum(share * jnp.where(share > 0, costs, 0))
+    log_normalizer = _logsumexp(log_probs[:, None])[0]
+    share = _exp(log_probs - jnp.where(jnp.isneginf(log_normalizer), 0, log_normalizer))
+    return log_normalizer, jnp.sum(share * jnp.where(share > 0, costs, 0))
 
 
 def _logsumexp(x: jax.Array) -> jax.Array:

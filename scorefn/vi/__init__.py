@@ -1,6 +1,6 @@
 """Variational objectives: bounds on a log evidence, made of log-densities and draws.
 
-Every function takes ``log_joint(z) -> scalar``, the log of an unnormalised density of the latent z,
+Every function takes ``log_joint(z) -> scalar``, the log of an unnormalized density of the latent z,
 in nats, which may close over a model's parameters; q, a distribution as `expectation` takes it; and
 one key, which is consumed. It returns a scalar to be MAXIMISED, whose derivatives with respect to
 the parameters of q and of the model are estimates: negate it for a loss. `elbo` takes draws of any

@@ -28,7 +28,7 @@ def iwae(
 
     Value and pathwise derivatives of every order are unbiased for this bound, which tightens with
     num_samples. The signal-to-noise ratio of the derivative along q falls as 1 / sqrt(num_samples):
-    `dreg` mends that. One evaluation of log_joint for each sample; for reparameterised q.
+    `dreg` mends that. One evaluation of log_joint for each sample; for reparameterized q.
 
     Args:
         log_joint: see `scorefn.vi`.

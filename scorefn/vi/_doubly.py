@@ -1,4 +1,4 @@
-"""Doubly reparameterised derivatives of the importance-weighted bound."""
+"""Doubly reparameterized derivatives of the importance-weighted bound."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +30,7 @@ def dreg(
     chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
-    r"""The bound of `iwae`, with the doubly reparameterised derivative along q.
+    r"""The bound of `iwae`, with the doubly reparameterized derivative along q.
 
     .. code-block:: text
 
@@ -40,7 +40,7 @@ def dreg(
 
     Unbiased, to first order, for the same bound; its signal-to-noise ratio along q grows as
     sqrt(num_samples). One evaluation of log_joint and two of its derivatives for each sample; for
-    reparameterised q.
+    reparameterized q.
 
     Args:
         log_joint: see `scorefn.vi`. What it closes over counts as the model.
@@ -94,7 +94,7 @@ def gdreg(
     path: Callable[[Any, Any], Any] | None = None,
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
-    r"""The bound of `iwae`, doubly reparameterised along q and along a prior that is learned.
+    r"""The bound of `iwae`, doubly reparameterized along q and along a prior that is learned.
 
     .. code-block:: text
 
@@ -106,7 +106,7 @@ def gdreg(
 
     Unbiased, to first order, for the same bound. `dreg` leaves the prior its score, whose noise
     does not fade as the prior comes close to what it should be. One evaluation of log_likelihood
-    and two of its derivatives for each sample; for reparameterised q. In a hierarchy of latents,
+    and two of its derivatives for each sample; for reparameterized q. In a hierarchy of latents,
     q and the prior are each one joint distribution.
 
     Args:
@@ -118,7 +118,7 @@ def gdreg(
         num_samples: the samples K of one bound.
         chunk_size: as for `expectation`.
         path: ``path(params, z) -> z``, of the value of z, with the derivative along params that a
-            reparameterised draw of the prior at z has; params as for `Distribution`, or the object
+            reparameterized draw of the prior at z has; params as for `Distribution`, or the object
             of a library. None knows location-scale families whose mean and covariance can be read
             off: normals, Laplace, Logistic. `implicit_reparameterization` makes one of a cdf.
         sharding: as for `expectation`.
@@ -178,7 +178,7 @@ def _frozen(log_density: LogDensity, distribution: Distribution, keys: jax.Array
 
 
 def _location_scale(prior: Distribution, key: jax.Array) -> Callable[[Any, Any], Any]:
-    """The draw of the prior that has the standardised noise of z."""
+    """The draw of the prior that has the standardized noise of z."""
 
     def moments(params: Any) -> tuple[jax.Array, jax.Array]:
         return read_moments("gdreg", None, replace(prior, params=params), key)

@@ -98,7 +98,7 @@ def sticking_the_landing(
     a, to first order. With a = 1 all noise vanishes where q is the posterior itself. Elsewhere it
     can be much worse than a = 0, the closed-form entropy: for N(m, s^2) and the target N(0, 1) the
     variance along m is (a / s - s)^2 for each sample, least at a = s^2. One evaluation of log_joint
-    and its derivative for each sample; for reparameterised q, as `Pathwise`. A fitted coefficient
+    and its derivative for each sample; for reparameterized q, as `Pathwise`. A fitted coefficient
     costs what `FittedControlVariate` does.
 
     Args:

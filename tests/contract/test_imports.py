@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import scorefn as sf
@@ -34,14 +36,14 @@ DoubleCV Enumerate Estimator EvolutionStrategies FittedControlVariate ForwardGra
 GumbelRao GumbelSoftmax ImportanceWeighted LAX LearnedBaseline LeaveOneOut LocalExpectation
 MeasureValued MinibatchControlVariate MovingAverage NormalMixture OneHotCategorical OptimalBaseline
 Pathwise QuadraticSurrogate QuasiMonteCarlo REBAR RELAX RODEO RankedEvolutionStrategies ReinMax SPSA
-ScoreFunction SelfNormalised ShrunkLeaveOneOut StochasticSumAndSample StraightThrough
+ScoreFunction SelfNormalized ShrunkLeaveOneOut StochasticSumAndSample StraightThrough
 StraightThroughGumbelSoftmax Stratified SumAndSample UnorderedSet attach_score check_score
 check_unbiased compare cost differentiable exp_of_expectation expectation forward_recursion
 implicit_reparameterization leave_one_out moments product_of_expectations program rollout sample
 squared_gradient attach_scores
 """.split()
 # Former names, which stay for one release.
-ALIASES = {"surrogate": "attach_scores"}
+ALIASES = {"SelfNormalised": "SelfNormalized", "surrogate": "attach_scores"}
 ROOMS = {"diagnostics", "distributions", "estimators", "policy", "vi"}
 
 
@@ -139,3 +141,17 @@ def test_public_objects_are_documented(name: str) -> None:
     if not inspect.isabstract(public):
         example = text.partition("\nExample:\n")[2]
         assert ">>> " in example
+
+
+def test_former_keywords_work_for_one_release() -> None:
+    def value(**center: Any) -> Any:
+        return sf.exp_of_expectation(lambda _: 0.5, jax.random.key(0), num_estimates=24, **center)
+
+    assert value(centre=20.0) == value(center=20.0) != value()
+    one = jnp.ones(1)
+    new = sf.QuadraticSurrogate(sf.Pathwise(), one, one, center=2 * one)
+    old: Any = sf.QuadraticSurrogate
+    assert old(sf.Pathwise(), one, one, centre=2 * one).center == new.center
+    stored: Any = sf.DatumSurrogates.zeros(1, (1,))
+    again = stored.refresh(jnp.cos, centre=one, batch=jnp.zeros(1, int))
+    assert again.slope == stored.refresh(jnp.cos, one, jnp.zeros(1, int)).slope

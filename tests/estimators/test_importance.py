@@ -216,10 +216,10 @@ def test_the_bias_of_self_normalised_weights_is_that_of_the_delta_method():
     w, f = probs / proposal, cost(0.7)(np.arange(3))
     exact = derivatives(expected, 1)
     leading = -jnp.sum(proposal * w**2 * (f - probs @ f))
-    assert not sf.SelfNormalised.unbiased
+    assert not sf.SelfNormalized.unbiased
     biases = []
     for n in (2, 4, 6):
-        mean = exact_mean(sf.SelfNormalised(category(near)), n, 1, near)
+        mean = exact_mean(sf.SelfNormalized(category(near)), n, 1, near)
         biases.append(n * float(mean[0] - exact[0]))
         assert np.abs(mean[1] - exact[1]).max() > 1e-3
     # n times the bias is a polynomial in 1/n: extrapolated to 0 it is the leading term.
@@ -235,7 +235,7 @@ def test_self_normalised_weights_have_the_closed_form_of_the_docstring():
     v = w / w.sum()
 
     def loss(params):
-        estimator = sf.SelfNormalised(q)
+        estimator = sf.SelfNormalized(q)
         return estimator(cost(params["shift"]), category(params["logits"]), keys).mean()
 
     value, gradient = once(jax.value_and_grad(loss))(PARAMS)
@@ -254,7 +254,7 @@ def test_self_normalised_weights_need_no_normaliser_at_any_order():
 
     def value(logits, p_log_prob, q_log_prob):
         q = sf.Distribution(q_log_prob, sample, jnp.asarray(PROPOSAL))
-        return sf.SelfNormalised(q)(
+        return sf.SelfNormalized(q)(
             cost(0.7), sf.Distribution(p_log_prob, sample, logits), keys
         ).mean()
 
@@ -267,7 +267,7 @@ def test_self_normalised_weights_need_no_normaliser_at_any_order():
 
 def test_one_sample_cannot_be_self_normalised():
     with pytest.raises(ValueError, match="at least 2"):
-        sf.expectation(cost(0.7), category(LOGITS), KEY, sf.SelfNormalised(category(PROPOSAL)))
+        sf.expectation(cost(0.7), category(LOGITS), KEY, sf.SelfNormalized(category(PROPOSAL)))
 
 
 # ------------------------------------------------- an unnormalised density under the score function
@@ -302,7 +302,7 @@ def test_leave_one_out_cancels_the_score_of_the_normaliser():
 
 BOTH = [
     pytest.param(sf.ImportanceWeighted, id="plain"),
-    pytest.param(sf.SelfNormalised, id="self_normalised"),
+    pytest.param(sf.SelfNormalized, id="self_normalised"),
 ]
 
 
@@ -362,7 +362,7 @@ def test_low_precision_costs_keep_their_dtype(build):
 def test_no_dtype_is_promoted_silently(build):
     # float32 beside a default of float64.
     with jax.numpy_dtype_promotion("strict"):
-        baseline = () if build is sf.SelfNormalised else (sf.OptimalBaseline(),)
+        baseline = () if build is sf.SelfNormalized else (sf.OptimalBaseline(),)
         estimator = build(sf.Bernoulli(jnp.zeros(3, jnp.float32)), *baseline)
 
         def loss(x):
@@ -376,7 +376,7 @@ def test_no_dtype_is_promoted_silently(build):
 def test_a_rare_event_keeps_its_digits_in_float32(build):
     with jax.enable_x64(new_val=False):
         p, q = sf.Bernoulli(jnp.float32(-20.0)), sf.Bernoulli(jnp.float32(0.0))
-        baseline = () if build is sf.SelfNormalised else (sf.ConstantBaseline(0.0),)
+        baseline = () if build is sf.SelfNormalized else (sf.ConstantBaseline(0.0),)
         estimator = build(q, *baseline)
         value = once(lambda: sf.expectation(lambda b: b, p, KEY, estimator, num_samples=4096))()
         np.testing.assert_allclose(value, jax.nn.sigmoid(-20.0), rtol=0.1)
@@ -400,7 +400,7 @@ LIBRARIES = {
 
 @pytest.mark.parametrize(
     ("build", "name"),
-    [(sf.ImportanceWeighted, name) for name in LIBRARIES] + [(sf.SelfNormalised, "numpyro")],
+    [(sf.ImportanceWeighted, name) for name in LIBRARIES] + [(sf.SelfNormalized, "numpyro")],
 )
 def test_objects_of_libraries_under_every_transformation(build, name):
     normal = LIBRARIES[name]

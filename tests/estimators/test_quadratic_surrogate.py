@@ -46,7 +46,7 @@ def test_where_it_is_f_there_is_no_variance(
     curvature: np.ndarray, build: Any, scale: np.ndarray, inner: sf.Estimator
 ) -> None:
     params = {"loc": jnp.array([0.3, -1.0, 0.6]), "scale": jnp.asarray(scale)}
-    estimator = sf.QuadraticSurrogate(inner, SLOPE, curvature, centre=CENTRE)
+    estimator = sf.QuadraticSurrogate(inner, SLOPE, curvature, center=CENTRE)
     f = quadratic(curvature, CENTRE)
 
     def mean(p, key):
@@ -67,7 +67,7 @@ def test_where_it_is_f_there_is_no_variance(
 @pytest.mark.parametrize("centre", [None, CENTRE[:2]])
 @pytest.mark.parametrize("inner", [sf.Pathwise(), sf.ScoreFunction(sf.ConstantBaseline(0.3))])
 def test_it_is_unbiased_for_any_f(inner: sf.Estimator, centre: Any) -> None:
-    estimator = sf.QuadraticSurrogate(inner, SLOPE[:2], MATRIX[:2, :2], centre=centre)
+    estimator = sf.QuadraticSurrogate(inner, SLOPE[:2], MATRIX[:2, :2], center=centre)
     params = {"loc": jnp.array([0.2, -0.4]), "scale": jnp.array([0.3, 0.2])}
     draws = hermite(20) ** 2
 
@@ -129,8 +129,8 @@ def test_learned_it_finds_the_quadratic() -> None:
             r"curvature must be shaped like a draw, \(3,\), or \(3, 3\), got \(3, 2\)",
         ),
         (
-            lambda: sf.QuadraticSurrogate(sf.Pathwise(), SLOPE, DIAGONAL, centre=np.ones(2)),
-            "centre must be shaped",
+            lambda: sf.QuadraticSurrogate(sf.Pathwise(), SLOPE, DIAGONAL, center=np.ones(2)),
+            "center must be shaped",
         ),
     ],
 )

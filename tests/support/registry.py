@@ -197,7 +197,7 @@ ENTRIES = [
     Entry("Stratified", lambda _: sf.Stratified(sf.Pathwise(), _quantile), GAUSSIAN[:1], **APART),
     Entry("Sobol", lambda _: sf.QuasiMonteCarlo(sf.Pathwise(), _quantile), GAUSSIAN[:1], **APART),
     Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), GAUSSIAN[:1], **COUPLED),
-    Entry("SelfNormalised", lambda p: sf.SelfNormalised(_wide(p)), GAUSSIAN[:1], **COUPLED),
+    Entry("SelfNormalized", lambda p: sf.SelfNormalized(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("GumbelSoftmax", lambda _: sf.GumbelSoftmax(0.5), BITS, **APART),
     Entry("GumbelRao", lambda _: sf.GumbelRao(0.5), BITS, **APART),
     Entry("STGS", lambda _: sf.StraightThroughGumbelSoftmax(0.5), BITS, **APART),
@@ -212,7 +212,7 @@ ENTRIES = [
 # To a transformation these are others over again: one version of Python is enough.
 KIN = ("constant", "moving_average", "shrunk", "learned", "enumerate_read", "ARM", "ARMS", "GO")
 KIN += ("CoupledCategorical", "StochasticSum", "RELAX", "RODEO", "ControlVariate", "MuProp")
-KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalised", "STGS", "ReinMax")
+KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalized", "STGS", "ReinMax")
 KIN += ("GumbelSoftmax", "ES", "RankedES", "optimal", "DoubleCV", "FittedCV", "UnorderedSet")
 KIN += ("GumbelRao", "MinibatchCV", "SPSA")
 

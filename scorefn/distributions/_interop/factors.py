@@ -12,7 +12,7 @@ from scorefn.distributions._distribution import Distribution
 def read_factors(distribution: Distribution, key: jax.Array) -> Factors | None:
     """The distribution as one of our records, with the shape and dtype of its own draws, or None.
 
-    Objects are recognised by the names of their classes and by `logits` or `probs`; Independent
+    Objects are recognized by the names of their classes and by `logits` or `probs`; Independent
     and expanded ones are unwrapped, since the factors of one draw are independent anyhow. The key
     is only an example: nothing is drawn with it.
     """

@@ -39,7 +39,7 @@ class Family:
 def read_family(distribution: Distribution, key: jax.Array) -> Family | None:
     """The factors of one draw, or None if the object is not of a family known here.
 
-    Objects are recognised by the names of their classes and by the names of their parameters,
+    Objects are recognized by the names of their classes and by the names of their parameters,
     which are read as differentiable functions of what the user gave. The key is only an example:
     nothing is drawn with it.
     """

@@ -58,8 +58,8 @@ def _read(distribution: Any) -> Moments | None:
     name, mean = type(inner).__name__, _called(distribution, "mean")
     # Only what has no event axes of its own is known to have independent components: the
     # variances of a Dirichlet, or of a mixture of vectors, leave out how they go together.
-    factorised = tuple(getattr(inner, "event_shape", (None,))) == ()
-    if factorised or name == "MultivariateNormalDiag":
+    factorized = tuple(getattr(inner, "event_shape", (None,))) == ()
+    if factorized or name == "MultivariateNormalDiag":
         name, root = "variance", jnp.sqrt
     elif "MultivariateNormal" in name:
         name = "covariance_matrix" if hasattr(inner, "covariance_matrix") else "covariance"

@@ -118,11 +118,11 @@ def _read(
     if name not in _FAMILIES and _method(inner, draw) is None:
         return None
 
-    def factorised(params: Any, u: jax.Array) -> jax.Array:
+    def factorized(params: Any, u: jax.Array) -> jax.Array:
         inner = unwrapped(params)
         return _FAMILIES[name](inner, u) if name in _FAMILIES else _method(inner, draw)(u)
 
-    return draw.shape, factorised
+    return draw.shape, factorized
 
 
 def _standard(quantile: Callable[[jax.Array], jax.Array]) -> Callable[[Any, jax.Array], jax.Array]:

@@ -139,14 +139,14 @@ class RankedEvolutionStrategies(Estimator):
         )(keys)
 
         def attach(pair: jax.Array) -> jax.Array:
-            rank = _centred_ranks(gathered(stop(pair), 0))
+            rank = _centered_ranks(gathered(stop(pair), 0))
             slope = slopes.reshape(slopes.shape + (1,) * (pair.ndim - 2)).astype(pair.dtype)
             return (pair[:, 0] + pair[:, 1]) / 2 + (rank[:, 0] - rank[:, 1]) * slope
 
         return jax.tree.map(attach, costs), aux
 
 
-def _centred_ranks(pairs: jax.Array) -> jax.Array:
+def _centered_ranks(pairs: jax.Array) -> jax.Array:
     """The ranks of costs [n, 2, ...] over the first two axes, between -1/2 and 1/2."""
     flat = pairs.reshape(-1, *pairs.shape[2:])
     # Ties share their mean rank: a pair of equal costs has no slope.

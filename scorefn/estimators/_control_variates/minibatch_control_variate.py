@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, stop
 from scorefn._core.pytree import pytree_dataclass, static_field
+from scorefn._core.renamed import renamed_keyword
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
@@ -21,7 +22,7 @@ from .control_variate import ControlVariate
 class DatumSurrogates:
     """A quadratic in place of the cost of each datum, ``slope . x + curvature . x^2 / 2``.
 
-    An immutable state, carried through a training loop like an optimiser's. The constants of the
+    An immutable state, carried through a training loop like an optimizer's. The constants of the
     quadratics do not matter and are not kept.
 
     Attributes:
@@ -50,39 +51,40 @@ class DatumSurrogates:
         """No surrogate yet for any datum, for draws of a shape."""
         return cls(*[jnp.zeros((num_data, *shape))] * 2, *[jnp.zeros(shape)] * 2)
 
+    @renamed_keyword("centre", "center")
     def refresh(
         self,
         costs: Callable[[jax.Array], jax.Array],
-        centre: jax.Array,
+        center: jax.Array,
         batch: jax.Array,
         *,
         degree: int = 2,
     ) -> "DatumSurrogates":
-        """The same, with the Taylor expansions around a centre for the data of a minibatch.
+        """The same, with the Taylor expansions around a center for the data of a minibatch.
 
         One gradient of each cost, and for degree 2 as many of its second derivatives as a draw has
         components, one after the other.
 
         Args:
             costs: ``costs(x)``, [B], the cost of each datum of the minibatch.
-            centre: where to expand, shaped like a draw: best the mean of the distribution.
+            center: where to expand, shaped like a draw: best the mean of the distribution.
             batch: [B], the numbers of the data, from 0 to N - 1; one may occur twice.
             degree: 2, or 1 for no second derivatives: the curvature becomes 0.
         """
-        centre = stop(jnp.asarray(centre, self.slope.dtype))
+        center = stop(jnp.asarray(center, self.slope.dtype))
         slopes = jax.jacrev(costs)
-        curvature = jnp.zeros((len(batch), *centre.shape), centre.dtype)
+        curvature = jnp.zeros((len(batch), *center.shape), center.dtype)
         if degree == 2:
-            basis = jnp.eye(centre.size, dtype=centre.dtype).reshape(-1, *centre.shape)
+            basis = jnp.eye(center.size, dtype=center.dtype).reshape(-1, *center.shape)
 
             def second(v: jax.Array) -> jax.Array:
-                along = jax.jvp(slopes, (centre,), (v,))[1]
+                along = jax.jvp(slopes, (center,), (v,))[1]
                 return jnp.sum(along * v, axis=range(1, along.ndim))
 
             curvature = jax.lax.map(second, basis).T.reshape(curvature.shape)
-        # Expanded around 0, so that sums over data need no centres.
-        slope = slopes(centre) - curvature * centre
-        once = _first_occurrences(batch).reshape(-1, *[1] * centre.ndim)
+        # Expanded around 0, so that sums over data need no centers.
+        slope = slopes(center) - curvature * center
+        once = _first_occurrences(batch).reshape(-1, *[1] * center.ndim)
 
         def total(old: jax.Array, table: jax.Array, new: jax.Array) -> jax.Array:
             return old + jnp.sum(jnp.where(once, new - table[batch], 0), axis=0)

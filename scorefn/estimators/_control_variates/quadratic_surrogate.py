@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, stop
 from scorefn._core.pytree import pytree_dataclass, static_field
+from scorefn._core.renamed import renamed_keyword
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
@@ -17,15 +18,16 @@ from scorefn.estimators._base import Estimator, Transformation, check_estimator
 from .control_variate import ControlVariate
 
 
+@renamed_keyword("centre", "center")
 @pytree_dataclass
 class QuadraticSurrogate(Transformation):
     r"""Any estimator, with a learned quadratic subtracted from f and its closed-form mean added.
 
     .. code-block:: text
 
-        v = x - centre
+        v = x - center
         q(x)        slope . v + v' B v / 2
-        E q         slope . (E x - centre) + ((E x - centre)' B (E x - centre) + tr(B Cov x)) / 2
+        E q         slope . (E x - center) + ((E x - center)' B (E x - center) + tr(B Cov x)) / 2
         term        that of the estimator for f - q, plus E q
 
     Unbiased wherever the estimator is, at its orders, for every slope and B that have not seen the
@@ -40,13 +42,13 @@ class QuadraticSurrogate(Transformation):
         slope: shaped like a draw.
         curvature: B: shaped like a draw, its diagonal, or [D, D], of which only the symmetric part
             counts. The same for all that f returns.
-        centre: shaped like a draw; None is the mean of the distribution, held fixed.
+        center: shaped like a draw; None is the mean of the distribution, held fixed.
         moments: as for `DeltaMethod`.
 
     Raises:
         TypeError: the estimator is not an instance of one; a draw is not one array of floats; the
             moments cannot be read.
-        ValueError: slope, curvature or centre do not fit a draw.
+        ValueError: slope, curvature or center do not fit a draw.
 
     Example:
         >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
@@ -69,7 +71,7 @@ class QuadraticSurrogate(Transformation):
     estimator: Estimator
     slope: jax.Array
     curvature: jax.Array
-    centre: jax.Array | None = field(default=None, kw_only=True)
+    center: jax.Array | None = field(default=None, kw_only=True)
     moments: Callable[[Any], Moments] | None = static_field(default=None, kw_only=True, repr=False)
 
     evaluations: ClassVar[str] = "as the estimator inside"
@@ -85,10 +87,10 @@ class QuadraticSurrogate(Transformation):
         mean, scale = read_moments(
             "QuadraticSurrogate", self.moments, distribution, abstract_key(keys)
         )
-        slope, curvature, centre = self._fitted(mean)
+        slope, curvature, center = self._fitted(mean)
 
         def quadratic(x: jax.Array) -> jax.Array:
-            v = jnp.ravel(x - centre)
+            v = jnp.ravel(x - center)
             return slope @ v + v @ _product(curvature, v) / 2
 
         def known(_: Any) -> jax.Array:
@@ -97,9 +99,9 @@ class QuadraticSurrogate(Transformation):
         return ControlVariate(self.estimator, quadratic, known).terms(f, distribution, keys, vmap)
 
     def _fitted(self, mean: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Slope [D], curvature [D] or [D, D], and the centre, in the dtype of a draw."""
-        centre = stop(mean) if self.centre is None else self.centre
-        given = {"slope": self.slope, "curvature": self.curvature, "centre": centre}
+        """Slope [D], curvature [D] or [D, D], and the center, in the dtype of a draw."""
+        center = stop(mean) if self.center is None else self.center
+        given = {"slope": self.slope, "curvature": self.curvature, "center": center}
         arrays = {name: jnp.asarray(array, mean.dtype) for name, array in given.items()}
         square = (mean.size, mean.size)
         for name, array in arrays.items():
@@ -111,7 +113,7 @@ class QuadraticSurrogate(Transformation):
                 )
         curvature = arrays["curvature"]
         curvature = curvature if curvature.shape == square else jnp.ravel(curvature)
-        return jnp.ravel(arrays["slope"]), curvature, arrays["centre"]
+        return jnp.ravel(arrays["slope"]), curvature, arrays["center"]
 
 
 def _product(curvature: jax.Array, v: jax.Array) -> jax.Array:

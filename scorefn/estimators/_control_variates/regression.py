@@ -35,5 +35,5 @@ def regression_coefficients(
     squares = squares - jnp.einsum("nip,njp->nij", controls, controls) / count
     # A control that does nothing, or two that do the same, leave the fit undetermined.
     ridge = jnp.finfo(squares.dtype).eps * 10 * jnp.where(trace > 0, trace, 1)
-    penalised = squares + ridge * jnp.eye(squares.shape[-1], dtype=squares.dtype)[None]
-    return jnp.moveaxis(jnp.linalg.solve(penalised, jnp.moveaxis(products, 1, 2)), 2, 1)
+    penalized = squares + ridge * jnp.eye(squares.shape[-1], dtype=squares.dtype)[None]
+    return jnp.moveaxis(jnp.linalg.solve(penalized, jnp.moveaxis(products, 1, 2)), 2, 1)

@@ -69,7 +69,7 @@ def perturbed(factors: Factors, key: jax.Array) -> jax.Array:
 def perturbed_given(factors: Factors, hard: jax.Array, key: jax.Array) -> jax.Array:
     """The logits and their noise, given the draw.
 
-    The largest of logits that are normalised, plus Gumbels, is a standard Gumbel whatever its
+    The largest of logits that are normalized, plus Gumbels, is a standard Gumbel whatever its
     index; each other one is a Gumbel of its own cut off there. With E = exp(-Gumbel):
     -log(E_top) and -log(E_i / p_i + E_top). For bits only the difference of the two matters.
     """

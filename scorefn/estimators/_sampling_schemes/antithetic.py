@@ -35,9 +35,9 @@ class Antithetic(SamplingScheme):
 
     Unbiased wherever the estimator is, at its orders. Two evaluations of f for each term and one
     draw. Compared with two independent draws it removes all of the variance of f that is odd
-    around the centre and doubles what is even: the derivative along the mean of a quadratic has
+    around the center and doubles what is even: the derivative along the mean of a quadratic has
     none left, that along the scale has twice as much. For f that goes one way (monotone, nearly
-    linear) it helps; for f symmetric about the centre it costs a factor of 2.
+    linear) it helps; for f symmetric about the center it costs a factor of 2.
 
     Attributes:
         estimator: how derivatives are estimated; one that draws by the distribution's sampler, as
@@ -45,7 +45,7 @@ class Antithetic(SamplingScheme):
             and only costs twice as much.
         mirror: ``mirror(params, x) -> x'``, differentiable if the estimator differentiates draws;
             params as for `Distribution`, or the object of a library. None mirrors Normal,
-            multivariate normal, Laplace, Logistic, StudentT and Uniform at their centre, the noise
+            multivariate normal, Laplace, Logistic, StudentT and Uniform at their center, the noise
             of a `Bernoulli` record at 0, and u at 1/2 for all else of which the inverse cdf is
             known.
         icdf: as for `QuasiMonteCarlo`, for a distribution without symmetry: u is mirrored then.
@@ -97,7 +97,7 @@ class Antithetic(SamplingScheme):
         if isinstance(distribution.params, Bernoulli):
             return distribution, replace(distribution, sample=_opposite_bits)
         if self.icdf is None and _is_symmetric(distribution.params):
-            return distribution, _reflected(_at_centre, distribution)
+            return distribution, _reflected(_at_center, distribution)
         quantile = read_quantile("Antithetic", self.icdf, distribution, key)
 
         def at(level: Callable[[jax.Array], jax.Array]) -> Distribution:
@@ -126,9 +126,9 @@ def _is_symmetric(distribution: Any) -> bool:
     return name in _SYMMETRIC or name.startswith("MultivariateNormal")
 
 
-def _at_centre(distribution: Any, x: Any) -> jax.Array:
+def _at_center(distribution: Any, x: Any) -> jax.Array:
     inner = unwrapped(distribution)
-    centre = getattr(inner, "loc", None)
-    if centre is None:
-        centre = inner.mean() if callable(inner.mean) else inner.mean
-    return 2 * jnp.asarray(centre, x.dtype) - x
+    center = getattr(inner, "loc", None)
+    if center is None:
+        center = inner.mean() if callable(inner.mean) else inner.mean
+    return 2 * jnp.asarray(center, x.dtype) - x

@@ -24,7 +24,7 @@ class GO(Estimator):
         derivative  -(dF(x_i) / p(x_i)) (f(x, x_i + 1) - f(x))  along the parameters of factor i
 
     with F the distribution function of the factor. Unbiased, to first order; for independent
-    factors of Bernoulli, Categorical (good where neighbours are alike; OneHotCategorical too),
+    factors of Bernoulli, Categorical (good where neighbors are alike; OneHotCategorical too),
     Poisson, Binomial, Geometric, NegativeBinomial (the last not in total_count), and any f. One
     evaluation of f for each factor, and one for the value. For continuous factors the same
     principle is `Pathwise` with `implicit_reparameterization`.

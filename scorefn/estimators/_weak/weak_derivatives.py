@@ -97,7 +97,7 @@ def _gamma_apart(concentration: jax.Array, uniform: jax.Array) -> tuple[jax.Arra
     # above. Hence g(x) = -dF/da rises from 0 to its greatest value, the mass of either part, at c,
     # and falls back to 0. The two points of the same level g = u g(c) are draws of the two parts,
     # found by bisection of log x.
-    centre = digamma(concentration)
+    center = digamma(concentration)
 
     def level(log_x: jax.Array) -> jax.Array:
         # Far below 1 the incomplete gamma function is a power, and x itself may underflow.
@@ -107,10 +107,10 @@ def _gamma_apart(concentration: jax.Array, uniform: jax.Array) -> tuple[jax.Arra
         x = jnp.exp(jnp.where(low, 0, log_x))
         return jnp.where(low, series, -jax.lax.igamma_grad_a(concentration, x))
 
-    mass = level(centre)
+    mass = level(center)
     target = uniform * mass
     high = jnp.log(concentration + 15 * jnp.sqrt(concentration) + 100)
-    ends = jnp.stack([high, centre - 60 - 60 / concentration])
+    ends = jnp.stack([high, center - 60 - 60 / concentration])
 
     def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         inside, outside = bracket
@@ -119,7 +119,7 @@ def _gamma_apart(concentration: jax.Array, uniform: jax.Array) -> tuple[jax.Arra
         return jnp.where(above, middle, inside), jnp.where(above, outside, middle)
 
     steps = jnp.finfo(uniform.dtype).nmant + 10
-    start = (jnp.broadcast_to(centre, ends.shape), ends)
+    start = (jnp.broadcast_to(center, ends.shape), ends)
     log_x, _ = jax.lax.fori_loop(0, steps, halve, start)
     return jnp.maximum(jnp.exp(log_x), jnp.finfo(uniform.dtype).tiny), mass
 
