@@ -1,5 +1,6 @@
 """Arrays and keys: dtypes, stopping, sharding."""
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -52,6 +53,16 @@ def stop(tree: Any) -> Any:
         return jnp.asarray(jax.lax.stop_gradient(leaf)) if isinstance(leaf, jax.Array) else leaf
 
     return jax.tree.map(stopped, tree)
+
+
+def held_fixed(fn: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
+    """`fn`, differentiated along its arguments only: every array that it closes over is fixed.
+
+    The examples are arguments of the shapes and dtypes that it will be called with.
+    """
+    hoisted, closed_over = jax.closure_convert(fn, *examples)
+    fixed = stop(closed_over)
+    return lambda *arguments: hoisted(*arguments, *fixed)
 
 
 def as_local(tree: Any, like: Any) -> Any:

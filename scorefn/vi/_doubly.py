@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._batching.samples import ChunkSize, sample_keys
-from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.arrays import abstract_key, held_fixed, stop
 from scorefn._core.derivatives import first_order_only
 from scorefn.distributions._distribution import Distribution, as_distribution
 from scorefn.distributions._interop.factors import unwrapped
 from scorefn.distributions._interop.moments import read_moments
 from scorefn.estimators._pathwise import Pathwise
 
-from ._weights import LogDensity, fixed, log_mean_exp, log_weight
+from ._weights import LogDensity, log_mean_exp
 
 # Draws are location + scale * noise, whatever the noise.
 _LOCATION_SCALE = ("Normal", "Laplace", "Logistic", "Uniform", "Gumbel")
@@ -69,12 +69,12 @@ def dreg(
         equation 8.
     """
     distribution = as_distribution(q)
-    own = fixed(distribution)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
-    without_model = _frozen(log_joint, distribution, keys)
+    draw = jax.eval_shape(distribution.draw, abstract_key(keys))
+    log_q, without_model = (held_fixed(fn, draw) for fn in (distribution.log_density, log_joint))
 
     def both(z: Any) -> tuple[jax.Array, jax.Array]:
-        return log_weight(log_joint, own, stop(z)), log_weight(without_model, own, z)
+        return log_joint(stop(z)) - log_q(stop(z)), without_model(z) - log_q(z)
 
     along_model, along_path = Pathwise()(both, distribution, keys, vmap=vmap)
     weights = jax.nn.softmax(stop(along_model))
@@ -142,13 +142,16 @@ def gdreg(
         and 12.
     """
     distribution, prior_distribution = as_distribution(q), as_distribution(prior)
-    own, own_prior = fixed(distribution), fixed(prior_distribution)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
-    without_model = _frozen(log_likelihood, distribution, keys)
+    draw = jax.eval_shape(distribution.draw, abstract_key(keys))
+    log_q, log_prior, without_model = (
+        held_fixed(fn, draw)
+        for fn in (distribution.log_density, prior_distribution.log_density, log_likelihood)
+    )
     along_prior = path or _location_scale(prior_distribution, abstract_key(keys))
 
     def log_ratio(z: Any) -> jax.Array:
-        return own_prior.log_density(z) - own.log_density(z)
+        return log_prior(z) - log_q(z)
 
     def each(z: Any) -> tuple[jax.Array, ...]:
         through_prior = along_prior(prior_distribution.params, stop(z))
@@ -167,14 +170,6 @@ def gdreg(
     surrogate += jnp.square(weights) @ (along_q - weight_along_prior)
     surrogate = first_order_only(surrogate, "gdreg")
     return stop(log_mean_exp(log_w)) + (surrogate - stop(surrogate))
-
-
-def _frozen(log_density: LogDensity, distribution: Distribution, keys: jax.Array) -> LogDensity:
-    """The log-density with all that it closes over held fixed."""
-    draw = jax.eval_shape(distribution.draw, abstract_key(keys))
-    hoisted, closed_over = jax.closure_convert(log_density, draw)
-    held = stop(closed_over)
-    return lambda z: hoisted(z, *held)
 
 
 def _location_scale(prior: Distribution, key: jax.Array) -> Callable[[Any, Any], Any]:

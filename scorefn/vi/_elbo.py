@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._batching.samples import ChunkSize
+from scorefn._core.arrays import held_fixed
+from scorefn._core.checks import check_key
 from scorefn._core.derivatives import first_order_only
 from scorefn._expectation import expectation
 from scorefn.distributions._distribution import as_distribution
@@ -14,7 +16,7 @@ from scorefn.estimators._base import Estimator
 from scorefn.estimators._control_variates.control_variate import FittedControlVariate
 from scorefn.estimators._pathwise import Pathwise
 
-from ._weights import LogDensity, fixed
+from ._weights import LogDensity
 
 
 def elbo(
@@ -142,7 +144,7 @@ def sticking_the_landing(
         )
     distribution = as_distribution(q)
     options: Any = {"num_samples": num_samples, "chunk_size": chunk_size, "sharding": sharding}
-    log_q = fixed(distribution).log_density
+    log_q = held_fixed(distribution.log_density, jax.eval_shape(distribution.draw, check_key(key)))
     if coefficient is None:
         if not callable(entropy):
             raise TypeError(

@@ -1,13 +1,11 @@
 """What the bounds share: importance weights in logarithms."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import stop
 from scorefn.distributions._distribution import Distribution
 
 LogDensity = Callable[[Any], jax.Array]
@@ -21,8 +19,3 @@ def log_weight(log_joint: LogDensity, distribution: Distribution, z: Any) -> jax
 def log_mean_exp(x: jax.Array) -> jax.Array:
     """The logarithm of the mean of exponentials."""
     return jax.nn.logsumexp(x) - jnp.log(jnp.asarray(len(x), x.dtype))
-
-
-def fixed(distribution: Distribution) -> Distribution:
-    """The distribution, its parameters held fixed."""
-    return replace(distribution, params=stop(distribution.params))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, as_local, stop
+from scorefn._core.arrays import abstract_key, as_local, held_fixed, stop
 from scorefn._core.checks import check_choice
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
@@ -94,11 +94,7 @@ class DeltaMethod(Transformation):
         moments = read_moments("DeltaMethod", self.moments, distribution, abstract_key(keys))
         mean, scale = as_local(moments, jax.random.key_data(keys))
         point = stop(mean)
-        costs, closed_over = jax.closure_convert(lambda x: f(x)[0], point)
-        fixed = stop(closed_over)
-
-        def frozen(x: jax.Array) -> PyTree:
-            return costs(x, *fixed)
+        frozen = held_fixed(lambda x: f(x)[0], point)
 
         def slope(x: jax.Array, v: jax.Array) -> PyTree:
             return jax.jvp(frozen, (x,), (v,))[1]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, is_float, stop
+from scorefn._core.arrays import abstract_key, held_fixed, is_float, stop
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import attach_score
@@ -96,7 +96,7 @@ class REBAR(Estimator):
             choice, z, tied = perturbed(factors, key)
             b = factors.cast(choice)
             cost, aux = f(b)
-            frozen = _without_params(lambda x: f(x)[0], stop(b))
+            frozen = held_fixed(lambda x: f(x)[0], stop(b))
             log_prob = factors.log_prob(b)
 
             def term(cost: jax.Array, free: jax.Array, tied: jax.Array) -> jax.Array:
@@ -175,13 +175,6 @@ class RELAX(Estimator):
             return controlled(self.surrogate, self.params, f, b, factors.log_prob(b), z, tied)
 
         return vmap(one)(keys)
-
-
-def _without_params(f: Callable[[Any], PyTree], example: Any) -> Callable[[Any], PyTree]:
-    """f, through which no derivative passes but that in its argument."""
-    hoisted, params = jax.closure_convert(f, example)
-    fixed = stop(params)
-    return lambda x: hoisted(x, *fixed)
 
 
 def _control(free: jax.Array, tied: jax.Array, log_prob: jax.Array) -> jax.Array:
