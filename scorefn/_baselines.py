@@ -1,4 +1,4 @@
-"""Baselines: immutable values that a score-function estimator subtracts from its costs."""
+"""Baselines: immutable values that score-function estimators subtract from their costs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,15 +18,16 @@ from ._score import leave_one_out
 
 
 class Baseline(ABC):
-    """A number subtracted from each cost; it lowers the variance and must not see its own draw.
+    """A number subtracted from each cost to lower the variance of its score term.
 
-    ``baseline(costs, weights)`` returns the baselines, ``baseline.update(costs)`` the baseline to
-    use next time. Both are pure: a baseline is an immutable value that is carried through a
-    training loop like an optimizer's state. It is handed no draws, so it cannot depend on one.
+    ``baseline(costs, weights)`` returns the baselines; ``baseline.update(costs)`` returns the
+    baseline for the next call. Both are pure: a baseline is an immutable value that a training loop
+    carries like an optimizer state. To add no bias, it must not depend on the draw whose cost it is
+    subtracted from. Draws are not passed to it.
 
     Attributes:
-        min_samples: how many samples it needs.
-        coupled: whether a baseline is made from the costs of other samples of the same call.
+        min_samples: the smallest number of samples.
+        coupled: whether a baseline depends on the costs of other samples of the same call.
     """
 
     min_samples: ClassVar[int] = 1
@@ -38,20 +39,20 @@ class Baseline(ABC):
 
         Args:
             costs: the costs of one call, [n, ...] for each leaf, stopped.
-            weights: what `weight` returned for each draw, [n, ...], or None.
+            weights: the results of `weight` for all draws, [n, ...], or None.
         """
 
     def update(self, costs: PyTree) -> "Baseline":
-        """The baseline to use next time, after these costs, [n, ...], have been used."""
+        """The baseline for the next call, given the costs of this one, [n, ...]."""
         del costs
         return self
 
     def weight(self, x: Any, distribution: Distribution) -> PyTree:
-        """What the baseline must know of one draw besides its cost, or None."""
+        """Information on one draw, besides its cost, that the baseline needs; or None."""
         del x, distribution
 
     def train(self, terms: PyTree, costs: PyTree) -> PyTree:
-        """The terms, whose derivative may also train the baseline's own parameters."""
+        """The terms, whose derivative may also train the parameters of the baseline."""
         del costs
         return terms
 
@@ -60,18 +61,19 @@ class Baseline(ABC):
         if n < self.min_samples:
             raise ValueError(
                 f"num_samples must be at least {self.min_samples} with the baseline "
-                f"{type(self).__name__}, got {n}: the baseline of each sample is made from the "
-                f"others. Raise num_samples, or give another one, as in "
+                f"{type(self).__name__}, got {n}: the baseline of each sample is computed from the "
+                f"others. Raise num_samples, or use another baseline, as in "
                 f"ScoreFunction(ConstantBaseline(0.0))."
             )
 
 
 @pytree_dataclass
 class LeaveOneOut(Baseline):
-    """The mean cost of the other samples of the same call: the default, and nothing to tune.
+    """The mean cost of the other samples of the same call.
 
-    Unbiased, because no sample sees its own cost. Needs at least 2 samples; couples all samples of
-    a call. For f and a score component h, with m = E f and g = E[f h], n samples give the variance
+    This is the default; it has no parameters. Unbiased, because the baseline of a sample does not
+    depend on its own cost. Needs at least 2 samples, and couples all samples of a call. For f and a
+    score component h, with m = E f and g = E[f h], n samples give the variance
     ``(E[(f - m)^2 h^2] - g^2) / n + (Var(f) E[h^2] + g^2) / (n (n - 1))``.
 
     Example:
@@ -92,14 +94,14 @@ class LeaveOneOut(Baseline):
 
 @pytree_dataclass
 class OptimalBaseline(Baseline):
-    """The mean cost of the other samples, weighed by the squared norms of their scores.
+    """The mean cost of the other samples, weighted by the squared norms of their scores.
 
-    The constant of least variance is ``E[f |s|^2] / E[|s|^2]``, with s the score with respect to
-    all of ``distribution.params``; this is its leave-one-out estimate. Unbiased. Needs at least 2
-    samples, and one derivative of log_prob more for each of them.
+    The constant baseline of least variance is ``E[f |s|^2] / E[|s|^2]``, with s the score with
+    respect to all of ``distribution.params``; this is its leave-one-out estimate. Unbiased. Needs
+    at least 2 samples, and one additional derivative of log_prob for each of them.
 
     Raises:
-        ValueError: ``distribution.params`` holds no float arrays to take the score of.
+        ValueError: ``distribution.params`` holds no float arrays.
 
     Example:
         >>> import jax.numpy as jnp
@@ -122,7 +124,7 @@ class OptimalBaseline(Baseline):
         score = distribution.score(x)
         if not score:
             raise ValueError(
-                f"OptimalBaseline weighs by the score with respect to distribution.params, which "
+                f"OptimalBaseline needs the score with respect to distribution.params, which "
                 f"holds no float arrays, got {distribution.params!r}. Give the distribution as "
                 f"Distribution(log_prob, sample, params), or use LeaveOneOut."
             )
@@ -132,13 +134,13 @@ class OptimalBaseline(Baseline):
 
 @pytree_dataclass
 class ConstantBaseline(Baseline):
-    """A constant chosen beforehand; 0 is plain REINFORCE.
+    """A constant; 0 is plain REINFORCE.
 
     Unbiased for any value that does not depend on the draws of the same call. No derivative passes
     through it.
 
     Attributes:
-        value: a scalar, or a pytree of arrays shaped like what f returns.
+        value: a scalar, or a pytree of arrays shaped like the result of f.
 
     Example:
         >>> import jax.numpy as jnp
@@ -157,18 +159,18 @@ class ConstantBaseline(Baseline):
 
 @pytree_dataclass
 class LearnedBaseline(Baseline):
-    """A function with parameters of its own, trained in the same backward pass as the model.
+    """A function with its own parameters, trained in the backward pass of the model.
 
-    Unbiased, because it sees only ``inputs``, never the draw. It adds to the expectation a term
-    whose value is 0 and whose derivative with respect to ``params`` is that of
-    ``mean((cost - baseline)^2) / 2``, so that one call of ``jax.grad`` gives the gradients of model
-    and baseline; any optimizer takes both. The term trains the baseline when the expectation is
-    *minimized*: to maximize, negate f, not the expectation.
+    Unbiased, because it depends only on ``inputs``, not on the draw. It adds a term of value 0 to
+    the expectation; the derivative of this term with respect to ``params`` is that of
+    ``mean((cost - baseline)^2) / 2``. One call of ``jax.grad`` then gives the gradients of model
+    and baseline. The term trains the baseline if the expectation is *minimized*: to maximize,
+    negate f, not the expectation.
 
     Attributes:
-        apply: ``apply(params, inputs)``, to a scalar or a pytree shaped like what f returns.
+        apply: ``apply(params, inputs)`` returns a scalar, or a pytree shaped like the result of f.
         params: any pytree of arrays.
-        inputs: what the baseline may look at (an observation, a state), any pytree.
+        inputs: the inputs of the baseline (an observation, a state), any pytree.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -203,7 +205,7 @@ class LearnedBaseline(Baseline):
 
 
 def repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:
-    """The value for each sample of each cost leaf, [n, ...]; a lone scalar serves all leaves."""
+    """The value repeated for each sample of each cost leaf; one scalar serves all leaves."""
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and jnp.shape(leaves[0]) == ():
         return jax.tree.map(lambda cost: jnp.full_like(as_float(cost), leaves[0]), costs)
@@ -211,16 +213,16 @@ def repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:
     def repeat(value: jax.Array, cost: jax.Array) -> jax.Array:
         if jnp.shape(value) not in ((), cost.shape[1:]):
             raise ValueError(
-                f"{name} has shape {jnp.shape(value)}, but f returns shape {cost.shape[1:]}; "
-                f"they must agree, or the baseline must be a scalar."
+                f"{name} has shape {jnp.shape(value)}, but f returns shape {cost.shape[1:]}. "
+                f"Give a baseline of that shape, or a scalar."
             )
         return jnp.broadcast_to(jnp.asarray(value, as_float(cost).dtype), cost.shape)
 
     got: Any = jax.tree.structure(value)
     if got != jax.tree.structure(costs):
         raise ValueError(
-            f"{name} is {got}, but f returns {jax.tree.structure(costs)}; "
-            f"give one baseline for each, or one scalar for all."
+            f"{name} is {got}, but f returns {jax.tree.structure(costs)}. "
+            f"Give one baseline for each leaf, or one scalar for all."
         )
     return jax.tree.map(repeat, value, costs)
 
@@ -229,13 +231,13 @@ def repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:
 class MovingAverage(Baseline):
     """The exponentially weighted mean of the costs of earlier calls.
 
-    Unbiased, because only earlier calls count: `update` comes after use and returns a new value.
-    Raw sums are kept and divided on reading, so the average of a constant is that constant from
-    the first update on; before it, the baseline is 0.
+    Unbiased, because it depends only on earlier calls: call `update` after use; it returns a new
+    value. The average of a constant is that constant from the first update on, because the sum of
+    the costs is divided by the sum of their weights. Before the first update the baseline is 0.
 
     Attributes:
-        decay: how much of the past is kept at each update, in [0, 1).
-        total: the decayed sum of mean costs: a scalar, or zeros shaped like what f returns.
+        decay: the factor on past costs at each update, in [0, 1).
+        total: the decayed sum of mean costs: a scalar, or zeros shaped like the result of f.
         weight_sum: the decayed sum of the weights.
 
     Example:
@@ -262,7 +264,7 @@ class MovingAverage(Baseline):
         return repeated(average, costs, "MovingAverage.total")
 
     def update(self, costs: PyTree) -> "MovingAverage":
-        """The average after these costs, [n, ...] or without the sample axis; stopped."""
+        """The average after these costs, [n, ...] or without a sample axis; stopped."""
 
         def step(total: jax.Array, cost: jax.Array) -> jax.Array:
             cost = stop(jnp.asarray(cost))
@@ -270,7 +272,7 @@ class MovingAverage(Baseline):
                 raise ValueError(
                     f"costs have shape {cost.shape}; MovingAverage keeps an average of shape "
                     f"{total.shape} and takes costs of that shape, with or without a leading "
-                    f"sample axis. Start it with total=jnp.zeros(shape of what f returns)."
+                    f"sample axis. Start it with total=jnp.zeros(shape of the result of f)."
                 )
             mean = jnp.mean(cost, axis=tuple(range(cost.ndim - total.ndim)))
             return self.decay * total + (1 - self.decay) * mean.astype(total.dtype)
@@ -283,25 +285,26 @@ class MovingAverage(Baseline):
 
 @pytree_dataclass
 class ShrunkLeaveOneOut(Baseline):
-    """The mean cost of the other samples, drawn towards 0 by as much as it is noise.
+    """The mean cost of the other samples, shrunk towards 0 according to its noise.
 
     .. code-block:: text
 
         baseline    c mean of the other costs,  c = m^2 / (m^2 + v / (n - 1))
 
-    where m and v are the mean and the variance of the costs of earlier calls: `update` comes after
-    use and returns a new value. With few samples `LeaveOneOut` is so noisy that it can lose to no
-    baseline at all where E f is near 0: then c is small, and elsewhere near 1. Unbiased, because no
-    sample sees its own cost and c was made before. Needs at least 2 samples. Before the first
-    update c is 1.
+    where m and v are the mean and the variance of the costs of earlier calls: call `update` after
+    use; it returns a new value. With few samples and E f near 0, `LeaveOneOut` can have a larger
+    variance than no baseline. Then c is small; elsewhere it is near 1. Unbiased, because neither c
+    nor the mean depends on the cost of the sample itself. Needs at least 2 samples. Before the
+    first update c is 1.
 
     For a score component h and g = E[f h], the c of least variance is ``m E[f h^2] / ((m^2 +
-    v / (n - 1)) E[h^2] + g^2 / (n - 1))``; the one used is that of f and h^2 uncorrelated, g = 0.
+    v / (n - 1)) E[h^2] + g^2 / (n - 1))``. The formula above assumes that f and h^2 are
+    uncorrelated and that g = 0.
 
     Attributes:
-        decay: how much of the past is kept at each update, in [0, 1).
-        mean_sum: the decayed sum of mean costs: a scalar, or zeros shaped like what f returns.
-        variance_sum: the decayed sum of variances of a cost, shaped alike.
+        decay: the factor on past costs at each update, in [0, 1).
+        mean_sum: the decayed sum of mean costs: a scalar, or zeros shaped like the result of f.
+        variance_sum: the decayed sum of variances of a cost, shaped like `mean_sum`.
         weight_sum: the decayed sum of the weights.
 
     Example:
@@ -339,15 +342,15 @@ class ShrunkLeaveOneOut(Baseline):
         return jax.tree.map(lambda share, cost: share * leave_one_out(cost), shares, costs)
 
     def update(self, costs: PyTree) -> "ShrunkLeaveOneOut":
-        """The same after these costs, [n, ...], n >= 2; stopped."""
+        """The baseline after these costs, [n, ...], n >= 2; stopped."""
 
         def kept(total: jax.Array, cost: jax.Array, moment: Callable[..., jax.Array]) -> jax.Array:
             cost = stop(jnp.asarray(cost))
             if cost.ndim != total.ndim + 1 or cost.shape[1:] != total.shape or len(cost) < 2:
                 raise ValueError(
                     f"costs have shape {cost.shape}; ShrunkLeaveOneOut keeps moments of shape "
-                    f"{total.shape} and takes costs of that shape with a leading sample axis, 2 "
-                    f"samples at least. Start it with zeros of the shape of what f returns."
+                    f"{total.shape} and takes costs of that shape with a leading sample axis and "
+                    f"at least 2 samples. Start it with zeros shaped like the result of f."
                 )
             return self.decay * total + (1 - self.decay) * moment(cost).astype(total.dtype)
 

@@ -1,4 +1,4 @@
-"""The verb: an expectation that can be differentiated."""
+"""Expectations that can be differentiated."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,47 +25,47 @@ def expectation(
     sharding: jax.sharding.NamedSharding | None = None,
     has_aux: bool = False,
 ) -> Any:
-    r"""An estimate of E[f(x)], whose derivatives are estimates of the derivatives of E[f(x)].
+    r"""An estimate of E[f(x)] whose derivatives estimate those of E[f(x)].
 
     .. code-block:: text
 
         value       mean of estimator(f, distribution, keys),  keys_i = fold_in(key, i)
-        derivative  by jax.grad, jax.jvp, jax.hessian ... of the value, as the estimator says
+        derivative  jax.grad, jax.jvp, jax.hessian ... of the value, defined by the estimator
 
-    It is ordinary JAX inside: jit, vmap, grad, jvp, hessian, scan, checkpoint and shard_map apply.
-    Bias and cost are the estimator's. Because sample i always uses ``fold_in(key, i)``, the result
-    does not depend on how the samples are cut into chunks or spread over devices, beyond rounding.
+    The result works under jit, vmap, grad, jvp, hessian, scan, checkpoint and shard_map. Bias and
+    cost depend on the estimator. Sample i always uses ``fold_in(key, i)``, so the result does not
+    depend on chunks or devices, up to rounding.
 
     Args:
-        f: a function of one draw ``f(x)``, to a real scalar or a pytree of real arrays (integers
-            are converted). It may close over parameters and be differentiated with respect to
-            them. With `has_aux`, to a pair of that and any pytree.
-        distribution: of x: a `Distribution`, or an object of distrax, TFP on JAX, numpyro or
-            flowjax. Batch dimensions of one draw are independent factors.
+        f: a function of one draw, ``f(x)``. It returns a real scalar or a pytree of real arrays
+            (integers are converted); with `has_aux`, a pair of that and any pytree. It may close
+            over parameters and be differentiated with respect to them.
+        distribution: the distribution of x: a `Distribution`, or an object of distrax, TFP on JAX,
+            numpyro or flowjax. Batch dimensions of one draw are independent factors.
         key: one random key, typed or raw. It is consumed.
-        estimator: how the derivative is estimated, as ``ScoreFunction()``. There is no default:
-            this choice matters most.
-        num_samples: the number of terms; what one term costs is the estimator's to say.
-        chunk_size: samples evaluated at a time (with `sharding`, on each device). "auto" takes all
-            at once if together they compute up to 64 MiB, else as many as compute about 12 MiB on a
-            CPU, 4 GiB elsewhere, but 256 at least; and all at once with `has_aux`, `sharding`, or
-            an f that returns no scalar. Numbers of 16 bits go in chunks of 256, which are added up
-            in 32 bits. None is all at once. A gradient in chunks takes one pass and keeps
-            nothing of a sample, for a scalar f and an estimator that does not couple its samples,
-            or by leave-one-out; of the others, and for derivatives of higher order, chunks are
-            computed again, and a few scalars of each sample are kept.
-        sharding: a ``NamedSharding`` that spreads the samples over devices, one axis long. Inside
-            jit; leave-one-out stays exact over all devices. Inside shard_map leave it out: there
-            each device estimates by samples of its own.
+        estimator: the estimator of the derivative, for example ``ScoreFunction()``. It has no
+            default, because this choice matters most.
+        num_samples: the number of terms. The estimator determines the cost of one term.
+        chunk_size: the number of samples evaluated at a time (on each device, with `sharding`).
+            None evaluates all samples at once. "auto" bounds the memory for a scalar f without
+            `has_aux` and `sharding`, and is None otherwise: samples that compute at most 64 MiB
+            together form one chunk; others form chunks of about 12 MiB on a CPU or 4 GiB on an
+            accelerator, and of at least 256 samples. 16-bit samples form chunks of 256, summed in
+            32 bits. For a scalar f, and samples that are not coupled or coupled by leave-one-out
+            only, value and gradient take one pass and no sample is stored. Otherwise, and for
+            higher derivatives, chunks are recomputed and a few scalars per sample are stored.
+        sharding: a one-axis ``NamedSharding`` that distributes the samples over devices, under
+            jit. Leave-one-out stays exact over all devices. Omit it inside shard_map, where each
+            device draws its own samples.
         has_aux: whether f returns a pair ``(cost, aux)``.
 
     Returns:
-        The mean of the terms, shaped like what f returns. With `has_aux`, a pair of that and the
+        The mean of the terms, shaped like the result of f. With `has_aux`, a pair of that and the
         aux of every sample, [num_samples, ...].
 
     Raises:
-        TypeError: an argument of the wrong kind, named with what was got and what would do.
-        ValueError: a size that does not fit; log_prob not a scalar for one draw.
+        TypeError: an argument has the wrong type.
+        ValueError: a size does not fit; log_prob is not a scalar for one draw.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -105,26 +105,26 @@ def differentiable(
     sharding: jax.sharding.NamedSharding | None = None,
     has_aux: bool = False,
 ) -> Callable[[PyTree, jax.Array], Any]:
-    """``objective(params, key)``, an estimate of E[f(x)] to be differentiated in its parameters.
+    """A function ``objective(params, key)`` that estimates E[f(x)] and its derivatives.
 
-    The same as `expectation`, in the way JAX spells transforms: it wraps your log-density and your
-    sampler, and ``jax.grad(objective)`` is the gradient estimator.
+    This is `expectation` in the form of a JAX transformation: it wraps a log-density and a sampler,
+    and ``jax.grad(objective)`` is the gradient estimator.
 
     Args:
-        f: a function of one draw ``f(x)``.
+        f: a function of one draw, ``f(x)``.
         log_prob: ``log_prob(params, x) -> scalar``, the log-density of one draw.
         sample: ``sample(params, key) -> x``, one draw.
-        estimator: how the derivative is estimated.
-        num_samples: see `expectation`, as for all that follow.
-        chunk_size: samples at a time.
-        sharding: of the sample axis.
-        has_aux: whether f returns a pair ``(cost, aux)``.
+        estimator: the estimator of the derivative.
+        num_samples: see `expectation`.
+        chunk_size: see `expectation`.
+        sharding: see `expectation`.
+        has_aux: see `expectation`.
 
     Returns:
         A pure function of ``(params, key)``.
 
     Raises:
-        TypeError: as `expectation`, when the objective is called.
+        TypeError: an argument has the wrong type; raised when the objective is called.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf

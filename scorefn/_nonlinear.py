@@ -1,4 +1,4 @@
-"""Functions of expectations, estimated without the bias of a function of an estimate."""
+"""Unbiased estimates of nonlinear functions of expectations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,28 +16,28 @@ Estimate = Callable[[jax.Array], jax.Array]
 
 
 def product_of_expectations(estimates: Sequence[Estimate], key: jax.Array) -> jax.Array:
-    """An estimate of the product of expectations, each estimated with a key of its own.
+    """An unbiased estimate of a product of expectations, each with its own key.
 
     .. code-block:: text
 
         value       x_1 x_2 ... x_m,  x_i = estimates[i](key_i)
-        derivative  by jax.grad ... of the value: sum_i dx_i prod_{j != i} x_j
+        derivative  jax.grad ... of the value: sum_i dx_i prod_{j != i} x_j
 
-    Unbiased, at every order at which the estimates are, because they are independent: the product
-    of two expectations of one key is not what the mean of the product estimates. For a power hand
-    in the same function several times. Evaluates each estimate once.
+    Unbiased at every order at which the estimates are unbiased, because they are independent. (Two
+    estimates with one key are correlated, and their product is biased.) For a power, repeat a
+    function in the list. Evaluates each estimate once.
 
     Args:
-        estimates: functions of a key to a real number or to arrays that can be multiplied, each an
-            unbiased estimate: calls of `expectation`.
+        estimates: functions of a key that return a real number, or arrays that can be multiplied.
+            Each is an unbiased estimate, for example a call of `expectation`.
         key: one random key. It is consumed.
 
     Returns:
         The product, elementwise.
 
     Raises:
-        ValueError: no estimates.
-        TypeError: estimates are not functions.
+        ValueError: there are no estimates.
+        TypeError: an estimate is not a function.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -65,37 +65,37 @@ def exp_of_expectation(
     radius: float = 1.0,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    r"""An estimate of exp(E x), from independent estimates of E x: with them in place of E x.
+    r"""An unbiased estimate of exp(E x), computed from independent estimates of E x.
 
     .. code-block:: text
 
         y_i         estimate(key_i) - center,  i = 1 ... n
         u_k         the mean of y_i1 y_i2 ... y_ik over all subsets of k,  E u_k = (E x - center)^k
         value       exp(center) sum_{k <= K} u_k / k!
-        derivative  by jax.grad ... of the value
+        derivative  jax.grad ... of the value
 
-    ``exp(mean of x)`` is biased by about ``exp(E x) Var(x) / (2 n)``; this is not, in value and
-    derivatives at all orders of the estimate, beyond rounding: K, at most n, is so large that what
-    is left of the series is below the rounding of the dtype for ``|E x - center| <= radius``. Its
-    variance is that of ``exp(mean of x)`` plus terms of order n^-2. num_estimates evaluations of
-    the estimate, and num_estimates K additions.
+    ``exp(mean of x)`` is biased by about ``exp(E x) Var(x) / (2 n)``. This value and its
+    derivatives, at the orders of the estimate, are unbiased up to rounding: K, at most n, is chosen
+    so that the rest of the series is below the rounding of the dtype for ``|E x - center| <=
+    radius``. The variance is that of ``exp(mean of x)`` plus terms of order n^-2. It takes
+    num_estimates evaluations of the estimate, and num_estimates K additions.
 
     Args:
-        estimate: a function of a key to a real number, an unbiased estimate: a call of
-            `expectation`.
+        estimate: a function of a key that returns a real number. It is an unbiased estimate, for
+            example a call of `expectation`.
         key: one random key. It is consumed.
-        num_estimates: n; as many as K at least.
-        center: a guess of E x that has not seen the keys. No derivative passes through it. The
-            closer it is, the fewer estimates are needed; the result is the same.
-        radius: how far E x may be from the center, above 0.
-        chunk_size: estimates at a time, as for `expectation`.
+        num_estimates: n, at least K.
+        center: a guess of E x that does not depend on the key. No derivative passes through it. A
+            closer guess needs fewer estimates, and does not change the expectation.
+        radius: the largest distance of E x from the center, above 0.
+        chunk_size: the number of estimates computed at a time; None computes all at once.
 
     Returns:
         A scalar.
 
     Raises:
         TypeError: estimate is not a function, or does not return one real number.
-        ValueError: fewer estimates than the radius needs; a radius that is not above 0.
+        ValueError: num_estimates is too small for the radius; the radius is not above 0.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -125,8 +125,8 @@ def exp_of_expectation(
     if num_estimates < terms:
         raise ValueError(
             f"num_estimates must be at least {terms} for radius={radius} in {x.dtype}, got "
-            f"{num_estimates}: fewer leave a part of the series for exp out. A center closer to "
-            f"the expectation allows a smaller radius."
+            f"{num_estimates}, which truncates the series of exp. A center closer to the "
+            f"expectation allows a smaller radius."
         )
     center = jax.lax.stop_gradient(jnp.asarray(center, x.dtype))
     factorials = jnp.cumprod(jnp.arange(1, terms + 1, dtype=x.dtype))
@@ -135,9 +135,9 @@ def exp_of_expectation(
 
 
 def _terms(radius: float, eps: float) -> int:
-    """How many powers it takes until the rest of the series for exp is below rounding."""
-    # exp(-radius) is the least value that there can be; the rest is less than its first term
-    # divided by (1 - radius / K).
+    """The number of powers after which the rest of the series of exp is below rounding."""
+    # exp(-radius) is the smallest possible value. The rest is smaller than its first term divided
+    # by (1 - radius / K).
     terms, power = 1, radius
     while terms <= radius or power > eps * math.exp(-radius) * (1 - radius / terms):
         terms += 1
@@ -147,7 +147,7 @@ def _terms(radius: float, eps: float) -> int:
 
 def _means_of_products(y: jax.Array, terms: int) -> jax.Array:
     """The mean of the products of all subsets of k elements, for k = 1 ... terms."""
-    # u_k of the first m: a subset holds element m with probability k / m.
+    # u_k of the first m elements: a subset of size k contains element m with probability k / m.
     k = jnp.arange(1, terms + 1, dtype=y.dtype)
 
     def add(means: jax.Array, element: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:

@@ -1,4 +1,4 @@
-"""The one formula: a cost that carries the score of the choices it depends on."""
+"""Costs that carry the score of the random choices they depend on."""
 
 import jax
 import jax.numpy as jnp
@@ -8,28 +8,27 @@ from scorefn._core.arrays import as_float, gathered, leading, wide
 
 
 def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0) -> jax.Array:
-    r"""The cost itself, whose derivative also counts how the draw's probability moves.
+    r"""The cost, unchanged, whose derivative includes the score of the draw.
 
     .. code-block:: text
 
         value       cost
         derivative  d cost + (cost - baseline) * d log_prob
 
-    and so on at every order, in forward and in reverse mode: for ``x`` drawn from ``p`` and
+    and so on at every order, in forward and in reverse mode. For ``x`` drawn from ``p`` and
     ``log_prob = log p(stop_gradient(x))``, every derivative of the result is an unbiased estimate
-    of the same derivative of ``E[cost]``. The baseline changes the variance only, provided that it
-    does not depend on the draw. No evaluation of anything: two multiplications and one ``expm1``.
+    of that derivative of ``E[cost]``. A baseline that does not depend on the draw changes only the
+    variance. The cost is two multiplications and one ``expm1``.
 
-    A draw of infinite ``log_prob`` (one that the parameters make impossible) adds no score; its
-    cost still counts in the value. Nothing else is forgiven: a ``cost`` or ``baseline`` that is not
-    finite leaves the value as it is and makes the derivative non-finite, and a ``log_prob`` of nan
-    makes both nan.
+    A draw of infinite ``log_prob`` (impossible under the parameters) adds no score; its cost still
+    counts in the value. A non-finite ``cost`` or ``baseline`` leaves the value unchanged and makes
+    the derivative non-finite. A ``log_prob`` of nan makes both nan.
 
     Args:
         cost: any shape, real.
         log_prob: the log-probability of the draw that ``cost`` depends on, in nats. Its shape is
             the shape of ``cost`` or a leading part of it (a scalar fits every cost).
-        baseline: subtracted from the cost where it weighs the score; shaped like ``log_prob``. No
+        baseline: subtracted from the cost in the weight of the score; shaped like ``log_prob``. No
             derivative passes through it.
 
     Returns:
@@ -58,16 +57,15 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     baseline = leading(jnp.asarray(baseline, dtype), cost, "baseline")
     shape = cost.shape
     if cost.size == 1:
-        # Axes around one number halve what XLA simplifies: 20 choices in a row, one sample each,
-        # then take twice as long to compile.
+        # XLA simplifies scalars better: with axes of length 1, a program of 20 choices of one
+        # sample each takes twice as long to compile.
         cost, log_prob, baseline = (jnp.reshape(x, ()) for x in (cost, log_prob, baseline))
 
     weight = cost.astype(dtype) - jax.lax.stop_gradient(baseline)
-    # The guard stands before the subtraction: a `where` around inf - inf would still differentiate
-    # it, to nan.
+    # The guard must precede the subtraction: a `where` around inf - inf still has derivative nan.
     log_prob = without_impossible(log_prob)
     zero = log_prob - jax.lax.stop_gradient(log_prob)
-    # expm1(0) * inf is nan, which would spoil the value; sqrt(0) is 0 with an infinite derivative.
+    # expm1(0) * inf would make the value nan; sqrt(0) is 0 and has an infinite derivative.
     usable = jnp.isfinite(weight)
     score = jnp.expm1(zero) * jnp.where(usable, weight, 0)
     alarm = jnp.sqrt(jnp.where(usable, 1, zero))
@@ -75,19 +73,19 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
 
 
 def without_impossible(log_prob: jax.Array) -> jax.Array:
-    """The log-probabilities; those of impossible draws, -inf, become 0 and have no score."""
+    """The log-probabilities, with those of impossible draws replaced by 0, without a score."""
     return jnp.where(jnp.isinf(log_prob), 0, log_prob)
 
 
 def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = None) -> jax.Array:
-    """The mean of the other elements along an axis, for each element: a baseline without bias.
+    """The mean of the other elements along an axis, for each element.
 
     .. code-block:: text
 
         value  sum_{j != i} w_j x_j / sum_{j != i} w_j        (w = 1 when no weight is given)
 
-    Because element ``i`` has no part in its own baseline, ``(x_i - leave_one_out(x)_i) * score_i``
-    is unbiased. Where all the other weights are 0 the plain mean of the others is returned.
+    Used as a baseline it adds no bias to ``(x_i - leave_one_out(x)_i) * score_i``, because it does
+    not depend on element ``i``. If all other weights are 0, it is the unweighted mean.
 
     Args:
         x: any shape, real; at least 2 elements along ``axis``.
@@ -95,10 +93,11 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
         weight: non-negative, shaped like ``x`` or like its leading axes up to ``axis``.
 
     Returns:
-        An array of the shape of ``x``. Derivatives pass; stop them where they must not.
+        An array shaped like ``x``. Derivatives pass through it; apply ``stop_gradient`` to stop
+        them.
 
     Raises:
-        ValueError: fewer than 2 elements along ``axis``, or a weight of another shape.
+        ValueError: there are fewer than 2 elements along ``axis``, or the weight does not fit x.
 
     Example:
         >>> print(leave_one_out([1.0, 2.0, 6.0]))
@@ -113,11 +112,11 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
     if x.ndim == 0 or x.shape[axis] < 2:
         raise ValueError(
             f"leave_one_out needs at least 2 samples along axis {axis}, got an array of shape "
-            f"{x.shape}: with one sample there is no other one to average."
+            f"{x.shape}. A single sample has no others to average."
         )
     n = x.shape[axis]
     x = x if weight is None else gathered(x, axis)
-    # (sum - x) / (n - 1) cancels when x carries a large offset; this form does not.
+    # (sum - x) / (n - 1) loses digits when x has a large offset; this form does not.
     mean = jnp.mean(x, axis, keepdims=True)
     plain = mean - (x - mean) * (1 / (n - 1))  # n - 1 may be beyond the range of 16 bits
     if weight is None:
@@ -129,9 +128,9 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
 
 
 def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:
-    """The sum of the other elements along an axis, for each element, without cancellation."""
+    """The sum of the other elements along an axis, for each element."""
     x = gathered(x, axis)
-    # Two running sums instead of total - x: nothing of x_i itself remains through rounding.
+    # Two running sums instead of total - x, which would depend on x_i through rounding.
     front = jax.lax.slice_in_dim(jnp.cumsum(x, axis), 0, x.shape[axis] - 1, axis=axis)
     back = jnp.flip(jnp.cumsum(jnp.flip(x, axis), axis), axis)
     back = jax.lax.slice_in_dim(back, 1, x.shape[axis], axis=axis)
@@ -142,7 +141,7 @@ def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:
 def attach_scores(
     costs: ArrayLike, log_probs: ArrayLike, influence: ArrayLike, baselines: ArrayLike = 0.0
 ) -> jax.Array:
-    r"""`attach_score` in matrix form: each cost with the scores of the choices that can change it.
+    r"""The costs, unchanged, each with the scores of the choices that influence it.
 
     .. code-block:: text
 
@@ -150,22 +149,22 @@ def attach_scores(
         derivative  of their sum: d costs + sum_n (sum_{c: influence[c, n]} costs_c - baseline_n)
                     d log_probs_n
 
-    and so on at every order. Unbiased, if each choice n was drawn from its ``log_probs_n`` given
-    the choices before it, and ``influence[c, n]`` is true wherever choice n can change cost c,
-    directly or through later choices. Leaving the others out is what lowers the variance. No
-    evaluation of anything: one matrix product, and a second one for baselines.
+    and so on at every order. This is `attach_score` in matrix form. It is unbiased if each choice n
+    was drawn from its ``log_probs_n`` given the earlier choices, and ``influence[c, n]`` is true
+    wherever choice n can change cost c, directly or through later choices. Leaving out the other
+    scores lowers the variance. It takes one matrix product, and a second one for baselines.
 
     Args:
         costs: [C], real.
-        log_probs: [N], of each choice given those before it, in the order in which they were made.
+        log_probs: [N], the log-probability of each choice given the earlier ones, in order.
         influence: [C, N], boolean.
-        baselines: one for each choice, [N], or one for all: what is expected of the sum of the
-            costs that it influences. It may depend on all that came before that choice, as a value
-            function does, not on the choice itself. No derivative passes through it.
+        baselines: one for each choice, [N], or one for all: an estimate of the sum of the costs
+            that the choice influences. It may depend on earlier choices, as a value function does,
+            but not on the choice itself. No derivative passes through it.
 
     Returns:
-        The costs, [C], bit for bit; sum them. What the baseline of a choice adds to the derivative
-        goes with the first cost that it influences.
+        The costs, [C], bit for bit; sum them. The baseline of a choice enters the derivative of
+        the first cost that the choice influences.
 
     Raises:
         ValueError: the shapes do not line up.
@@ -174,9 +173,9 @@ def attach_scores(
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
         >>> def loss(logits):
-        ...     log_probs = jax.nn.log_sigmoid(logits)  # of two coins that both came up
-        ...     costs = jnp.array([3.0, 5.0])  # each coin has one of its own
-        ...     return sf.surrogate(costs, log_probs, jnp.eye(2, dtype=bool)).sum()
+        ...     log_probs = jax.nn.log_sigmoid(logits)  # two coins, both drawn as 1
+        ...     costs = jnp.array([3.0, 5.0])  # one cost for each coin
+        ...     return sf.attach_scores(costs, log_probs, jnp.eye(2, dtype=bool)).sum()
         >>> print(jax.grad(loss)(jnp.zeros(2)))
         [1.5 2.5]
 
@@ -201,14 +200,14 @@ def attach_scores(
             f"baselines must be one number or one for each choice, {log_probs.shape}, got shape "
             f"{baselines.shape}."
         )
-    # One impossible choice must not take the scores of the others along.
+    # An impossible choice must not remove the scores of the other choices.
     log_probs = jnp.where(jnp.isinf(log_probs), 0, log_probs)
     scored = attach_score(costs, influence.astype(dtype) @ log_probs)
     if costs.size == 0 or log_probs.size == 0:
         return scored
-    # At choice n the baseline b adds b (e^before - e^(before + log_prob)), of value 0, and of mean
-    # 0 whichever earlier choices count as before; those whose costs include all of n's are the
-    # ones that a cost of n is scored with as well.
+    # At choice n the baseline b adds b (e^before - e^(before + log_prob)). Its value is 0, and its
+    # mean is 0 for any set of earlier choices in `before`. Here these are the choices that
+    # influence every cost that n influences, because such a cost carries their scores too.
     shared = influence.T.astype(dtype) @ influence.astype(dtype)
     earlier = jnp.tri(log_probs.size, k=-1, dtype=bool)
     before = jnp.where(earlier & (shared == jnp.diagonal(shared)[:, None]), 1, 0).astype(dtype)
@@ -218,12 +217,12 @@ def attach_scores(
 
 
 def baselines_zero(before: jax.Array, log_prob: jax.Array, baseline: ArrayLike) -> jax.Array:
-    """A 0 that subtracts the baseline from what the score of a choice is weighed by.
+    """Zeros whose derivative subtracts the baseline from the weight of a choice's score.
 
     Args:
         before: the log-probability of earlier choices, any shape.
-        log_prob: of the choice given these.
-        baseline: may depend on earlier choices.
+        log_prob: the log-probability of the choice given these.
+        baseline: the baseline, which may depend on earlier choices.
     """
     dtype = wide(jnp.asarray(log_prob).dtype)
     before, baseline = jnp.asarray(before, dtype), jnp.asarray(baseline, dtype)
@@ -232,4 +231,4 @@ def baselines_zero(before: jax.Array, log_prob: jax.Array, baseline: ArrayLike) 
     return attach_score(zeros, before + log_prob, baseline) - attach_score(zeros, before, baseline)
 
 
-surrogate = attach_scores  # the name of the first release; it goes with the next one
+surrogate = attach_scores  # the former name, kept for one release

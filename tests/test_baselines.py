@@ -168,7 +168,7 @@ def test_the_optimal_baseline_needs_parameters():
         (),
     )
     estimator = sf.ScoreFunction(sf.OptimalBaseline())
-    with pytest.raises(ValueError, match="OptimalBaseline weighs by the score with respect to"):
+    with pytest.raises(ValueError, match="OptimalBaseline needs the score with respect to"):
         sf.expectation(lambda x: 1.0 * x, hidden, KEY, estimator, num_samples=2)
     with pytest.raises(ValueError, match="OptimalBaseline needs weights"):
         sf.OptimalBaseline()(COSTS)
