@@ -1,4 +1,4 @@
-"""Estimators of the derivative of an expectation, in rooms by family."""
+"""Estimators of the derivative of an expectation, one package per family."""
 
 from ._base import Estimator as Estimator
 from ._black_box.evolution_strategies import EvolutionStrategies as EvolutionStrategies

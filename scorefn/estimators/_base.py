@@ -1,4 +1,4 @@
-"""The contract of an estimator, and of an estimator around another one."""
+"""Base classes of estimators, and of estimators that wrap another one."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,24 +14,24 @@ from scorefn.distributions._distribution import Distribution, as_distribution
 
 
 class Estimator(ABC):
-    """How the derivative of an expectation is estimated: an immutable value called like a function.
+    """A method to estimate an expectation and its derivatives, called like a function.
 
     ``estimator(f, distribution, keys)`` returns one term for each key. The mean of the terms is an
-    estimate of ``E[f(x)]`` whose derivatives, taken by any of JAX's transformations, estimate the
-    derivatives of ``E[f(x)]``. Because the keys are an argument, handing in every possible draw of
-    a finite distribution proves an estimator unbiased exactly.
+    estimate of ``E[f(x)]`` whose derivatives, by any JAX transformation, estimate the derivatives
+    of ``E[f(x)]``. Because the keys are an argument, a test can pass one key for every possible
+    draw of a finite distribution and compare the mean with the exact expectation.
 
-    A new estimator is a `record` (a frozen dataclass and a pytree) with the one method `terms` and
-    the facts below, from which the table in the documentation is made.
+    An estimator is an immutable value: a `pytree_dataclass` with the method `terms` and the
+    attributes below, from which the table in the documentation is generated.
 
     Attributes:
         unbiased: whether value and derivatives are right in expectation.
         order: the highest order of derivative that is right; a higher one raises.
         evaluations: evaluations of f for one term.
-        coupled: whether the samples of a call are used for one another, as in a leave-one-out
-            baseline: right if their draws are independent, and only then.
-        when: what it is good for.
-        needs: what the distribution and f must supply.
+        coupled: whether a term depends on other samples of the call, as with a leave-one-out
+            baseline. Such a term is right only if the draws are independent.
+        when: the use it is good for.
+        needs: the properties of the distribution and of f that it requires.
         differentiates_f: whether f must be differentiable in the draw.
     """
 
@@ -55,17 +55,17 @@ class Estimator(ABC):
         """One term for each key.
 
         Args:
-            f: a function of one draw, to a real scalar or a pytree of real arrays; with `has_aux`,
-                to a pair of that and any pytree.
+            f: a function of one draw that returns a real scalar or a pytree of real arrays; with
+                `has_aux`, a pair of that and any pytree.
             distribution: a `scorefn.Distribution`, or an object of distrax, TFP, numpyro, flowjax.
             keys: random keys, [n], typed or raw. All are consumed.
             has_aux: whether f returns a pair ``(cost, aux)``.
-            vmap: how a function of one sample is applied to many: ``jax.vmap``, or a form of it
-                that uses less memory.
+            vmap: the transformation that applies a function of one sample to many: ``jax.vmap``,
+                or a form of it that uses less memory.
 
         Returns:
-            The terms, [n, ...] for each leaf that f returns; with `has_aux`, a pair of that and aux
-            stacked likewise.
+            The terms, [n, ...] for each leaf that f returns. With `has_aux`, a pair of the terms
+            and the aux values, [n, ...].
         """
         cost = self._cost(f, has_aux=has_aux)
         terms, aux = self.terms(cost, as_distribution(distribution), keys, vmap)
@@ -73,7 +73,7 @@ class Estimator(ABC):
 
     @property
     def streams(self) -> bool:
-        """Whether one sample at a time will do, as `one_sample` gives it."""
+        """Whether `one_sample` can replace `terms`, one sample at a time."""
         return not self.coupled
 
     def one_sample(
@@ -109,19 +109,19 @@ class Estimator(ABC):
             return cost
         if not (jnp.issubdtype(cost.dtype, jnp.integer) or cost.dtype == jnp.bool_):
             raise TypeError(
-                f"f must return real numbers, got {cost.dtype}; the gradient of a complex "
-                f"expectation is that of its real and its imaginary part, taken apart."
+                f"f must return real numbers, got {cost.dtype}. Return the real and the imaginary "
+                f"part as two numbers."
             )
         if self.differentiates_f:
             raise TypeError(
                 f"{name} differentiates f, but f returned {cost.dtype}, which has no derivative: "
-                f"the gradient would silently be 0. Use ScoreFunction, or return a float."
+                f"the gradient would silently be 0. Return a float, or use ScoreFunction."
             )
         return cost.astype(jnp.result_type(float))
 
 
 def _of_one(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """``vmap(fn)`` that has no axis where there is one sample only."""
+    """``vmap(fn)`` that evaluates a single sample without a sample axis."""
 
     def mapped(xs: Any) -> Any:
         if any(leaf.shape[0] != 1 for leaf in jax.tree.leaves(xs)):
@@ -133,48 +133,50 @@ def _of_one(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def check_estimator(estimator: Any) -> None:
-    """Raises ``TypeError`` unless it is an instance of an estimator."""
+    """Raises ``TypeError`` unless the argument is an instance of an estimator."""
     if isinstance(estimator, type):
         raise TypeError(
             f"estimator must be an instance, got the class {estimator.__name__}; "
             f"write {estimator.__name__}()."
         )
     if not isinstance(estimator, Estimator):
-        raise TypeError(f"estimator must be an Estimator, as ScoreFunction(), got {estimator!r}.")
+        raise TypeError(
+            f"estimator must be an Estimator, such as ScoreFunction(), got {estimator!r}."
+        )
 
 
 class Transformation(Estimator):
-    """An estimator around another one, whose facts are those of the one inside.
+    """An estimator that wraps another one and has its attributes.
 
     Attributes:
-        estimator: the one inside.
+        estimator: the wrapped estimator.
     """
 
     estimator: Estimator
 
     @property
     def unbiased(self) -> bool:  # type: ignore[override]
-        """As the estimator inside."""
+        """The value of the wrapped estimator."""
         return self.estimator.unbiased
 
     @property
     def order(self) -> float:  # type: ignore[override]
-        """As the estimator inside."""
+        """The value of the wrapped estimator."""
         return self.estimator.order
 
     @property
     def coupled(self) -> bool:  # type: ignore[override]
-        """As the estimator inside."""
+        """The value of the wrapped estimator."""
         return self.estimator.coupled
 
     @property
     def differentiates_f(self) -> bool:  # type: ignore[override]
-        """As the estimator inside."""
+        """The value of the wrapped estimator."""
         return self.estimator.differentiates_f
 
 
 def nested(estimator: Estimator) -> Iterator[Estimator]:
-    """The estimator and those inside it, one in the other."""
+    """The estimator and the estimators that it wraps, from the outside in."""
     yield estimator
     if isinstance(estimator, Transformation):
         yield from nested(estimator.estimator)

@@ -22,32 +22,32 @@ from ._factor_axes import check_factor_axes, log_densities
 
 @pytree_dataclass
 class Enumerate(Estimator):
-    r"""The exact sum over a finite support: no variance, and the oracle for everything else.
+    r"""The exact sum over a finite support, without variance.
 
     .. code-block:: text
 
         each term  sum_x exp(log_prob(x)) f(x)
 
-    Exact at every order. Costs one evaluation of f for each element of the support, in one batch,
-    whatever the number of samples: every term is the same, the keys are not used. Aux is stacked
-    over the support, in its order, not over samples.
+    Exact at every order. One evaluation of f for each element of the support, in one batch, for any
+    number of samples: all terms are equal, and the keys are not used. Aux is stacked over the
+    support, in its order, not over samples.
 
     Attributes:
-        support: every value a draw can take, once: an array [S, ...] or a pytree of such. May be
-            left out for objects named Bernoulli, Categorical or OneHotCategorical, plain or inside
-            Independent, with any batch shape, and for those with numpyro's ``enumerate_support``;
-            independent factors are enumerated jointly. If the probabilities of a given support do
-            not add up to 1 (to 0.001), the result is nan: part of the expectation is missing.
-        max_size: the largest support that is read off a distribution: 2^12 by default, 12 bits.
-        factor_ndim: 0, or how many leading axes of a draw are axes of independent factors of which
-            each has a cost of its own: f returns costs of these leading axes, where the cost at an
-            index depends on the factor at that index and on no other one. It is you who says so.
-            All factors then go through their values side by side: D bits take 2 evaluations of f,
-            not 2^D. A given support is that of one factor.
+        support: all values of a draw, each once: an array [S, ...] or a pytree of such arrays. It
+            can be omitted for objects named Bernoulli, Categorical or OneHotCategorical, plain or
+            inside Independent, with any batch shape, and for those with numpyro's
+            ``enumerate_support``; independent factors are enumerated jointly. If the probabilities
+            of a given support do not add up to 1 (to 0.001), the result is nan.
+        max_size: the largest support that is read from a distribution: 2^12 by default, 12 bits.
+        factor_ndim: the number of leading axes of a draw that index independent factors, each with
+            its own cost; 0 by default. f then returns costs with these leading axes, and each cost
+            may depend on the factor at its own index only. The caller guarantees this; it is not
+            checked. All factors are enumerated in parallel: D bits take 2 evaluations of f, not
+            2^D. A given support is that of one factor.
 
     Raises:
-        ValueError: the support cannot be read off, or has more than `max_size` elements; costs or
-            log_prob have not the axes of the factors.
+        ValueError: the support cannot be read, or has more than `max_size` elements; costs or
+            log_prob lack the axes of the factors.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -63,7 +63,7 @@ class Enumerate(Estimator):
     factor_ndim: int = static_field(default=0, kw_only=True)
 
     evaluations: ClassVar[str] = "size of the support, once for all terms"
-    when: ClassVar[str] = "a support of up to some thousand values, f cheap"
+    when: ClassVar[str] = "a support of up to a few thousand values, f cheap"
     needs: ClassVar[str] = "a finite support; any f"
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class Enumerate(Estimator):
 
         log_prob, costs, aux = vmap(one)(jax.tree.map(jnp.asarray, support))
         log_prob = log_prob.astype(wide(log_prob.dtype))
-        # Impossible values: exp keeps a finite derivative, and 0 * inf is left out of the sum.
+        # For impossible values exp keeps a finite derivative, and 0 * inf does not enter the sum.
         possible = ~jnp.isneginf(log_prob)
         prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
         # A factor, so that the derivative is nan as well.
@@ -102,7 +102,7 @@ class Enumerate(Estimator):
         ), aux
 
     def values(self, distribution: Distribution, key: jax.Array) -> PyTree:
-        """Every value of a draw; or of each factor, in all of them at once."""
+        """All values of a draw; with `factor_ndim`, all values of each factor in parallel."""
         if self.support is None:
             return _support(distribution, key, self.max_size, self.factor_ndim)
         if self.factor_ndim == 0:
@@ -133,24 +133,24 @@ def _support(
         rows = _product(len(values), batch, max_size, factor_ndim)
         return values.reshape(len(values), *distribution.params.event_shape)[rows]
     raise ValueError(
-        f"Enumerate cannot read the support off {type(distribution.params).__name__}; give "
-        f"every value that a draw can take, Enumerate(support=values) with values of shape "
-        f"[S, ...] or a pytree of such. Use ScoreFunction where the support is infinite."
+        f"Enumerate cannot read the support of {type(distribution.params).__name__}. Give "
+        f"all values of a draw, as Enumerate(support=values) with values of shape [S, ...] or a "
+        f"pytree of such arrays. Use ScoreFunction if the support is infinite."
     )
 
 
 def _product(size: int, batch: tuple[int, ...], max_size: int, factor_ndim: int) -> jax.Array:
-    """Every assignment of 0 .. size-1 to each factor of the batch, [size^factors, *batch].
+    """All assignments of 0 .. size-1 to the factors of the batch, [size^factors, *batch].
 
-    The leading axes of the batch, as many as `factor_ndim` says, all have the same assignment.
+    Assignments are constant along the first `factor_ndim` axes of the batch.
     """
     lead, block = batch[:factor_ndim], batch[factor_ndim:]
     factors = math.prod(block)
     if size**factors > max_size:
         raise ValueError(
             f"Enumerate would sum over {size}^{factors} = {size**factors} values, more than "
-            f"max_size={max_size}. Raise max_size; or, if f returns a cost for each factor that "
-            f"depends on it alone, say factor_ndim=1; or use ScoreFunction."
+            f"max_size={max_size}. Raise max_size; or, if f returns one cost for each factor that "
+            f"depends on this factor only, give factor_ndim=1; or use ScoreFunction."
         )
     rows = np.array(list(itertools.product(range(size), repeat=factors)), int)
     rows = rows.reshape(size**factors, *(1 for _ in lead), *block)

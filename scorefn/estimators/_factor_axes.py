@@ -11,7 +11,7 @@ from scorefn.distributions._interop.factors import unwrapped
 
 
 def log_densities(distribution: Distribution, x: Any, ndim: int) -> jax.Array:
-    """The log-density of one draw, summed over all but its `ndim` leading axes, checked."""
+    """The log-density of one draw, summed over all axes after the first `ndim`."""
     if ndim == 0:
         return distribution.log_density(x)
     if is_object(distribution):
@@ -29,9 +29,9 @@ def log_densities(distribution: Distribution, x: Any, ndim: int) -> jax.Array:
 
 
 def check_factor_axes(costs: jax.Array, shape: tuple[int, ...]) -> None:
-    """Raises unless costs, [n, ...], have one for each sample and factor, `shape`."""
+    """Raises ``ValueError`` unless `shape`, samples and factors, leads the shape of costs."""
     if costs.shape[: len(shape)] != shape:
         raise ValueError(
             f"With factor_ndim={len(shape) - 1} f must return one cost for each factor, of shape "
-            f"{shape[1:]} or with more axes behind, got shape {costs.shape[1:]}."
+            f"{shape[1:]} or with further axes after these, got shape {costs.shape[1:]}."
         )

@@ -1,12 +1,12 @@
-"""Refuses, while tracing, the derivative that a draw or a log-density would silently lose.
+"""Detection, while tracing, of derivatives that a draw or a log-density would silently lose.
 
-A sampler may use a parameter through an operation that has no derivative: a comparison, an argmax,
-a cast to integers. `jax.grad` then returns 0 for it without a word. Two facts expose this before
-anything is computed. By *value*: does the output use the parameter at all? The jaxpr says so. By
-*derivative*: does a tangent along that parameter alone reach the output? JAX hands the rule of a
-`custom_jvp` a symbolic zero where none does. A parameter with the first and without the second is
-severed. It is replaced by a copy that raises once somebody differentiates with respect to it, so
-that parameters which are merely held fixed never raise.
+A sampler may use a parameter through an operation without a derivative: a comparison, an argmax, a
+cast to integers. `jax.grad` then silently returns 0 for it. Two tests detect this before anything
+is computed. By *value*: does the output depend on the parameter? The jaxpr tells. By *derivative*:
+does a tangent along this parameter reach the output? If not, JAX passes a symbolic zero to the rule
+of a `custom_jvp`. A parameter on which the output depends by value and not by derivative is
+severed. It is replaced by a copy that raises when it is differentiated, so that parameters which
+are held fixed never raise.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from scorefn.distributions._distribution import Distribution
 
 @dataclass(frozen=True)
 class Reach:
-    """How one array reaches the leaves of an output."""
+    """The dependence of the leaves of an output on one array, by value and by derivative."""
 
     array: Any
     by_value: tuple[bool, ...]
@@ -36,7 +36,7 @@ class Reach:
 def hoist(
     fn: Callable[[Any, jax.Array], Any], tree: Any, key: jax.Array
 ) -> tuple[Callable[..., Any], list[Reach]]:
-    """`fn` of a key alone, with every array that may be differentiated made an argument of its own.
+    """The function `fn` with every array that may be differentiated turned into an argument.
 
     Returns:
         ``(hoisted, reaches)`` such that ``hoisted(key, *[r.array for r in reaches])`` is
@@ -46,8 +46,8 @@ def hoist(
     traced = [is_float(leaf) and isinstance(leaf, jax.core.Tracer) for leaf in leaves]
     inside = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
 
-    # The leaves are arguments already here, since JAX's stop_gradient takes the tangent off a
-    # tracer of jvp before anything is recorded; and so that one array in two places counts twice.
+    # The leaves are arguments already here, because JAX's stop_gradient removes the tangent of a
+    # jvp tracer before anything is recorded, and because one array in two places counts twice.
     def of_leaves(key: jax.Array, inside: list[jax.Array]) -> Any:
         rest = iter(inside)
         merged = [next(rest) if t else leaf for leaf, t in zip(leaves, traced, strict=True)]
@@ -74,14 +74,14 @@ def guard(
     severed: Callable[[list[Reach]], list[bool]],
     message: Callable[[str], str],
 ) -> Callable[[jax.Array], Any]:
-    """`fn` of a key alone, which raises once it is differentiated along an array that is severed.
+    """A function of one key that raises when differentiated along a severed array.
 
     Args:
         fn: a function of the distribution and one key.
-        distribution: what the arrays belong to; their names are looked up in its params.
+        distribution: the distribution; the names of the arrays are looked up in its params.
         key: an example of the argument; nothing is computed with it.
-        severed: from the arrays that `fn` uses to which of them lose their derivative.
-        message: from the name of the array to the text of the ``TypeError``.
+        severed: a function of the arrays that `fn` uses: which of them lose their derivative.
+        message: a function of the name of an array: the text of the ``TypeError``.
     """
     hoisted, reaches = hoist(fn, distribution, key)
     refused = severed(reaches)
@@ -97,7 +97,7 @@ def guard(
 
 
 def reach(fn: Callable[[Any], Any], x: Any, key: jax.Array) -> Reach:
-    """How the argument `x`, an array or its shape and dtype, reaches the leaves of ``fn(x)``."""
+    """The `Reach` of the argument `x`, an array or its shape and dtype, in ``fn(x)``."""
 
     def keyed(key: jax.Array, x: Any) -> Any:
         del key
@@ -107,7 +107,7 @@ def reach(fn: Callable[[Any], Any], x: Any, key: jax.Array) -> Reach:
 
 
 def describe(array: Any, root: Any) -> str:
-    """Where an array sits inside an object, for people: ``components.loc (float32[3])``."""
+    """The name of an array inside an object: ``components.loc (float32[3])``."""
     path = next(_paths(root, array, depth=6), "an array that it closes over")
     return f"{path or 'params'} ({jnp.result_type(array)}{list(jnp.shape(array))})"
 
@@ -115,7 +115,7 @@ def describe(array: Any, root: Any) -> str:
 def _by_value(fn: Callable[..., Any], key: jax.Array, arrays: list[Any]) -> list[tuple[bool, ...]]:
     jaxpr = jax.make_jaxpr(fn)(key, *arrays).jaxpr
     outputs = range(len(jaxpr.outvars))
-    # What dead-code elimination keeps for one output alone, inside jit, scan and cond as well.
+    # Dead-code elimination for one output at a time, also inside jit, scan and cond.
     kept = [dce_jaxpr(jaxpr, [j == i for j in outputs])[1][-len(arrays) :] for i in outputs]
     return [tuple(used[i] for used in kept) for i in range(len(arrays))]
 
@@ -169,7 +169,7 @@ def _children(node: Any) -> Iterator[tuple[str, Any]]:
         yield from ((name, cell.cell_contents) for name, cell in cells)
     else:
         attributes = getattr(node, "__dict__", {})
-        # TFP keeps the arguments of the constructor in a dictionary of its own.
+        # TFP keeps the arguments of the constructor in a dictionary.
         parameters = attributes.get("_parameters")
         yield from parameters.items() if isinstance(parameters, dict) else ()
         yield from attributes.items()

@@ -1,4 +1,4 @@
-"""Importance weighting: draws come from another distribution than the one asked about."""
+"""Importance weighting: draws from a proposal instead of the distribution itself."""
 
 from dataclasses import field
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from ._base import Estimator
 
 @pytree_dataclass
 class ImportanceWeighted(Estimator):
-    r"""Draws from a proposal q, weighed by how likely the distribution p makes them: off-policy.
+    r"""Draws from a proposal q, weighted by p / q (off-policy).
 
     .. code-block:: text
 
@@ -25,23 +25,23 @@ class ImportanceWeighted(Estimator):
         term        w (f(x) - b) + b
         derivative  w df/dparams + w (f(x) - b) dlog p(x)/dparams
 
-    Unbiased at every order, value and derivatives, wherever q > 0 on the support of p; both
-    densities normalized. For any f, which is never differentiated in x. One evaluation of f for
-    each term. The sampler of p is asked for the shapes of its draws, nothing else. No derivative
-    passes through q. The variance is finite only if the mean of w^2 is: q wants heavier tails.
+    Value and derivatives are unbiased at every order if q > 0 on the support of p and both
+    densities are normalized. f may be any function; it is not differentiated in x. One evaluation
+    of f for each term. The sampler of p is used only for the shapes of its draws. No derivative
+    passes through q. The variance is finite only if E[w^2] is: choose q with heavier tails than p.
 
-    Every baseline stays unbiased, because E_q[w] = 1 whatever the parameters: a b that has not
-    seen x adds b (1 - E[w]) = 0 to the mean, and lowers the variance of the value as well. It is
-    handed the plain costs, so that a constant added to f moves the value by exactly that and the
-    derivative not at all; a learned one is fitted under q. With q = p it is `ScoreFunction`.
+    A baseline b that does not depend on x adds no bias, because E_q[w] = 1 for all parameters and
+    so b (1 - E[w]) = 0; it lowers the variance of the value too. It receives the costs without
+    weights, so a constant added to f changes the value by this constant, and not the derivative. A
+    learned baseline is fitted under q. With q = p the estimator equals `ScoreFunction`.
 
     Attributes:
-        proposal: the distribution drawn from, as scorefn or any of the libraries has it.
+        proposal: the distribution of the draws, as for `expectation`.
         baseline: as for `ScoreFunction`; `LeaveOneOut` (the default) needs 2 samples.
 
     Raises:
         ValueError: the draws of proposal and distribution differ in shape; log_prob is not a
-            scalar for one draw; fewer samples than the baseline needs.
+            scalar for one draw; there are fewer samples than the baseline needs.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -72,7 +72,7 @@ class ImportanceWeighted(Estimator):
 
     @property
     def coupled(self) -> bool:  # type: ignore[override]
-        """As the baseline."""
+        """The value of the baseline."""
         return self.baseline.coupled
 
     def terms(
@@ -90,7 +90,7 @@ class ImportanceWeighted(Estimator):
         possible, log_ratios = _possible(log_ratios)
         ratios = jnp.where(possible, jnp.exp(log_ratios), 0)
         if weights is not None:
-            # What makes w^2 |s|^2 (f - b)^2 smallest is weighed by w^2.
+            # The b that minimizes E[w^2 |s|^2 (f - b)^2] is weighted by w^2 |s|^2.
             squared = stop(jnp.square(ratios))
             weights = jax.tree.map(lambda weight: weight * squared.astype(weight.dtype), weights)
         stopped = stop(costs)
@@ -107,7 +107,7 @@ class ImportanceWeighted(Estimator):
 
 @pytree_dataclass
 class SelfNormalized(Estimator):
-    r"""BIASED by O(1/n): importance weights divided by their sum; densities need no normalizer.
+    r"""BIASED by O(1/n): importance weights divided by their sum, for unnormalized densities.
 
     .. code-block:: text
 
@@ -116,20 +116,20 @@ class SelfNormalized(Estimator):
         derivative  (sum_i v_i df_i/dparams + sum_i v_i (f_i - sum_j v_j f_j) dlog p(x_i)/dparams)
                     of the mean of the terms,  v_i = w_i / sum_j w_j
 
-    Value and derivatives of every order are biased by O(1/n) and consistent, wherever q > 0 on the
+    Value and derivatives of every order are consistent with a bias of O(1/n), if q > 0 on the
     support of p. Both densities may be unnormalized: constants cancel exactly. The variance is
-    often far below that of `ImportanceWeighted`, and a value lies between the smallest and the
-    largest cost. One evaluation of f for each term; all samples of a call are coupled, 2 at least.
-    For any f, which is never differentiated in x. The sampler of p is asked for the shapes of its
-    draws, nothing else; for a density without one give that of the proposal. No derivative passes
-    through q. If p makes every draw impossible, the result is nan.
+    often far below that of `ImportanceWeighted`, and the value lies between the smallest and the
+    largest cost. One evaluation of f for each term; all samples of a call are coupled, at least 2.
+    f may be any function; it is not differentiated in x. The sampler of p is used only for the
+    shapes of its draws; for a density without a sampler, give that of the proposal. No derivative
+    passes through q. If every draw is impossible under p, the result is nan.
 
     Attributes:
-        proposal: the distribution drawn from, as scorefn or any of the libraries has it.
+        proposal: the distribution of the draws, as for `expectation`.
 
     Raises:
-        ValueError: fewer than 2 samples; the draws of proposal and distribution differ in shape;
-            log_prob is not a scalar for one draw.
+        ValueError: there are fewer than 2 samples; the draws of proposal and distribution differ in
+            shape; log_prob is not a scalar for one draw.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -150,7 +150,7 @@ class SelfNormalized(Estimator):
     unbiased: ClassVar[bool] = False
     evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
-    when: ClassVar[str] = "the same, with densities known up to a constant"
+    when: ClassVar[str] = "draws from another distribution, densities known up to a constant"
     needs: ClassVar[str] = "a proposal that covers it, log_probs up to a constant, 2 samples; any f"
 
     def __post_init__(self) -> None:
@@ -162,8 +162,8 @@ class SelfNormalized(Estimator):
         n = len(keys)
         if n < 2:
             raise ValueError(
-                f"num_samples must be at least 2 with SelfNormalized, got {n}: the one weight "
-                f"would be 1 and its gradient 0."
+                f"num_samples must be at least 2 with SelfNormalized, got {n}: a single weight "
+                f"is always 1, with gradient 0."
             )
         proposal = _proposal(self.proposal, distribution, keys)
 
@@ -185,7 +185,7 @@ class SelfNormalized(Estimator):
         return jax.tree.map(weigh, costs), aux
 
 
-SelfNormalised = SelfNormalized  # the name of the first release; it goes with the next one
+SelfNormalised = SelfNormalized  # the former name, kept for one release
 
 
 def _check_proposal(proposal: Any) -> None:
@@ -197,14 +197,14 @@ def _check_proposal(proposal: Any) -> None:
 
 
 def _proposal(proposal: Any, distribution: Distribution, keys: jax.Array) -> Distribution:
-    """The proposal as our record, checked to draw what the distribution draws."""
+    """The proposal as a `Distribution`, with draws checked to have the right shapes."""
     record = as_distribution(proposal)
     draws = [jax.eval_shape(d.draw, abstract_key(keys)) for d in (distribution, record)]
     wanted, got = (jax.tree.map(lambda leaf: leaf.shape, draw) for draw in draws)
     if wanted != got:
         raise ValueError(
-            f"proposal must draw what the distribution draws, of shape {wanted}, got {got}: "
-            f"broadcasting the two would count log-densities more than once."
+            f"proposal must have draws shaped like those of the distribution, {wanted}, got {got}: "
+            f"broadcasting would count log-densities more than once."
         )
     return record
 
@@ -217,13 +217,13 @@ def _draw_and_log_ratio(
 
 
 def _possible(log_ratios: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Which draws p can make, and the log-ratios with 0 in place of minus infinity."""
+    """A mask of the draws possible under p, and the log-ratios with -inf replaced by 0."""
     log_ratios = log_ratios.astype(jnp.promote_types(log_ratios.dtype, jnp.float32))
     possible = ~jnp.isneginf(log_ratios)
-    # Before the exponential: a `where` behind it would still be differentiated, to nan.
+    # Before the exponential: a `where` after it would still have derivative nan.
     return possible, jnp.where(possible, log_ratios, 0)
 
 
 def _along(x: jax.Array, cost: jax.Array) -> jax.Array:
-    """One number for each sample, [n], lined up with costs [n, ...]."""
+    """The numbers x, [n], reshaped to broadcast against costs [n, ...]."""
     return x.reshape(x.shape + (1,) * (cost.ndim - 1))

@@ -1,4 +1,4 @@
-"""Reparameterization: the derivative flows through the draw itself."""
+"""The pathwise estimator: f is differentiated through a reparameterized draw."""
 
 from typing import Any, ClassVar
 
@@ -23,14 +23,14 @@ class Pathwise(Estimator):
 
     Unbiased at every order, if the draw is a differentiable function of the parameters for a fixed
     key (location-scale families, flows, implicit derivatives of Gamma, Beta, Dirichlet, StudentT)
-    and f is continuous, together with its derivatives of lower order. A jump in f cannot be seen
-    from outside and biases the estimate; a kink does so from the second order on. One evaluation
-    of f and of its derivative for each term.
+    and f and its derivatives of lower order are continuous. A jump in f biases the estimate and
+    cannot be detected; a kink biases it from the second order on. One evaluation of f and of its
+    derivative for each term.
 
     Raises:
-        TypeError: somebody differentiates with respect to a parameter that (part of) the draw
-            depends on without a derivative, as a mixture's weights, or any parameter of a
-            discrete distribution; or f returns integers. Both while tracing.
+        TypeError: the result is differentiated with respect to a parameter on which (a part of) the
+            draw depends without a derivative, such as the weights of a mixture or any parameter of
+            a discrete distribution; or f returns integers. Both while tracing.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -55,13 +55,14 @@ class Pathwise(Estimator):
         return vmap(lambda key: f(self.guarded_draw(distribution, key)))(keys)
 
     def guarded_draw(self, distribution: Distribution, key: jax.Array) -> Any:
-        """One draw with its derivative, or an error where a part of that would be lost."""
+        """One draw with its derivative, guarded against a lost derivative."""
         draw = guard(Distribution.draw, distribution, key, severed=_severed, message=_message)
         return draw(key)
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:
-    # Leaf by leaf of the draw: in a joint one leaf may carry the derivative that another one loses.
+    # Each leaf of the draw alone: one leaf of a joint draw may carry the derivative that another
+    # loses.
     return [
         any(v and not d for v, d in zip(reach.by_value, reach.by_derivative, strict=True))
         for reach in reaches
@@ -71,7 +72,7 @@ def _severed(reaches: list[Reach]) -> list[bool]:
 def _message(leaf: str) -> str:
     return (
         f"Pathwise cannot differentiate with respect to {leaf}: the draw depends on it through an "
-        f"operation without derivative (a discrete choice, rounding, stop_gradient), so that its "
+        f"operation without a derivative (a discrete choice, rounding, stop_gradient), so that its "
         f"gradient would silently be wrong. Use ScoreFunction, or Enumerate if the support is "
-        f"small; if it is not meant to be learned, wrap it in jax.lax.stop_gradient."
+        f"small; if the parameter is not meant to be learned, wrap it in jax.lax.stop_gradient."
     )

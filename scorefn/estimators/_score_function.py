@@ -1,4 +1,4 @@
-"""The log-derivative trick: the derivative of the probability, weighed by the cost."""
+"""The score-function estimator: the score of the draw, weighted by its cost."""
 
 from collections.abc import Callable
 from dataclasses import field
@@ -29,24 +29,25 @@ class ScoreFunction(Estimator):
         term        attach_score(f(x), log_prob(x), baseline),  x = stop_gradient(sample(key))
         derivative  df/dparams + (f(x) - baseline) * dlog_prob(x)/dparams
 
-    Unbiased at every order, for every distribution with a differentiable log-density whose support
-    does not move with its parameters: discrete or continuous, and for any f, which is never
-    differentiated in x. One evaluation of f for each term. Its variance stands and falls with the
+    Unbiased at every order, for discrete and continuous distributions with a differentiable
+    log-density and a support that does not depend on the parameters. f may be any function; it is
+    not differentiated in x. One evaluation of f for each term. The variance depends strongly on the
     baseline.
 
     Attributes:
-        baseline: what is subtracted from the cost: `LeaveOneOut` (the default, for 2 samples and
-            more), `MovingAverage`, `ConstantBaseline`, `LearnedBaseline`, `OptimalBaseline`.
-        factor_ndim: 0, or how many leading axes of a draw are axes of independent factors of which
-            each has a cost of its own: f returns costs of these leading axes, where the cost at an
-            index depends on the factor at that index and on no other one, and each is weighed with
-            its own score. It is you who says so. log_prob may then return an array of such axes.
+        baseline: the baseline subtracted from the cost: `LeaveOneOut` (the default, for 2 samples
+            or more), `MovingAverage`, `ConstantBaseline`, `LearnedBaseline`, `OptimalBaseline`.
+        factor_ndim: the number of leading axes of a draw that index independent factors, each with
+            its own cost; 0 by default. f then returns costs with these leading axes; each cost may
+            depend on the factor at its own index only, and is multiplied by the score of this
+            factor. The caller guarantees this; it is not checked. log_prob may return an array with
+            these axes.
 
     Raises:
-        ValueError: log_prob is not a scalar for one draw, or has not the axes of the factors;
-            costs have not; fewer samples than the baseline needs.
-        TypeError: somebody differentiates with respect to a parameter that the sampler uses, and
-            the log-density has no derivative in any parameter.
+        ValueError: log_prob is not a scalar for one draw; log_prob or the costs lack the axes of
+            the factors; there are fewer samples than the baseline needs.
+        TypeError: the result is differentiated with respect to a parameter that the sampler uses,
+            and the log-density has no derivative in any parameter.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -65,7 +66,7 @@ class ScoreFunction(Estimator):
     baseline: Baseline = field(default_factory=LeaveOneOut)
     factor_ndim: int = static_field(default=0, kw_only=True)
 
-    when: ClassVar[str] = "everything that has no better one here, with 4 samples and more"
+    when: ClassVar[str] = "any distribution without a more special estimator, 4 samples or more"
     needs: ClassVar[str] = "a differentiable log_prob; any f"
 
     def __post_init__(self) -> None:
@@ -78,7 +79,7 @@ class ScoreFunction(Estimator):
 
     @property
     def coupled(self) -> bool:  # type: ignore[override]
-        """As the baseline."""
+        """The value of the baseline."""
         return self.baseline.coupled
 
     @property
@@ -95,7 +96,7 @@ class ScoreFunction(Estimator):
 
     @property
     def _leaves_one_out(self) -> bool:
-        # A class that inherits from it may be anything.
+        # A subclass may do anything.
         return type(self.baseline) is LeaveOneOut and self.factor_ndim == 0
 
     def terms(
@@ -120,7 +121,7 @@ class ScoreFunction(Estimator):
         return self.baseline.train(terms, stopped), aux
 
     def guarded_draw(self, distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
-        """One stopped draw and its log-density, or an error where that has no derivative."""
+        """One stopped draw and its log-density, guarded against a lost derivative."""
 
         def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
             x = distribution.stopped_draw(key)
@@ -131,8 +132,8 @@ class ScoreFunction(Estimator):
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:
-    # Only if nothing at all reaches the log-density: a distribution may keep a second copy of a
-    # parameter for it (distrax's mixtures do), so that array by array there would be false alarms.
+    # Only if no array reaches the log-density: a distribution may keep a second copy of a parameter
+    # for it (distrax's mixtures do), so a check of single arrays would raise false alarms.
     blind = not any(reach.by_derivative[-1] for reach in reaches)
     return [blind and any(reach.by_value[:-1]) for reach in reaches]
 
@@ -141,6 +142,6 @@ def _message(leaf: str) -> str:
     return (
         f"ScoreFunction cannot differentiate with respect to {leaf}: the sampler depends on it and "
         f"log_prob does not, so that its gradient would silently be 0. Let log_prob be the density "
-        f"of what the sampler draws; if the parameter is not meant to be learned, wrap it in "
+        f"of the draws of the sampler; if the parameter is not meant to be learned, wrap it in "
         f"jax.lax.stop_gradient."
     )

@@ -227,7 +227,7 @@ def test_costs_that_are_not_of_the_factors_are_refused() -> None:
     scalar = sf.Distribution(lambda p, x: jnp.sum(p * x), lambda p, _: p, jnp.zeros(3))
     with pytest.raises(ValueError, match="one float for each factor"):
         sf.expectation(jnp.cos, scalar, KEY, sf.ScoreFunction(factor_ndim=1), num_samples=2)
-    with pytest.raises(ValueError, match="say factor_ndim=1"):
+    with pytest.raises(ValueError, match="give factor_ndim=1"):
         sf.expectation(jnp.sum, sf.Bernoulli(jnp.zeros(13)), KEY, sf.Enumerate())
     with pytest.raises(ValueError, match="factor_ndim must be at least 0, got -1"):
         sf.ScoreFunction(factor_ndim=-1)

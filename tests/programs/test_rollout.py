@@ -436,7 +436,7 @@ def test_a_support_of_pytrees_and_a_chain_of_one() -> None:
     np.testing.assert_allclose(log_normaliser, 0, rtol=0, atol=1e-15)
     one = 1 / (1 + np.exp(-np.array([0.3, 0.6])))
     np.testing.assert_allclose(found, one @ [3.0, 1.0], rtol=0, atol=1e-14)
-    with pytest.raises(ValueError, match="Enumerate cannot read the support off"):
+    with pytest.raises(ValueError, match="Enumerate cannot read the support of"):
         sf.forward_recursion(lambda *_: 0.0, pair, lambda *_: pair, length=2)
     with pytest.raises(ValueError, match=r"cost must return one number, got shape \(2,\)"):
         sf.forward_recursion(
