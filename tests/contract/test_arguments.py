@@ -107,12 +107,12 @@ BAD = {
     "no estimator": (
         dict(estimator="reinforce"),
         TypeError,
-        "estimator must be an Estimator, as ScoreFunction.., got 'reinforce'",
+        "estimator must be an Estimator, such as ScoreFunction.., got 'reinforce'",
     ),
     "no support": (
         dict(distribution=distrax.Normal(0.0, 1.0), estimator=sf.Enumerate()),
         ValueError,
-        r"Enumerate cannot read the support off Normal; give every value.*Enumerate\(support=",
+        r"Enumerate cannot read the support of Normal. Give all values.*Enumerate\(support=",
     ),
     "large support": (
         dict(distribution=sf.Bernoulli(jnp.zeros(13)), estimator=sf.Enumerate()),
