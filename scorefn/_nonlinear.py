@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._batching.samples import sample_keys
+from scorefn._batching.samples import check_samples, sample_keys
 from scorefn._core.checks import check_key
 from scorefn._core.renamed import renamed_keyword
 
@@ -114,7 +114,8 @@ def exp_of_expectation(
     _check_function("estimate", estimate)
     if not (isinstance(radius, int | float) and radius > 0):
         raise ValueError(f"radius must be a number above 0, got {radius!r}.")
-    keys, vmap = sample_keys(key, num_estimates, chunk_size, name="num_estimates")
+    key = check_samples(key, num_estimates, chunk_size, name="num_estimates")
+    keys, vmap = sample_keys(key, num_estimates, chunk_size)
     x = vmap(estimate)(keys)
     if jnp.ndim(x) != 1 or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise TypeError(

@@ -43,17 +43,12 @@ def sample_keys(
     num_samples: int,
     chunk_size: ChunkSize = None,
     sharding: jax.sharding.NamedSharding | None = None,
-    **checks: Any,
 ) -> tuple[jax.Array, Vmap]:
     """The keys [n], that of sample i being ``fold_in(key, i)``, and the vmap to use on them.
 
-    A chunk size of "auto" is that of who cannot do with one pass: all samples at once.
-
-    Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: a size that does not fit.
+    The arguments are those that `check_samples` has checked. Here "auto" means no chunks: callers
+    of this function cannot stream.
     """
-    key = check_samples(key, num_samples, chunk_size, sharding, **checks)
     indices = jnp.arange(num_samples, dtype=jnp.uint32)
     if sharding is not None:
         indices = placed(indices, sharding)

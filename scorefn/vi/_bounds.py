@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._batching.samples import ChunkSize, sample_keys
+from scorefn._batching.samples import ChunkSize, check_samples, sample_keys
 from scorefn._core.arrays import stop
 from scorefn._score import attach_score
 from scorefn.distributions._distribution import as_distribution
@@ -104,6 +104,7 @@ def renyi(
     if isinstance(alpha, int | float) and alpha == 1:
         raise ValueError("alpha must not be 1: that limit is the evidence lower bound, use elbo.")
     distribution = as_distribution(q)
+    key = check_samples(key, num_samples, chunk_size, sharding)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     weigh = partial(log_weight, log_joint, distribution)
     log_w = Pathwise()(weigh, distribution, keys, vmap=vmap)
@@ -157,7 +158,8 @@ def vimco(
         Mnih and Rezende, Variational inference for Monte Carlo objectives (2016), equations 9
         and 10.
     """
-    keys, vmap = sample_keys(key, num_samples, chunk_size, sharding, at_least=2)
+    key = check_samples(key, num_samples, chunk_size, sharding, at_least=2)
+    keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     distribution, n = as_distribution(q), num_samples
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._batching.samples import ChunkSize, sample_keys
+from scorefn._batching.samples import ChunkSize, check_samples, sample_keys
 from scorefn._core.arrays import abstract_key, held_fixed, stop
 from scorefn._core.derivatives import first_order_only
 from scorefn.distributions._distribution import Distribution, as_distribution
@@ -69,6 +69,7 @@ def dreg(
         equation 8.
     """
     distribution = as_distribution(q)
+    key = check_samples(key, num_samples, chunk_size, sharding)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     draw = jax.eval_shape(distribution.draw, abstract_key(keys))
     log_q, without_model = (held_fixed(fn, draw) for fn in (distribution.log_density, log_joint))
@@ -142,6 +143,7 @@ def gdreg(
         and 12.
     """
     distribution, prior_distribution = as_distribution(q), as_distribution(prior)
+    key = check_samples(key, num_samples, chunk_size, sharding)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     draw = jax.eval_shape(distribution.draw, abstract_key(keys))
     log_q, log_prior, without_model = (

@@ -18,7 +18,7 @@ def as_floats(factors: Factors | None) -> Factors | None:
     return replace(factors, dtype=dtype if floating else factors.logits.dtype)
 
 
-def perturbed(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def coupled_noise(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The choice, as `cast` takes it, the z that it is made from, and z' ~ p(z | choice).
 
     z' is coupled to z: the noise that p(z | choice) is sampled with is the one that gives z again.
@@ -26,11 +26,11 @@ def perturbed(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, j
     to be drawn, and c(z) - c(z') is 0 in value, so that only derivatives are added to f.
     """
     if isinstance(factors, Bernoulli):
-        return _perturbed_bits(factors, key)
-    return _perturbed_categories(factors, key)
+        return _coupled_bits(factors, key)
+    return _coupled_categories(factors, key)
 
 
-def _perturbed_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _coupled_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     noise = bits.noise(key)
     logits = bits.logits.astype(noise.dtype)
     one = noise < logits
@@ -45,7 +45,7 @@ def _perturbed_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Arr
     return one, z, _at(z, sign * jax.nn.softplus(uniform + reach))
 
 
-def _perturbed_categories(
+def _coupled_categories(
     factors: Categorical | OneHotCategorical, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     dtype = jnp.promote_types(factors.logits.dtype, jnp.float32)

@@ -13,12 +13,12 @@ from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
 
 from .relaxation import (
-    Factors,
+    Relaxable,
     carried,
     corner,
     fixed,
-    perturbed,
-    perturbed_given,
+    noisy_logits,
+    noisy_logits_given,
     relaxed,
     through,
     zeros_along,
@@ -77,8 +77,8 @@ class GumbelSoftmax(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Factors, key: jax.Array) -> jax.Array:
-            noisy = perturbed(factors, key)
+        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
+            noisy = noisy_logits(factors, key)
             return relaxed(factors, noisy / jnp.asarray(self.temperature, noisy.dtype))
 
         return through(self, draw, f, distribution, keys, vmap)
@@ -133,8 +133,8 @@ class StraightThroughGumbelSoftmax(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Factors, key: jax.Array) -> jax.Array:
-            noisy = perturbed(factors, key)
+        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
+            noisy = noisy_logits(factors, key)
             scaled = noisy / fixed(self.temperature, noisy)
             return carried(corner(factors, noisy), relaxed(factors, scaled))
 
@@ -194,13 +194,13 @@ class GumbelRao(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Factors, key: jax.Array) -> jax.Array:
+        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
             draw_key, noise_key = jax.random.split(key)
-            hard = corner(factors, perturbed(factors, draw_key))
+            hard = corner(factors, noisy_logits(factors, draw_key))
 
             def soft(key: jax.Array) -> jax.Array:
                 # The noise given b moves with the logits, and must not be differentiated.
-                noisy = stop(perturbed_given(factors, hard, key)) + zeros_along(factors.logits)
+                noisy = stop(noisy_logits_given(factors, hard, key)) + zeros_along(factors.logits)
                 return relaxed(factors, noisy / fixed(self.temperature, noisy))
 
             softs = jax.vmap(soft)(jax.random.split(noise_key, self.num_conditional))

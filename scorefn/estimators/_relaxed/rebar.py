@@ -15,7 +15,7 @@ from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.factors import read_factors
 from scorefn.estimators._base import Estimator
 
-from .conditional_noise import as_floats, perturbed
+from .conditional_noise import as_floats, coupled_noise
 
 
 @pytree_dataclass
@@ -93,7 +93,7 @@ class REBAR(Estimator):
             return soft.astype(factors.dtype)
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            choice, z, tied = perturbed(factors, key)
+            choice, z, tied = coupled_noise(factors, key)
             b = factors.cast(choice)
             cost, aux = f(b)
             frozen = held_fixed(lambda x: f(x)[0], stop(b))
@@ -170,7 +170,7 @@ class RELAX(Estimator):
             )
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            choice, z, tied = perturbed(factors, key)
+            choice, z, tied = coupled_noise(factors, key)
             b = factors.cast(choice)
             return controlled(self.surrogate, self.params, f, b, factors.log_prob(b), z, tied)
 

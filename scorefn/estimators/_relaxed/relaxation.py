@@ -15,12 +15,12 @@ from scorefn.distributions._interop.factors import read_factors
 from scorefn.estimators._base import Estimator
 from scorefn.estimators._guard import reach
 
-Factors = Bernoulli | OneHotCategorical
+Relaxable = Bernoulli | OneHotCategorical
 
 
 def through(
     estimator: Estimator,
-    draw: Callable[[Factors, jax.Array], jax.Array],
+    draw: Callable[[Relaxable, jax.Array], jax.Array],
     f: Cost,
     distribution: Distribution,
     keys: jax.Array,
@@ -58,7 +58,7 @@ def through(
     return vmap(lambda key: f(drawn(logits, key)))(keys)
 
 
-def perturbed(factors: Factors, key: jax.Array) -> jax.Array:
+def noisy_logits(factors: Relaxable, key: jax.Array) -> jax.Array:
     """The logits and their noise: their sign, or their largest, is the draw."""
     logits = factors.logits
     if isinstance(factors, Bernoulli):
@@ -66,7 +66,7 @@ def perturbed(factors: Factors, key: jax.Array) -> jax.Array:
     return logits + jax.random.gumbel(key, logits.shape, logits.dtype)
 
 
-def perturbed_given(factors: Factors, hard: jax.Array, key: jax.Array) -> jax.Array:
+def noisy_logits_given(factors: Relaxable, hard: jax.Array, key: jax.Array) -> jax.Array:
     """The logits and their noise, given the draw.
 
     The largest of logits that are normalized, plus Gumbels, is a standard Gumbel whatever its
@@ -83,7 +83,7 @@ def perturbed_given(factors: Factors, hard: jax.Array, key: jax.Array) -> jax.Ar
     return jnp.where(hard > 0, top, -jnp.logaddexp(-gumbels - log_probs, -top))
 
 
-def corner(factors: Factors, noisy: jax.Array) -> jax.Array:
+def corner(factors: Relaxable, noisy: jax.Array) -> jax.Array:
     """The draw that the noisy logits stand for: no derivative passes through."""
     noisy = stop(noisy)
     if isinstance(factors, Bernoulli):
@@ -91,7 +91,7 @@ def corner(factors: Factors, noisy: jax.Array) -> jax.Array:
     return jax.nn.one_hot(jnp.argmax(noisy, axis=-1), noisy.shape[-1], dtype=noisy.dtype)
 
 
-def relaxed(factors: Factors, logits: jax.Array) -> jax.Array:
+def relaxed(factors: Relaxable, logits: jax.Array) -> jax.Array:
     """A point between the draws: the sigmoid, or the softmax."""
     return (jax.nn.sigmoid if isinstance(factors, Bernoulli) else jax.nn.softmax)(logits)
 

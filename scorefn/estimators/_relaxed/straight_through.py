@@ -13,7 +13,16 @@ from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
 
-from .relaxation import Factors, carried, corner, fixed, perturbed, relaxed, through, zeros_along
+from .relaxation import (
+    Relaxable,
+    carried,
+    corner,
+    fixed,
+    noisy_logits,
+    relaxed,
+    through,
+    zeros_along,
+)
 
 
 @pytree_dataclass
@@ -58,9 +67,9 @@ class StraightThrough(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Factors, key: jax.Array) -> jax.Array:
+        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
             return carried(
-                corner(factors, perturbed(factors, key)), relaxed(factors, factors.logits)
+                corner(factors, noisy_logits(factors, key)), relaxed(factors, factors.logits)
             )
 
         return through(self, draw, f, distribution, keys, vmap)
@@ -118,7 +127,7 @@ class ReinMax(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Factors, key: jax.Array) -> jax.Array:
+        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
             bits = isinstance(factors, Bernoulli)
             logits, zero = stop(factors.logits), zeros_along(factors.logits)
 
@@ -126,7 +135,7 @@ class ReinMax(Estimator):
                 others = q * zero if bits else jnp.sum(q * zero, axis=-1, keepdims=True)
                 return q * (zero - others)
 
-            hard = corner(factors, perturbed(factors, key))
+            hard = corner(factors, noisy_logits(factors, key))
             middle = (relaxed(factors, logits / fixed(self.temperature, logits)) + hard) / 2
             return hard + (2 * jacobian(middle) - jacobian(relaxed(factors, logits)) / 2)
 
