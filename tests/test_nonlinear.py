@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.exact import FAST, derivatives, hermite, pieces
 from support.noise import noise_keys
-from test_transforms import TRANSFORMATIONS
+from support.transformations import TRANSFORMATIONS
 
 import scorefn as sf
 

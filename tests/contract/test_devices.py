@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from support.exact import assert_close, scale
 from support.registry import each, problem
-from test_transforms import both, loss_of
+from support.transformations import both, loss_of
 
 import scorefn as sf
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpyro.distributions as npd
 import pytest
 from support.exact import FAST, Noise, assert_close, derivatives, exact_moments, pieces, scale
-from test_program import check
+from support.program_draws import check
 
 import scorefn as sf
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.exact import FAST
-from test_program import COINS, check, coin_noise, cost_of, expected_of, logits_of
+from support.program_draws import COINS, check, coin_noise, cost_of, expected_of, logits_of
 
 import scorefn as sf
 

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from support.exact import FAST, derivatives, hermite, pieces
 from support.noise import noise_keys
-from test_transforms import TRANSFORMATIONS
+from support.transformations import TRANSFORMATIONS
 
 import scorefn as sf
 from scorefn import vi
