@@ -1,10 +1,10 @@
 """Measurements of scorefn's estimators: variance, time and bias, beside exact values.
 
-``python -m benchmarks`` runs the suites listed in `benchmarks._registry`, resumes what was
-interrupted, and writes json, csv and PNG to ``benchmarks/results``; ``python -m benchmarks all``
-runs those as well that take long; ``python -m benchmarks report`` writes what the results say to
-``docs/results``. The json also has the seconds of each step, from which the next run tells the time
-that is left. Columns of every suite:
+``python -m benchmarks`` runs the suites that take little time, resumes what was interrupted, and
+writes json, csv and PNG to ``benchmarks/output``, which git ignores; ``python -m benchmarks all``
+runs all suites. With ``--update`` the files go to ``benchmarks/results``, which are committed, and
+the report in ``docs/results`` and the tables in the documents are made from them; ``python -m
+benchmarks report`` does only the latter. Columns of every suite:
 
 - ``estimator``, ``evaluations``: its name, and evaluations of f for one gradient.
 - ``unbiased``: whether the estimator claims to be.

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks._reporting import report
-from benchmarks._running.sequence import run_all
-
 from . import _store
 from ._registry import SUITES
+from ._reporting import report
+from ._running.sequence import run_all
 
-RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
-REPORT = ROOT / "docs" / "results"
+# Committed results and their report; and the folder of all other results, which git ignores.
+RESULTS, REPORT, OUT = (
+    ROOT / path for path in ("benchmarks/results", "docs/results", "benchmarks/output")
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,22 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     asked = [*options.suites, *(options.suite or [])]
     if "report" in asked:
-        return _write_report(parser, asked, options.out, console)
-    # Quick results never replace those of a full run, unless asked to.
-    out = options.out or (RESULTS / "quick" if options.quick else RESULTS)
+        if len(asked) > 1 or options.update:
+            parser.error("report is given alone: run the suites first, or with --update")
+        return _write_report(parser, options.out, console)
     names = _chosen(parser, asked)
-    try:
-        _store.check_writable(out)
-    except OSError as error:
-        parser.error(f"cannot write to the output directory {out}: {error.strerror}")
-    return run_all(
+    out = _folder(parser, options)
+    status = run_all(
         [SUITES[name] for name in names],
         seed=options.seed,
         quick=options.quick,
         out=out,
-        earlier=out if options.quick else RESULTS,
         console=console,
     )
+    return status or (_write_report(parser, None, console) if options.update else 0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,19 +54,50 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="SUITE",
         help="suites to run; `all` of them; or `report`, which writes docs/results and "
-        "the tables of README.md and docs",
+        "the tables of README.md and docs from benchmarks/results",
     )
     parser.add_argument("--list", action="store_true", help="list the suites and stop")
     parser.add_argument(
         "--suite",
         action="append",
         metavar="NAME",
-        help="the same as SUITE; repeat it, or separate names by commas",
+        help="another way to give SUITE; repeat it, or separate names by commas",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: seconds, for a check")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where files are written")
+    parser.add_argument("--seed", type=_seed, default=0, help="the seed of all random numbers (0)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the folder to write to (benchmarks/output, which git ignores)",
+    )
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="write to benchmarks/results, whose files are committed, and then the report",
+    )
     return parser
+
+
+def _seed(text: str) -> int:
+    """A seed that jax takes as it is: it would take others modulo 2^32 without a word."""
+    seed = int(text)
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"a seed is a number from 0 to 2^32 - 1, got {seed}")
+    return seed
+
+
+def _folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Path:
+    """The folder of the results, checked before anything is measured."""
+    if options.update and (options.quick or options.out):
+        parser.error("--update goes with neither --quick nor --out: it replaces committed results")
+    default = RESULTS if options.update else OUT / "quick" if options.quick else OUT
+    out: Path = options.out or default
+    try:
+        _store.check_writable(out)
+    except OSError as error:
+        parser.error(f"cannot write to the output directory {out}: {error.strerror}")
+    return out
 
 
 def _chosen(parser: argparse.ArgumentParser, asked: list[str]) -> list[str]:
@@ -83,19 +112,15 @@ def _chosen(parser: argparse.ArgumentParser, asked: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _write_report(
-    parser: argparse.ArgumentParser, asked: list[str], elsewhere: Path | None, console: Console
-) -> int:
-    if len(asked) > 1:
-        parser.error("report goes alone: run the suites first")
+def _write_report(parser: argparse.ArgumentParser, elsewhere: Path | None, console: Console) -> int:
     out = elsewhere or REPORT
     documents = [] if elsewhere else [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     try:
-        missing = report.write(RESULTS, out, documents)
+        missing = report.write(SUITES, RESULTS, out, documents)
     except OSError as error:
         parser.error(f"cannot write the report to {out}: {error.strerror}")
     if missing:
-        text = f"left out, for there are no results: {', '.join(missing)}"
+        text = f"left out, because there are no results: {', '.join(missing)}"
         console.print(text, style="yellow", highlight=False, soft_wrap=True)
     console.print(f"the report is in {out}", highlight=False, soft_wrap=True)
     return 0

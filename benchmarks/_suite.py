@@ -1,36 +1,41 @@
-"""What a suite is: named steps that are run, kept and resumed one by one, and how to draw them."""
+"""The parts of a suite: named steps that are run and resumed one by one, figures and tables."""
 
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
 Row = dict[str, Any]
 Sizes = Mapping[str, Any]
 Results = Mapping[str, Any]
 Step = Callable[[], Mapping[str, Any]]
+Table = Callable[[Results], str]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """One question put to the estimators.
+    """One question about the estimators.
 
     Attributes:
-        name: of the suite, its files and its command-line option.
+        name: the name of the suite, of its files and of its command-line option.
         summary: one line for ``--list``.
-        full: sizes of the default run.
-        quick: sizes of a run of seconds.
+        full: the sizes of a full run.
+        quick: the sizes of a run of some seconds.
         steps: ``steps(sizes, seed)``, the steps by name, in order. A step returns a dict of any of
-            ``rows`` (a list; those with a variance name in ``timing`` the measurement of time it
-            belongs to), ``times`` (microseconds, by name) and ``curves`` (whatever, by name).
-        figures: ``figures(results)``, drawn from what the json holds, by file name.
-        shown: whether a row is among those printed.
-        default: whether it is part of the default run, which takes less than 3 minutes.
-        table: ``table(results)``, what is printed; None is a table of variances.
+            ``rows`` (a list; a row with a variance names in ``timing`` the time that belongs to
+            it), ``times`` (microseconds, by name) and ``curves`` (any values, by name).
+        figures: ``figures(results)``, the figures by file name, drawn from the results alone.
+        shown: whether a row is printed.
+        default: whether the suite is part of the default run, which takes less than 3 minutes.
+        tables: the tables in markdown, by the name that marks their place in a document.
+        accelerator_tables: the names of the tables that are also made from results measured on an
+            accelerator, if there are any.
+        claims: the table of published claims, if there is one.
+        terminal: ``terminal(results)``, the table that is printed. None prints the variances.
     """
 
     name: str
@@ -41,16 +46,19 @@ class Suite:
     figures: Callable[[Results], Mapping[str, Figure]]
     shown: Callable[[Row], bool]
     default: bool = True
-    table: Callable[[Results], Table] | None = None
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    accelerator_tables: Sequence[str] = ()
+    claims: Table | None = None
+    terminal: Callable[[Results], TerminalTable] | None = None
 
 
 def step_key(seed: int, name: str) -> jax.Array:
-    """The random key of one step, whichever steps have run before."""
+    """The random key of one step, which does not depend on the steps before it."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
 def assemble(payloads: Mapping[str, Mapping[str, Any]]) -> tuple[list[Row], dict[str, Any]]:
-    """The rows with their times, and the curves, from what all steps returned."""
+    """The rows with their times, and the curves, of all steps."""
     times: dict[str, float] = {}
     curves: dict[str, Any] = {}
     for payload in payloads.values():

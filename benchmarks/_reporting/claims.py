@@ -81,4 +81,4 @@ def between(values: Sequence[float], form: str) -> str:
 
 def table(found: Sequence[Finding]) -> str:
     """In markdown."""
-    return markdown([HEADER, ["---"] * len(HEADER), *map(astuple, found)])
+    return markdown(HEADER, map(astuple, found), words=range(len(HEADER)))

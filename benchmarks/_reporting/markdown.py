@@ -1,12 +1,15 @@
 """Tables in markdown, and numbers in them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """The lines of a table, header and rule included."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def markdown(
+    header: Sequence[str], lines: Iterable[Sequence[str]], *, words: Collection[int] = (0,)
+) -> str:
+    """A table, whose columns of words are set to the left and those of numbers to the right."""
+    rule = ["---" if i in words else "---:" for i in range(len(header))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *lines))
 
 
 def short(value: Any, form: str = ".3g") -> str:

@@ -8,45 +8,42 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 import scorefn as sf
 from benchmarks._reporting.plots import png_files
 from benchmarks._store import Partial, to_csv, to_json, write
 from benchmarks._suite import Suite, assemble
 
-from .progress import Pace, bar
-
 
 def run(
-    suite: Suite, *, seed: int, quick: bool, out: Path, console: Console, pace: Pace | None = None
+    suite: Suite, *, seed: int, quick: bool, out: Path, console: Console, title: str = ""
 ) -> dict[str, Any]:
     """The results of a suite, also written to ``out``.
 
     After each step the partial file holds everything completed so far; the last good results are
-    replaced only when all steps are done. ``pace`` is what is known of the time that steps take.
+    replaced only when all steps are done.
     """
     head = header(suite, seed, quick=quick)
     partial = Partial(out / f"{suite.name}.partial.json", head)
     if partial.note:
         console.print(partial.note, style="yellow", highlight=False)
     steps = suite.steps(suite.quick if quick else suite.full, seed)
-    pace = pace or Pace()
     todo = [name for name in steps if name not in partial.done]
-    with bar(console) as progress:
-        task = progress.add_task(
-            pace.title or suite.name, total=len(steps), completed=len(steps) - len(todo), step=""
-        )
-        for i, name in enumerate(todo):
-            progress.update(task, step=name, ends=pace.ends(todo[i:]))
+    with _bar(console) as progress:
+        done = len(steps) - len(todo)
+        task = progress.add_task(title or suite.name, total=len(steps), completed=done, step="")
+        for name in todo:
+            progress.update(task, step=name)
             begin = time.perf_counter()
             payload = steps[name]()
-            took = round(time.perf_counter() - begin, 3)
-            partial.add(name, {**payload, "seconds": took})
-            pace.add(name, took)
+            partial.add(name, {**payload, "seconds": round(time.perf_counter() - begin, 3)})
             progress.advance(task)
-        progress.update(task, step="", ends=None)
-    rows, curves = assemble({name: partial.done[name] for name in steps})
-    seconds = {name: partial.done[name].get("seconds") for name in steps}
+        progress.update(task, step="")
+    payloads = {name: partial.done[name] for name in steps}
+    rows, curves = assemble(payloads)
+    seconds = {name: payload.get("seconds") for name, payload in payloads.items()}
     results = head | {"seconds": seconds, "rows": rows, "curves": curves}
     _save(suite, results, out)
     partial.path.unlink()
@@ -54,7 +51,7 @@ def run(
 
 
 def header(suite: Suite, seed: int, *, quick: bool) -> dict[str, Any]:
-    """What results must have in common to be of one run."""
+    """The entries that results of one run have in common."""
     command = f"python -m benchmarks --suite {suite.name} --seed {seed}"
     return {
         "suite": suite.name,
@@ -77,3 +74,19 @@ def _save(suite: Suite, results: dict[str, Any], out: Path) -> None:
     contents[f"{suite.name}.json"] = to_json(results)
     for name, content in contents.items():
         write(out / name, content)
+
+
+def _bar(console: Console) -> Progress:
+    """The progress of one suite. In 80 columns the name of the step gives way, not the numbers."""
+    step = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    return Progress(
+        TextColumn("{task.description:20s}"),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=8)),
+        TextColumn("{task.fields[step]}", style="dim", table_column=step),
+        console=console,
+        expand=True,
+        # Steps take seconds to minutes: the speed is that of all steps so far.
+        speed_estimate_period=24 * 3600.0,
+    )

@@ -1,4 +1,4 @@
-"""Several suites, one after the other: how far they are, and which were finished before."""
+"""Runs several suites, one after the other, and leaves out those that were finished before."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,14 @@ from benchmarks import _store
 from benchmarks._reporting import tables
 from benchmarks._suite import Suite
 
-from .progress import Pace, total
 from .run import header, run
 
 
-def run_all(
-    suites: Sequence[Suite], *, seed: int, quick: bool, out: Path, earlier: Path, console: Console
-) -> int:
+def run_all(suites: Sequence[Suite], *, seed: int, quick: bool, out: Path, console: Console) -> int:
     """Runs the suites and prints their tables; the exit status.
 
     A file keeps the names of the suites that are finished, until all are: the same command, given
-    again after an interruption, does not repeat these. ``earlier`` is where results of an earlier
-    run say how long steps take, if there are none in ``out``.
+    again after an interruption, does not repeat these.
     """
     heads = {suite.name: header(suite, seed, quick=quick) for suite in suites}
     kept = _store.Partial(out / "all.partial.json", {"suites": list(heads.values())})
@@ -32,12 +28,11 @@ def run_all(
     if note and len(suites) > 1:
         console.print(note, style="yellow", highlight=False)
     todo = [suite for suite in suites if suite.name not in finished]
-    seconds = [_recorded(suite.name, (out, earlier)) for suite in todo]
     try:
-        for i, suite in enumerate(todo):
+        for suite in todo:
             place = f" ({suites.index(suite) + 1} of {len(suites)})" if len(suites) > 1 else ""
-            pace = Pace(suite.name + place, seconds[i], total(seconds[i + 1 :]))
-            results = run(suite, seed=seed, quick=quick, out=out, console=console, pace=pace)
+            title = suite.name + place
+            results = run(suite, seed=seed, quick=quick, out=out, console=console, title=title)
             console.print(tables.terminal(suite, results))
             if suite is not todo[-1]:
                 kept.add(suite.name, {})
@@ -54,21 +49,9 @@ def run_all(
 
 
 def _is_of(head: Mapping[str, Any], path: Path) -> bool:
-    """Whether these results are of that run, not of another one since."""
+    """Whether results are those of a run, not of another run since."""
     try:
         found = _store.read(path)
         return bool({name: found[name] for name in head} == json.loads(json.dumps(head)))
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _recorded(name: str, directories: Sequence[Path]) -> Mapping[str, float]:
-    """The seconds of each step in the first results that have them."""
-    for directory in directories:
-        try:
-            found: dict[str, Any] = _store.read(directory / f"{name}.json")["seconds"]
-            return {step: seconds for step, seconds in found.items() if seconds is not None}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            # There are none, or none that tell.
-            continue
-    return {}

@@ -2,44 +2,33 @@
 
 import base64
 import io
-import json
 import re
-import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
+from support.results import PLACES, RESULTS, ROOT, committed
 
 from benchmarks import __main__ as command
 from benchmarks._registry import SUITES
 from benchmarks._reporting import html, plots, report, tables
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
-RESULTS = "benchmarks/results"
-REPORTED = (*SUITES, tables.ON_GPU)
-
-
-def _committed(path: str) -> bytes:
-    """As committed: running the benchmark, as README says, replaces results on disk."""
-    staged = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, check=False)
-    return staged.stdout if staged.returncode == 0 else (ROOT / path).read_bytes()
 
 
 def _figures() -> set[str]:
-    found = (ROOT / RESULTS).glob("*.png"), (ROOT / RESULTS / "gpu").glob("*.png")
-    return {path.relative_to(ROOT / RESULTS).as_posix() for some in found for path in some}
+    found = [*RESULTS.glob("*.png"), *RESULTS.glob("gpu/*.png")]
+    return {path.relative_to(RESULTS).as_posix() for path in found}
 
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
     """The report of the committed results."""
-    results = {name: json.loads(_committed(f"{RESULTS}/{name}.json")) for name in REPORTED}
-    figures = {name: _committed(f"{RESULTS}/{name}") for name in sorted(_figures())}
-    return report.pages(results, figures, f"../../{RESULTS}")
+    results = {name: committed(name) for name in PLACES}
+    figures = {name: (RESULTS / name).read_bytes() for name in sorted(_figures())}
+    return report.pages(SUITES, results, figures, "../../benchmarks/results")
 
 
 class Reader(HTMLParser):
@@ -74,11 +63,12 @@ class Reader(HTMLParser):
 
 
 def test_the_report_is_that_of_the_committed_results(pages):
-    committed = _committed("docs/results/README.md").decode()
-    assert pages["README.md"] == committed, "run python -m benchmarks report"
+    folder = ROOT / "docs" / "results"
+    assert pages["README.md"] == (folder / "README.md").read_text(), (
+        "run python -m benchmarks report"
+    )
     found, right = (
-        Reader(text).parts
-        for text in (pages["index.html"], _committed("docs/results/index.html").decode())
+        Reader(text).parts for text in (pages["index.html"], (folder / "index.html").read_text())
     )
     assert found == right, "run python -m benchmarks report"
 
@@ -97,11 +87,11 @@ def test_the_page_needs_nothing_else_and_fits_a_phone(pages):
     links = [link["href"] for link in reader.all("a")]
     ids = [heading["id"] for heading in reader.all("h2")]
     assert links == [f"#{name}" for name in ids]
-    assert ids == [name.replace("/", "-") for name in REPORTED]
+    assert ids == [name.replace("/", "-") for name in PLACES]
     viewport = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
     assert viewport in reader.all("meta")
     boxes = [box for box in reader.all("div") if box == {"class": "table"}]
-    assert len(boxes) == len(reader.all("table")) >= len(tables.MARKDOWN)
+    assert len(boxes) == len(reader.all("table")) >= len(SUITES)
     css = page.split("<style>")[1].split("</style>")[0]
     assert css.count("{") == css.count("}")
     assert "prefers-color-scheme: dark" in css
@@ -109,13 +99,14 @@ def test_the_page_needs_nothing_else_and_fits_a_phone(pages):
 
 def test_the_report_has_every_table_and_every_figure(pages):
     text = pages["README.md"]
-    for suite, table in tables.MARKDOWN.values():
-        assert table(json.loads(_committed(f"{RESULTS}/{suite}.json"))) in text
+    made = tables.in_markdown_of(SUITES, {name: committed(name) for name in PLACES})
+    assert len(made) > 30
+    assert all(table in text for table in made.values())
     figures = _figures()
     assert set(re.findall(r"\]\(\.\./\.\./benchmarks/results/(.*?)\)", text)) == figures
     embedded = [image["src"].split(",")[1] for image in Reader(pages["index.html"]).all("img")]
     assert {base64.b64decode(data) for data in embedded} == {
-        _committed(f"{RESULTS}/{name}") for name in figures
+        (RESULTS / name).read_bytes() for name in figures
     }
 
 
@@ -129,15 +120,15 @@ def test_the_command_writes_the_report(tmp_path, monkeypatch, capsys):
     name = "logistic_regression"
     for end in ("json", "png"):
         path = f"{name}.{end}"
-        (results / path).write_bytes(_committed(f"{RESULTS}/{path}"))
+        (results / path).write_bytes((RESULTS / path).read_bytes())
     assert command.main(["report", "--out", str(out)]) == 0
     others = ", ".join(other for other in SUITES if other != name)
-    assert f"left out, for there are no results: {others}" in capsys.readouterr().out
+    assert f"left out, because there are no results: {others}" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"README.md", "index.html"}
     assert f"](../../results/{name}.png)" in (out / "README.md").read_text()
     with pytest.raises(SystemExit):
         command.main(["report", "all"])
-    assert "report goes alone" in capsys.readouterr().err
+    assert "report is given alone" in capsys.readouterr().err
 
 
 def test_the_command_fills_the_tables_of_the_documents(tmp_path, monkeypatch):
@@ -146,7 +137,7 @@ def test_the_command_fills_the_tables_of_the_documents(tmp_path, monkeypatch):
     docs.mkdir()
     for end in ("json", "png"):
         path = f"{name}.{end}"
-        (results / path).write_bytes(_committed(f"{RESULTS}/{path}"))
+        (results / path).write_bytes((RESULTS / path).read_bytes())
     for constant, path in {"RESULTS": results, "ROOT": tmp_path, "REPORT": docs / "out"}.items():
         monkeypatch.setattr(command, constant, path)
     text = f"a\n<!-- table:{name} -->\n{{}}<!-- /table -->\nb\n"
@@ -156,7 +147,7 @@ def test_the_command_fills_the_tables_of_the_documents(tmp_path, monkeypatch):
     assert command.main(["report", "--out", str(tmp_path / "elsewhere")]) == 0
     assert (tmp_path / "README.md").read_text() == text.format("old\n")
     assert command.main(["report"]) == 0
-    table = tables.logistic_regression(json.loads(_committed(f"{RESULTS}/{name}.json")))
+    table = SUITES[name].tables[name](committed(name))
     assert (tmp_path / "README.md").read_text() == text.format(table)
     assert (docs / "page.md").read_text() == other
     assert (docs / "out" / "index.html").exists()
@@ -172,7 +163,7 @@ def test_text_of_the_page_is_escaped():
 
 
 def test_a_figure_in_few_colours_is_the_same_picture():
-    results = json.loads(_committed(f"{RESULTS}/logistic_regression.json"))
+    results = committed("logistic_regression")
     with mpl.rc_context(plots.STYLE), io.BytesIO() as file:
         (figure,) = SUITES["logistic_regression"].figures(results).values()
         figure.savefig(file, format="png")

@@ -21,7 +21,8 @@ from benchmarks._measuring.timing import microseconds
 from benchmarks._models import vae
 from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
-from . import training
+from . import tables, training
+from .claims import claims
 from .figures import figures
 from .tasks import TOYS, VAE_BITS, VAE_ENTRIES, Task, gradient, toy_task, vae_task
 
@@ -143,6 +144,8 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    tables={"bits": tables.bits, "categories": tables.categories},
+    claims=claims,
     shown=lambda row: row["objective"] == "vae" and row["at"] in (100, 3000),
     default=False,
 )

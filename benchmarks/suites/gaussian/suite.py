@@ -6,85 +6,19 @@ gradient, as in the paper; leave-one-out needs two, and the four evaluations of 
 term serve the value and both parameters.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-import distrax
 import jax
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-import scorefn as sf
 from benchmarks._measuring.measure import measure
 from benchmarks._measuring.timing import microseconds
-from benchmarks._reporting.plots import CAPTION, legend_below, looks, panels
-from benchmarks._suite import Results, Row, Sizes, Step, Suite, step_key
+from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
 from . import exact
+from .claims import claims
 from .exact import COSTS
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An estimator, the terms and evaluations of f of one gradient, and its exact variance."""
-
-    estimator: sf.Estimator
-    num_samples: int
-    evaluations: int
-    variance: Callable[[exact.Problem, int], float]
-
-
-# In brackets: evaluations of f for one gradient.
-ENTRIES: Mapping[str, Entry] = {
-    "REINFORCE (1)": Entry(sf.ScoreFunction(sf.ConstantBaseline(0.0)), 1, 1, exact.score_function),
-    "LeaveOneOut (2)": Entry(sf.ScoreFunction(), 2, 2, exact.leave_one_out),
-    "Pathwise (1)": Entry(sf.Pathwise(), 1, 1, exact.pathwise),
-    "MeasureValued (4)": Entry(sf.MeasureValued(), 1, 4, exact.measure_valued),
-}
-MU = 1.0
-PARAMETERS = ("mu", "sigma")
-SYMBOLS = {"k": "k", "mu": "μ", "sigma": "σ"}
-# Where k moves, sigma is 1; where sigma moves, k is this.
-FIXED_K = {"square": 3.0, "exp": 1.0, "cos": 1.0}
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["estimator", "k", "sigma"],
-    meta_fields=["cost", "num_samples"],
-)
-@dataclass(frozen=True)
-class Problem:
-    """What one gradient is made of."""
-
-    estimator: sf.Estimator
-    cost: str
-    k: Any
-    sigma: Any
-    num_samples: int
-
-
-def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
-    """One estimate of the derivatives of E f(x) with respect to mu and sigma."""
-
-    def loss(params: dict[str, jax.Array]) -> jax.Array:
-        return sf.expectation(
-            lambda x: COSTS[problem.cost].value(x, problem.k),
-            distrax.Normal(params["mu"], params["sigma"]),
-            key,
-            problem.estimator,
-            num_samples=problem.num_samples,
-        )
-
-    return jax.grad(loss)({"mu": MU, "sigma": problem.sigma})
-
-
-def _problem(name: str, cost: str, k: float, sigma: float) -> Problem:
-    entry = ENTRIES[name]
-    return Problem(entry.estimator, cost, k, sigma, entry.num_samples)
+from .figures import figures
+from .problem import ENTRIES, FIXED_K, MU, PARAMETERS, gradient, problem
 
 
 def _rows(
@@ -94,11 +28,11 @@ def _rows(
     known = {p: exact.Problem(COSTS[cost], k, MU, sigma, p) for p in PARAMETERS}
     measured = measure(
         gradient,
-        _problem(name, cost, k, sigma),
+        problem(name, cost, k, sigma),
         key,
-        {parameter: problem.gradient for parameter, problem in known.items()},
+        {parameter: values.gradient for parameter, values in known.items()},
         **sizes["repeats"],
-        magnitude=max(problem.size for problem in known.values()),
+        magnitude=max(values.size for values in known.values()),
     )
     return {
         "rows": [
@@ -111,19 +45,19 @@ def _rows(
                 "estimator": name,
                 "unbiased": entry.estimator.unbiased,
                 "evaluations": entry.evaluations,
-                "exact_gradient": problem.gradient,
+                "exact_gradient": values.gradient,
                 "mean": float(measured[parameter].mean),
-                **measured[parameter].columns(entry.variance(problem, entry.num_samples)),
+                **measured[parameter].columns(entry.variance(values, entry.num_samples)),
                 "timing": name,
             }
-            for parameter, problem in known.items()
+            for parameter, values in known.items()
         ]
     }
 
 
 def _times(seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
     # All three costs take about as long; cos stands for them.
-    problems = {name: _problem(name, "cos", 1.0, 1.0) for name in ENTRIES}
+    problems = {name: problem(name, "cos", 1.0, 1.0) for name in ENTRIES}
     return {"times": microseconds(gradient, problems, seed, **sizes["timing"])}
 
 
@@ -139,44 +73,6 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
                 key = step_key(seed, step)
                 plan[step] = partial(_rows, over, cost, k, sigma, name, key, sizes)
     return plan
-
-
-def figures(results: Results) -> dict[str, Figure]:
-    """Exact variances as lines, measured ones as points, over k and over sigma."""
-    return {"gaussian": _figure(results, "k"), "gaussian_sigma": _figure(results, "sigma")}
-
-
-def _figure(results: Results, over: str) -> Figure:
-    figure, axes = panels(len(PARAMETERS), len(COSTS))
-    for i, parameter in enumerate(PARAMETERS):
-        for j, cost in enumerate(COSTS):
-            rows = [
-                row
-                for row in results["rows"]
-                if (row["over"], row["cost"], row["parameter"]) == (over, cost, parameter)
-            ]
-            _panel(axes[i, j], rows, cost, parameter, over)
-        axes[i, 0].set_ylabel(f"variance of one gradient\n(d cost / d {SYMBOLS[parameter]})²")
-    legend_below(figure, looks(ENTRIES), CAPTION, columns=4)
-    return figure
-
-
-def _panel(axis: Axes, rows: list[Row], cost: str, parameter: str, over: str) -> None:
-    values = [row[over] for row in rows]
-    grid = np.linspace(min(values), max(values), 121)
-    fixed = exact.Problem(COSTS[cost], FIXED_K[cost], MU, 1.0, parameter)
-    for name, look in looks(ENTRIES).items():
-        entry = ENTRIES[name]
-        curve = [entry.variance(replace(fixed, **{over: x}), entry.num_samples) for x in grid]
-        look.curve(axis, grid, curve)
-        mine = [row for row in rows if row["estimator"] == name]
-        look.points(axis, [row[over] for row in mine], mine)
-    setting = "σ = 1" if over == "k" else f"k = {FIXED_K[cost]:g}"
-    axis.set(title=f"{COSTS[cost].formula}, μ = {MU:g}, {setting}", xlabel=SYMBOLS[over])
-    axis.set_yscale("log")
-    # The measure-valued derivative of the square along mu has no variance at k = mu.
-    low, high = axis.get_ylim()
-    axis.set_ylim(max(low, 1e-5 * high), high)
 
 
 SUITE = Suite(
@@ -200,6 +96,7 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    claims=claims,
     shown=lambda row: (
         row["over"] == "k"
         and (row["cost"], row["k"]) in {("square", 3.0), ("exp", 10.0), ("cos", 5.0)}

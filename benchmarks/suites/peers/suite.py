@@ -15,22 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
-from rich import box
-from rich.table import Table
 
 from benchmarks._measuring.measure import Measurement, measure, moments
 from benchmarks._measuring.timing import microseconds, seconds
-from benchmarks._packages.call import SAMPLES, missing, version
+from benchmarks._packages.call import missing, version
 from benchmarks._packages.toys import TOYS
-from benchmarks._reporting.markdown import markdown, short
-from benchmarks._reporting.plots import PALETTE, panels
-from benchmarks._suite import Results, Row, Sizes, Step, Suite, step_key
+from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
+from . import tables
 from .calls import CALLS
-
-HEADER = ("call", "exact", "mean found", "rel bias", "bias z", "variance", "µs")
-LEAST = 0.1
+from .figures import figures
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["name"])
@@ -123,72 +117,6 @@ def steps(sizes: Sizes, seed: int) -> Mapping[str, Step]:
     }
 
 
-def table(results: Results) -> str:
-    """The same gradients by this library and by others, 10 samples each."""
-    lines = [("toy", "package", *HEADER), ["---"] * 5 + ["---:"] * 4]
-    for row in results["rows"]:
-        package = f"{row['package']} {row['version'] or ''}".strip()
-        lines.append((row["toy"], package, row["call"], *_cells(row)))
-    return markdown(lines)
-
-
-def _cells(row: Row) -> list[str]:
-    exact = _numbers(row["exact_gradient"])
-    if row["note"] is not None:
-        return [exact, row["note"], "", "", "", ""]
-    cells = [exact, _numbers(row["mean"]), format(row["relative_bias"], ".0%"), _z(row["bias_z"])]
-    return [*cells, short(row["variance"]), short(row["time_us"])]
-
-
-def _z(z: float) -> str:
-    return format(z, ".1f") if abs(z) < 1000 else "> 1000" if z > 0 else "< -1000"
-
-
-def _numbers(values: list[float]) -> str:
-    # Rounded first: what rounds to 0 has no sign.
-    return ", ".join(format(round(value, 4) + 0.0, ".3g") for value in values)
-
-
-def terminal(results: Results) -> Table:
-    """All rows, narrow enough for 80 columns; the exact gradient stands in the head of each toy."""
-    found = Table(title=f"peers, {SAMPLES} samples each", box=box.SIMPLE_HEAD, show_edge=False)
-    found.add_column("package and call", max_width=32)
-    found.add_column("mean found", max_width=24)
-    for name in HEADER[3:]:
-        found.add_column(name, justify="right", no_wrap=True)
-    toy = ""
-    for row in results["rows"]:
-        if toy != row["toy"]:
-            toy = row["toy"]
-            exact = f"exact: {_numbers(row['exact_gradient'])}"
-            found.add_row(f"{toy}: {TOYS[toy].about}", exact, style="bold")
-        found.add_row(f"{row['package']} {row['call']}", *_cells(row)[1:])
-    return found
-
-
-def figures(results: Results) -> Mapping[str, Figure]:
-    """The error of one gradient relative to the exact one, bias and noise together."""
-    rows = [row for row in results["rows"] if row["note"] is None]
-    figure, axes = panels(1, 1, size=(6.5, 0.19 * len(rows) + 0.6))
-    axis = axes[0, 0]
-    for i, row in enumerate(rows):
-        norm = np.sum(np.square(row["exact_gradient"]))
-        error = np.sqrt(row["relative_bias"] ** 2 + row["variance"] / norm)
-        # What is exact stands at the edge.
-        error = max(error, LEAST)
-        color = PALETTE[list(TOYS).index(row["toy"]) % len(PALETTE)]
-        wrong = abs(row["bias_z"]) > 6
-        axis.plot(error, i, "X" if wrong else "o", color=color, ms=8 if wrong else 4)
-    labels = [f"{row['toy']}: {row['package']} {row['call']}" for row in rows]
-    axis.set_yticks(range(len(rows)), labels)
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set(xscale="log", xlim=(LEAST, 3))
-    axis.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
-    axis.set_xticks([], minor=True)
-    figure.supxlabel("root mean squared error / norm of the gradient; crosses: biased", size=9)
-    return {"peers": figure}
-
-
 SUITE = Suite(
     name="peers",
     summary="the same gradients by other packages: variance, time and bias",
@@ -204,7 +132,8 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    tables={"peers": tables.calls},
     shown=lambda _: True,
     default=False,
-    table=terminal,
+    terminal=tables.terminal,
 )

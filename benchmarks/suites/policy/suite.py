@@ -22,7 +22,8 @@ from benchmarks._measuring.measure import Measurement, measure
 from benchmarks._measuring.timing import microseconds
 from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
-from . import bandit, kl, training
+from . import bandit, kl, tables, training
+from .claims import claims
 from .figures import figures
 
 
@@ -215,6 +216,8 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    tables={"recipes": tables.recipes, "divergences": tables.divergences},
+    claims=claims,
     shown=lambda row: row["objective"] == "bandit, on policy" and row["at"] in (20, 400),
     default=False,
 )

@@ -12,7 +12,7 @@ NAMES = {
 }
 
 
-def rodeo(results: Results) -> str:
+def claims(results: Results) -> str:
     """Published claims, and what the suite found: the linear network first, as training goes on."""
 
     def pairs(name: str, base: str) -> list[tuple[Row, Row]]:

@@ -16,13 +16,14 @@ from benchmarks._reporting.claims import (
 )
 from benchmarks._suite import Results, Row
 
-from .suite import ENTRIES, last_elbo
+from .entries import ENTRIES
+from .tables import last_elbo
 
 # Two variances are about equal if their ratio is not farther than this from 1.
 ABOUT_EQUAL = 1.25
 
 
-def sample_size(results: Results) -> str:
+def claims(results: Results) -> str:
     """Published claims, and what the suite found, over stages and numbers of samples."""
     source = "Mohamed et al. (2020)"
     weak = rows(results, estimator="MeasureValued")

@@ -12,35 +12,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-import scorefn as sf
 from benchmarks._measuring.measure import measure
 from benchmarks._measuring.timing import microseconds
 from benchmarks._models import logistic as model
 from benchmarks._models import logistic_training as training
-from benchmarks._models.logistic_training import Entry, Problem, State, gradient
-from benchmarks._reporting.plots import Look, legend_below, looks, panels
-from benchmarks._suite import Results, Row, Sizes, Step, Suite, step_key
+from benchmarks._models.logistic_training import Problem, State, gradient
+from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
-# Features and a bias, each with a mean and a scale.
-FACTORS = 31
-ENTRIES = {name: training.ENTRIES[name] for name in ("MovingAverage", "LeaveOneOut", "Pathwise")}
-# Coupled: of each factor two points along the mean, and one more along the scale.
-ENTRIES["MeasureValued"] = Entry(
-    lambda *_: sf.MeasureValued(), evaluations=1 + 3 * FACTORS, posterior=model.readable
-)
-
-
-def cases(sizes: Sizes) -> list[tuple[str, int]]:
-    """Each estimator with each number of samples that it is put to."""
-    return [
-        (name, n)
-        for name, entry in ENTRIES.items()
-        for n in sizes["samples"]
-        if entry.least <= n and entry.evaluations * n <= sizes["most_evaluations"]
-    ]
+from . import tables
+from .claims import claims
+from .entries import ENTRIES, cases
+from .figures import figures
 
 
 @cache
@@ -123,44 +106,6 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
     return plan
 
 
-def last_elbo(results: Results, name: str, n: int) -> np.ndarray:
-    """At the end of training, [seeds]; nan for a run that went astray."""
-    curve = results["curves"][f"{name}, {n}"]
-    return np.array([run[-1] for run in curve["elbo"]], float)
-
-
-def figures(results: Results) -> dict[str, Figure]:
-    """The variance and the ELBO by samples, and the ELBO by evaluations of f."""
-    figure, axes = panels(1, 3)
-    variance, elbo, cost = axes.flat
-    last, drawn = results["settings"]["stages"][-1], looks(ENTRIES)
-    for name, look in drawn.items():
-        rows = [r for r in results["rows"] if r["estimator"] == name and r["step"] == last]
-        samples = [row["samples"] for row in rows]
-        look.curve(variance, samples, [row["variance"] for row in rows])
-        look.points(variance, samples, rows)
-        runs = np.array([last_elbo(results, name, n) for n in samples])
-        _band(elbo, look, samples, runs)
-        _band(cost, look, [row["evaluations"] for row in rows], runs)
-    variance.set(title=f"variance at step {last} of one run", xlabel="samples", yscale="log")
-    variance.set_ylabel("nats², all data, 62 components")
-    end = results["settings"]["num_steps"]
-    elbo.set(title=f"ELBO after {end} steps of training", xlabel="samples", ylabel="nats, all data")
-    cost.set(title=f"ELBO after {end} steps of training", xlabel="evaluations of f for a step")
-    for axis in axes.flat:
-        axis.set_xscale("log")
-    seeds = results["settings"]["seeds"]
-    title = f"± 3 standard errors; ELBO: median and range of {seeds} seeds, where none went astray"
-    legend_below(figure, drawn, title, columns=4)
-    return {"sample_size": figure}
-
-
-def _band(axis: Axes, look: Look, x: list[int], runs: np.ndarray) -> None:
-    """The median of the seeds, runs [x, seeds], and their range."""
-    axis.plot(x, np.median(runs, axis=1), color=look.color, marker=look.marker)
-    axis.fill_between(x, runs.min(axis=1), runs.max(axis=1), color=look.color, alpha=0.15)
-
-
 SUITE = Suite(
     name="sample_size",
     summary="Bayesian logistic regression by the number of samples: variance, and training",
@@ -189,6 +134,8 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    tables={"sample_size": tables.samples},
+    claims=claims,
     shown=lambda row: row["step"] in (100, 5000),
     default=False,
 )

@@ -1,13 +1,9 @@
 """The table of the suite `sample_size`."""
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
 from benchmarks._reporting.markdown import markdown, short
 from benchmarks._suite import Results
-
-from .suite import last_elbo
 
 
 def samples(results: Results) -> str:
@@ -17,7 +13,7 @@ def samples(results: Results) -> str:
     header = ["estimator, samples", "evaluations of f"]
     header += [f"variance at step {stage}, nats²" for stage in stages]
     header += [f"ELBO at step {end}, nats", "of the seeds", f"of {seeds} astray", "time, µs"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines = []
     found = {(row["estimator"], row["samples"], row["step"]): row for row in results["rows"]}
     for name, n in dict.fromkeys((name, n) for name, n, _ in found):
         rows = [found[name, n, stage] for stage in stages]
@@ -25,7 +21,7 @@ def samples(results: Results) -> str:
         cells += [short(row["variance"]) for row in rows]
         cells += [*_elbo(last_elbo(results, name, n)), short(rows[-1]["time_us"])]
         lines.append(cells)
-    return markdown(lines)
+    return markdown(header, lines)
 
 
 def _elbo(seeds: np.ndarray) -> tuple[str, str, str]:
@@ -37,4 +33,7 @@ def _elbo(seeds: np.ndarray) -> tuple[str, str, str]:
     return f"{np.median(good):.1f}", f"{good.min():.1f} to {good.max():.1f}", astray
 
 
-TABLES: Mapping[str, Callable[[Results], str]] = {"sample_size": samples}
+def last_elbo(results: Results, name: str, n: int) -> np.ndarray:
+    """At the end of training, [seeds]; nan for a run that went astray."""
+    curve = results["curves"][f"{name}, {n}"]
+    return np.array([run[-1] for run in curve["elbo"]], float)

@@ -9,19 +9,18 @@ import gc
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from benchmarks._measuring.measure import batch, measure
-from benchmarks._reporting.plots import legend_below, looks, panels
-from benchmarks._suite import Results, Row, Sizes, Step, Suite, step_key
+from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
+from . import tables
+from .figures import KINDS, figures
 from .problem import (
     ESTIMATORS,
     MEAN,
@@ -32,8 +31,6 @@ from .problem import (
     problem,
     program,
 )
-
-KINDS = {"strong": "the same samples", "weak": "samples as devices"}
 
 
 def device_counts(available: int, *, doublings: bool) -> list[int]:
@@ -122,39 +119,6 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
     }
 
 
-def figures(results: Results) -> Mapping[str, Figure]:
-    """Times of one gradient by the number of devices, and the memory of each."""
-    figure, axes = panels(1, 3)
-    drawn = looks(f"{name}, {of}" for name in ESTIMATORS for of in ("wall", "CPU"))
-    for axis, kind in zip(axes[0], KINDS, strict=False):
-        for name in ESTIMATORS:
-            curve = results["curves"][f"{kind}, {name}"]
-            for of in ("wall", "CPU"):
-                look = drawn[f"{name}, {of}"]
-                times = np.array(curve[f"{of.lower()}_us"]) / 1e3
-                axis.plot(curve["devices"], times, marker=look.marker, color=look.color)
-        axis.set(title=f"{kind}: {KINDS[kind]}", ylabel="ms for one gradient")
-        _by_devices(axis, curve["devices"])
-    for name in ESTIMATORS:
-        rows = [r for r in results["rows"] if (r["scaling"], r["estimator"]) == ("strong", name)]
-        look, counts = drawn[f"{name}, wall"], [row["devices"] for row in rows]
-        for column, line in {"bytes_without": "-", "bytes_in_chunks": ":"}.items():
-            memory = [row[column] / 2**20 for row in rows]
-            axes[0, 2].plot(counts, memory, line, marker=look.marker, color=look.color)
-        _by_devices(axes[0, 2], counts)
-    axes[0, 2].set(title="the same samples; dotted: in chunks", ylabel="MiB of a device")
-    device, cores = results["device"], curve["cores"]
-    legend_below(figure, drawn, f"{device}; the host has {cores} cores", columns=4)
-    return {"scaling": figure}
-
-
-def _by_devices(axis: Axes, counts: Sequence[int]) -> None:
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(counts, [str(n) for n in counts])
-    axis.set_ylim(0, 1.05 * axis.dataLim.y1)
-    axis.set_xlabel("devices")
-
-
 SUITE = Suite(
     name="scaling",
     summary="one gradient on 1, 2, 4, ... devices: strong and weak scaling on what there is",
@@ -176,6 +140,7 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    tables={"scaling": tables.scaling},
     shown=lambda _: True,
     default=False,
 )

@@ -1,7 +1,5 @@
 """The table of docs/scaling.md, made from the json."""
 
-from collections.abc import Callable, Mapping
-
 from benchmarks._reporting.markdown import markdown, short
 from benchmarks._suite import Results
 
@@ -12,7 +10,7 @@ def scaling(results: Results) -> str:
         *("scaling", "estimator", "devices", "samples", "wall time, ms", "CPU time, ms"),
         *("variance", "memory of a device, MiB", "in chunks", "all-reduces", "bytes in them"),
     ]
-    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
+    lines = []
     for row in results["rows"]:
         curve = results["curves"][f"{row['scaling']}, {row['estimator']}"]
         cpu = curve["cpu_us"][curve["devices"].index(row["devices"])]
@@ -21,7 +19,4 @@ def scaling(results: Results) -> str:
         cells.append(short(row["variance"]))
         cells += [short(row[of] / 2**20, ".2f") for of in ("bytes_without", "bytes_in_chunks")]
         lines.append([*cells, str(row["all_reduces"]), str(row["reduced_bytes"])])
-    return markdown(lines)
-
-
-TABLES: Mapping[str, Callable[[Results], str]] = {"scaling": scaling}
+    return markdown(header, lines, words=(0, 1))

@@ -1,7 +1,9 @@
 """The same gradients by other packages, where they are installed."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 
 import scorefn as sf
 from benchmarks._models import vae as model
+from benchmarks._suite import Sizes
 
 from . import vae
 from .cases import Params, library, normal, sample_keys
@@ -128,3 +131,37 @@ def optax_jacobians(size: int, samples: int, *, by_path: bool) -> Peer:
     estimator = sf.Pathwise() if by_path else PLAIN
     ours = library(problem, estimator, samples, "auto")
     return Peer(ours, theirs, (problem.params, jax.random.key(0)), samples)
+
+
+def others(sizes: Sizes) -> dict[str, tuple[str, str, Callable[[], Peer]]]:
+    """By name: what is imported for it, what it is measured against, and both programs."""
+    images, (small, large) = sizes["images"], sizes["jacobians"]
+    found: dict[str, tuple[str, str, Callable[[], Peer]]] = {
+        f"ScoreFunction, VAE step, {images} images": (
+            "numpyro",
+            "numpyro TraceGraph_ELBO",
+            partial(numpyro_vae, images, 20),
+        )
+    }
+    for by_path, estimator in {True: "Pathwise", False: "ScoreFunction"}.items():
+        make = partial(tfp, 100, sizes["samples"], by_path=by_path)
+        library = "tensorflow_probability.substrates.jax"
+        found[f"{estimator}, Normal, D = 100"] = (library, "TFP monte_carlo.expectation", make)
+        for size, samples in (small, large):
+            make = partial(optax_jacobians, size, samples, by_path=by_path)
+            name = f"{estimator}, Normal, D = {size}, as Jacobians"
+            found[name] = ("optax.monte_carlo", "optax.monte_carlo", make)
+    return found
+
+
+def draws(sizes: Sizes) -> dict[str, tuple[str, str, Callable[[], Peer]]]:
+    """Categories as this library draws them, and as another does; likewise."""
+    return {
+        f"{what}, Categorical, 20 x {values}": (
+            "distrax",
+            "distrax.Categorical",
+            partial(categories, values, sizes["samples"], gradient=gradient),
+        )
+        for values in sizes["values"]
+        for gradient, what in {False: "draws alone", True: "ScoreFunction"}.items()
+    }

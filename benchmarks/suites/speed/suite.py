@@ -12,75 +12,26 @@ accelerator. Flops and temporary bytes are those of the compiled program, whatev
 doing.
 """
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from matplotlib.figure import Figure
 
 import scorefn as sf
-from benchmarks._models import logistic
 from benchmarks._packages.call import module
-from benchmarks._reporting.plots import panels
-from benchmarks._suite import Results, Sizes, Step, Suite
+from benchmarks._suite import Sizes, Step, Suite
 
-from . import cases, compiling, peers, vae
+from . import cases, compiling, tables, vae
 from . import torch as on_torch
 from .cases import Case
+from .figures import figures
+from .hand import by_hand
 from .many import ESTIMATORS, many, quadratic
 from .memory import growth_bytes
+from .peers import draws, others
 from .row import held, row, timed
-from .tables import clock, terminal
 from .timing import compiled, interleaved
-
-
-def _square(bits: jax.Array) -> jax.Array:
-    return jnp.sum(bits - 0.45) ** 2
-
-
-def _codes(bits: int) -> jax.Array:
-    return jnp.array(list(itertools.product([0.0, 1.0], repeat=bits)))
-
-
-def _likelihood(weights: jax.Array) -> jax.Array:
-    return logistic.cost(weights, logistic.breast_cancer())
-
-
-def by_hand(n: int) -> dict[str, Callable[[], Case]]:
-    """Estimators and problems of so many samples, by name."""
-    normals = {f"Normal, D = {d}": partial(cases.normal, quadratic, d) for d in (1, 10, 100)}
-    categories = {
-        f"Categorical, 20 x {c}": partial(cases.categories, quadratic, 20, c) for c in (10, 100)
-    }
-    bits = partial(cases.bits, _square, 20)
-    scored = {**normals, "Bernoulli, D = 20": bits, **categories}
-    values = lambda: cases.categories(quadratic, 1, 100)  # noqa: E731
-    few = partial(cases.normal, _likelihood, 31)
-    images = min(n, 100)
-    return {
-        **{f"ScoreFunction, {at}": _later(cases.score_function, p, n) for at, p in scored.items()},
-        **{f"Pathwise, {at}": _later(cases.pathwise, p, n) for at, p in normals.items()},
-        "DisARM, Bernoulli, D = 20": _later(cases.disarm, bits, n),
-        "REBAR, Bernoulli, D = 20": _later(cases.rebar, bits, n),
-        "Enumerate, Bernoulli, D = 10": lambda: cases.enumerated(
-            cases.bits(_square, 10), _codes(10)
-        ),
-        "Enumerate, Categorical, 1 x 100": lambda: cases.enumerated(
-            values(), jnp.arange(100)[:, None]
-        ),
-        "ScoreFunction, logistic regression": _later(cases.score_function, few, min(n, 50)),
-        "Pathwise, logistic regression": _later(cases.pathwise, few, min(n, 50)),
-        f"ScoreFunction, VAE step, {images} images": partial(vae.leave_one_out, images, 20, 2),
-        f"DisARM, VAE step, {images} images": partial(vae.disarm, images, 20),
-    }
-
-
-def _later(way: Callable[[Any, int], Case], problem: Callable[[], Any], n: int) -> Any:
-    return lambda: way(problem(), n)
 
 
 def _hand_rows(name: str, case: Case, seed: int, sizes: Sizes) -> dict[str, Any]:
@@ -189,40 +140,6 @@ def _monitor_rows(seed: int, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def others(sizes: Sizes) -> dict[str, tuple[str, str, Callable[[], peers.Peer]]]:
-    """By name: what is imported for it, what it is measured against, and both programs."""
-    images, (small, large) = sizes["images"], sizes["jacobians"]
-    found: dict[str, tuple[str, str, Callable[[], peers.Peer]]] = {
-        f"ScoreFunction, VAE step, {images} images": (
-            "numpyro",
-            "numpyro TraceGraph_ELBO",
-            partial(peers.numpyro_vae, images, 20),
-        )
-    }
-    for by_path, estimator in {True: "Pathwise", False: "ScoreFunction"}.items():
-        make = partial(peers.tfp, 100, sizes["samples"], by_path=by_path)
-        library = "tensorflow_probability.substrates.jax"
-        found[f"{estimator}, Normal, D = 100"] = (library, "TFP monte_carlo.expectation", make)
-        for size, samples in (small, large):
-            make = partial(peers.optax_jacobians, size, samples, by_path=by_path)
-            name = f"{estimator}, Normal, D = {size}, as Jacobians"
-            found[name] = ("optax.monte_carlo", "optax.monte_carlo", make)
-    return found
-
-
-def draws(sizes: Sizes) -> dict[str, tuple[str, str, Callable[[], peers.Peer]]]:
-    """Categories as this library draws them, and as another does; likewise."""
-    return {
-        f"{what}, Categorical, 20 x {values}": (
-            "distrax",
-            "distrax.Categorical",
-            partial(peers.categories, values, sizes["samples"], gradient=gradient),
-        )
-        for values in sizes["values"]
-        for gradient, what in {False: "draws alone", True: "ScoreFunction"}.items()
-    }
-
-
 def _peer_rows(part: str, name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
     imported, against, make = {"peers": others, "draws": draws}[part](sizes)[name]
     if module(imported) is None:
@@ -262,32 +179,6 @@ def _made(
     return lambda: rows(name, make(), *rest)
 
 
-def figures(results: Results) -> Mapping[str, Figure]:
-    """Time and temporary memory by the number of samples."""
-    figure, axes = panels(1, 2, size=(3.6, 2.8))
-    time, memory = axes[0]
-    for estimator, color in zip(ESTIMATORS, ("#0072B2", "#D55E00"), strict=True):
-        rows = [
-            found
-            for found in results["rows"]
-            if found["part"] == "many" and found["case"].startswith(estimator)
-        ]
-        samples = [found["samples"] for found in rows]
-        for whose, line in {"": "o-", "other_": "s:"}.items():
-            label = f"{estimator}, {'unchunked jit' if whose else 'scorefn'}"
-            seconds = np.array([found[f"{whose}time_us"] for found in rows], float) / 1e6
-            time.plot(samples, seconds, line, color=color, label=label)
-            held = np.array([found[f"{whose}temp_bytes"] for found in rows], float) / 2**20
-            memory.plot(samples, held, line, color=color)
-    for axis, title in {
-        time: f"{clock(results)} of one gradient, s",
-        memory: "temporary memory, MiB",
-    }.items():
-        axis.set(title=title, xlabel="samples", xscale="log", yscale="log")
-    figure.legend(loc="outside lower center", ncols=2, title=f"on {results['device']}")
-    return {"speed": figure}
-
-
 SUITE = Suite(
     name="speed",
     summary="against hand-written code and other packages: time, flops and memory",
@@ -323,7 +214,17 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    tables={
+        "speed_hand": tables.hand,
+        "speed_many": tables.many,
+        "speed_beside": tables.beside,
+        "speed_torch": tables.on_torch,
+        "speed_draws": tables.draws,
+        "speed_compile": tables.compiling,
+    },
+    # The rest runs on the host, or needs packages that were not installed there.
+    accelerator_tables=("speed_hand", "speed_many", "speed_beside", "speed_draws"),
     shown=lambda found: found["part"] != "alike",
     default=False,
-    table=terminal,
+    terminal=tables.terminal,
 )

@@ -1,6 +1,5 @@
 """The tables of the suite speed: on the terminal, and in docs/speed.md."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich import box
@@ -44,7 +43,7 @@ def hand(results: Results) -> str:
         *("spelled as", "flops", "temporary memory"),
         *("against the one that does the same", "flops", "against draws in bulk"),
     ]
-    lines = [header, ["---", "---:", "---:", "---:", "---", *["---:"] * 5]]
+    lines = []
     found = {(row["case"], row["part"]): row for row in results["rows"]}
     for name in dict.fromkeys(row["case"] for row in results["rows"] if row["part"] == "hand"):
         best, alike, bulk = (found.get((name, part)) for part in ("hand", "alike", "bulk"))
@@ -52,7 +51,7 @@ def hand(results: Results) -> str:
         cells = [name, str(best["samples"]), short(best["time_us"], ".0f"), _ratio(best)]
         cells += [best["against"], _by(best, "flops"), _by(best, "temp_bytes")]
         lines.append([*cells, _ratio(alike), _by(alike, "flops"), _ratio(bulk)])
-    return markdown(lines)
+    return markdown(header, lines, words=(0, 4))
 
 
 def many(results: Results) -> str:
@@ -61,7 +60,7 @@ def many(results: Results) -> str:
         *("estimator", "samples", f"{clock(results)}, ms", "unchunked", "ratio"),
         *("temporary memory, MiB", "unchunked", "process grows by, MiB", "unchunked"),
     ]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines = []
     for row in results["rows"]:
         if row["part"] == "many":
             cells = [row["case"].split(",")[0], f"{row['samples']:,}".replace(",", " ")]
@@ -70,7 +69,7 @@ def many(results: Results) -> str:
             for what in ("temp_bytes", "growth_bytes"):
                 cells += [_scaled(row[f"{whose}{what}"], 2**20) for whose in ("", "other_")]
             lines.append(cells)
-    return markdown(lines)
+    return markdown(header, lines)
 
 
 def beside(results: Results) -> str:
@@ -79,32 +78,33 @@ def beside(results: Results) -> str:
         *("estimator and problem", "samples", "against", f"{clock(results)}, µs", "theirs, µs"),
         *("ratio", "flops", "temporary memory"),
     ]
-    lines = [header, ["---", "---:", "---", *["---:"] * 5]]
+    lines = []
     for row in results["rows"]:
         if row["part"] in ("call", "monitor", "peers"):
             cells = [row["case"], str(row["samples"] or ""), row["against"]]
             cells += [_scaled(row[f"{whose}time_us"], 1) for whose in ("", "other_")]
             cells.append(row["note"] or _ratio(row))
             lines.append([*cells, _by(row, "flops"), _by(row, "temp_bytes")])
-    return markdown(lines)
+    return markdown(header, lines, words=(0, 2))
 
 
 def draws(results: Results) -> str:
     """Categories drawn by this library and by distrax."""
     header = ["what, and of what", "samples", "distrax, by ours", "temporary memory, MiB", "ours"]
-    lines = [header, ["---", *["---:"] * 4]]
+    lines = []
     for row in results["rows"]:
         if row["part"] == "draws":
             cells = [row["case"], str(row["samples"] or ""), row["note"] or _inverse(row)]
             cells += [_scaled(row[f"{whose}temp_bytes"], 2**20) for whose in ("other_", "")]
             lines.append(cells)
-    return markdown(lines)
+    return markdown(header, lines)
 
 
 def on_torch(results: Results) -> str:
     """Packages on PyTorch: how many times as long they take."""
     header = ["what", "samples", "against", f"{clock(results)}, ms", "theirs, ms", "theirs by ours"]
-    lines = [[*header, "wall time"], ["---", "---:", "---", *["---:"] * 4]]
+    header.append("wall time")
+    lines = []
     for row in results["rows"]:
         if row["part"] == "torch":
             cells = [row["case"], str(row["samples"] or ""), row["against"]]
@@ -114,18 +114,18 @@ def on_torch(results: Results) -> str:
             else:
                 times = 1 / row["wall_ratio"]
                 lines.append([*cells, _inverse(row), _times(times, times)])
-    return markdown(lines)
+    return markdown(header, lines, words=(0, 2))
 
 
 def compiling(results: Results) -> str:
     """Seconds to compile programs of many choices."""
     header = ["program", "choices", "CPU time, s", "wall time, s"]
-    lines = [header, ["---", *["---:"] * 3]]
+    lines = []
     for row in results["rows"]:
         if row["part"] == "compile":
             seconds = [format(row[name] / 1e6, ".1f") for name in ("time_us", "wall_us")]
             lines.append([row["case"], str(row["samples"]), *seconds])
-    return markdown(lines)
+    return markdown(header, lines)
 
 
 def _inverse(row: Row) -> str:
@@ -161,15 +161,3 @@ def _scaled(value: Any, unit: float) -> str:
     if value is None:
         return ""
     return short(value / unit, ".3g" if value < 100 * unit else ".0f")
-
-
-TABLES: Mapping[str, Callable[[Results], str]] = {
-    "speed_hand": hand,
-    "speed_many": many,
-    "speed_beside": beside,
-    "speed_torch": on_torch,
-    "speed_draws": draws,
-    "speed_compile": compiling,
-}
-# Of an accelerator's results; what is left out runs on the host, or was not installed there.
-GPU_TABLES = ("speed_hand", "speed_many", "speed_beside", "speed_draws")

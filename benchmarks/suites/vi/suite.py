@@ -18,8 +18,9 @@ import numpy as np
 
 from benchmarks._suite import Sizes, Step, Suite, step_key
 
-from . import bounds, minibatch, training
+from . import bounds, minibatch, tables, training
 from . import rows as combinations
+from .claims import claims
 from .figures import figures
 from .stages import Stage, run
 from .targets import TARGETS
@@ -146,6 +147,16 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    tables={
+        "vi_techniques": tables.techniques,
+        "vi_forms": tables.forms,
+        "vi_networks": tables.networks,
+        "vi_minibatches": tables.minibatches,
+        "vi_harm": tables.harm,
+        "vi_training": tables.training,
+        "vi_bounds": tables.bounds,
+    },
+    claims=claims,
     shown=lambda row: (
         (row["target"], row["form"], row["at"] > 0) == ("logistic", "Pathwise", True)
         and row["parameter"] == "mean"

@@ -1,6 +1,6 @@
 """The tables of the suite `vi`: variances relative to none, in bold where a technique hurts."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,8 @@ def minibatches(results: Results) -> str:
 def harm(results: Results) -> str:
     """Each technique that raises a variance beyond noise, and where."""
     rows = [row for row in results["rows"] if row["effect"] == "hurts"]
-    lines = [
-        ["technique", "along", "where it hurts: the ratio of variances, at which step"],
-        ["---", "---", "---"],
-    ]
+    header = ["technique", "along", "where it hurts: the ratio of variances, at which step"]
+    lines = []
     for name in dict.fromkeys(row["estimator"] for row in rows):
         for parameter, title in PARAMETERS.items():
             where = []
@@ -63,35 +61,35 @@ def harm(results: Results) -> str:
                 where.append(f"{target} ({form}) {ratios}")
             if where:
                 lines.append([name, title, "; ".join(where)])
-    return markdown(lines)
+    return markdown(header, lines, words=range(3))
 
 
 def training(results: Results) -> str:
     """The ELBO at the end of each run, in nats: the median of the seeds."""
     names = list(dict.fromkeys(label.split(": ", 1)[1] for label in results["curves"]))
-    lines = [["run", *TARGETS], ["---", *["---:"] * len(TARGETS)]]
+    lines = []
     for name in names:
         cells = []
         for target in TARGETS:
             curve = results["curves"].get(f"{target}: {name}")
             cells.append("" if curve is None else f"{_last(curve['elbo']):.2f}")
         lines.append([name, *cells])
-    return markdown(lines)
+    return markdown(["run", *TARGETS], lines)
 
 
 def bounds(results: Results) -> str:
     """Signal-to-noise ratios by the number of samples, and their slope from 8 samples on."""
     rows = _of(results["rows"], target=vi_bounds.TARGET)
     ks = list(dict.fromkeys(row["at"] for row in rows))
-    lines = [["estimator", *(f"K = {k}" for k in ks), "slope", f"bias, K = {ks[-1]}"]]
-    lines.append(["---", *["---:"] * (len(ks) + 2)])
+    header = ["estimator", *(f"K = {k}" for k in ks), "slope", f"bias, K = {ks[-1]}"]
+    lines = []
     for name in dict.fromkeys(row["form"] for row in rows):
         found = _of(rows, form=name)
         bias = found[-1]["relative_bias"]
         cells = [short(row["snr"], ".2g") for row in found]
         cells += [f"{slope(found):.2f}", "" if bias is None else f"{bias:.0%}"]
         lines.append([name, *cells])
-    return markdown(lines)
+    return markdown(header, lines)
 
 
 def slope(rows: Sequence[Row], *, least: int = 8) -> float:
@@ -121,7 +119,7 @@ def _ratios(
     times = [f"time, {named[target]}µs" for target in targets]
     name = "technique" if column == "estimator" else column
     header = [name, *titles, *(["evaluations of f", *times] if timed else [])]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines = []
     found = {(row[column], row["target"], row["parameter"], row["at"]): row for row in rows}
     for key in dict.fromkeys(row[column] for row in rows):
         mine = [found.get((key, *place)) for place in places]
@@ -131,7 +129,7 @@ def _ratios(
             cells.append(str(rows_of[0]["evaluations"]))
             cells += [short(row["time_us"], ".0f") for row in rows_of]
         lines.append([key, *cells])
-    return markdown(lines)
+    return markdown(header, lines)
 
 
 def _ratio(row: Row | None) -> str:
@@ -143,15 +141,3 @@ def _ratio(row: Row | None) -> str:
 
 def _last(elbo: Sequence[Sequence[float]]) -> float:
     return float(np.median(np.mean(np.asarray(elbo, float)[:, -LAST:], axis=1)))
-
-
-# By the name of the table.
-TABLES: Mapping[str, Callable[[Results], str]] = {
-    "vi_techniques": techniques,
-    "vi_forms": forms,
-    "vi_networks": networks,
-    "vi_minibatches": minibatches,
-    "vi_harm": harm,
-    "vi_training": training,
-    "vi_bounds": bounds,
-}

@@ -1,0 +1,49 @@
+"""One gradient on the coin."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+
+import scorefn as sf
+
+from .entries import Entry
+from .exact import Coin
+
+TARGETS = (0.45, 0.49, 0.499)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["estimator", "logit", "t"],
+    meta_fields=["num_samples"],
+)
+@dataclass(frozen=True)
+class Problem:
+    """What one gradient is made of."""
+
+    estimator: sf.Estimator
+    logit: Any
+    t: Any
+    num_samples: int
+
+
+def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
+    """One estimate of the derivative of E (b - t)^2 with respect to the logit."""
+
+    def loss(logit: jax.Array) -> jax.Array:
+        return sf.expectation(
+            lambda b: (b - problem.t) ** 2,
+            sf.Bernoulli(logit),
+            key,
+            problem.estimator,
+            num_samples=problem.num_samples,
+        )
+
+    return {"logit": jax.grad(loss)(problem.logit)}
+
+
+def problem(entry: Entry, coin: Coin) -> Problem:
+    """The gradient of one estimator on one coin."""
+    return Problem(entry.estimator(coin), coin.logit, coin.t, entry.num_samples)
