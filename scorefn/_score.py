@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from scorefn._core.arrays import as_float, gathered, leading, wide
+from scorefn._core.arrays import as_float, finite_product, gathered, leading, wide
 
 
 def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0) -> jax.Array:
@@ -65,11 +65,8 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     # The guard must precede the subtraction: a `where` around inf - inf still has derivative nan.
     log_prob = without_impossible(log_prob)
     zero = log_prob - jax.lax.stop_gradient(log_prob)
-    # expm1(0) * inf would make the value nan; sqrt(0) is 0 and has an infinite derivative.
-    usable = jnp.isfinite(weight)
-    score = jnp.expm1(zero) * jnp.where(usable, weight, 0)
-    alarm = jnp.sqrt(jnp.where(usable, 1, zero))
-    return jnp.reshape(cost + jnp.where(usable, score, alarm).astype(cost.dtype), shape)
+    score = finite_product(jnp.expm1(zero), weight)
+    return jnp.reshape(cost + score.astype(cost.dtype), shape)
 
 
 def without_impossible(log_prob: jax.Array) -> jax.Array:

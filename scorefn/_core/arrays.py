@@ -104,6 +104,17 @@ def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(weight * (x - jax.lax.stop_gradient(x)))
 
 
+def finite_product(zero: jax.Array, weight: jax.Array) -> jax.Array:
+    """``zero * weight``, of a zero whose derivative is wanted: the value is 0 for every weight.
+
+    A weight that is not finite makes the derivative so, and leaves the value alone.
+    """
+    # 0 * inf is nan, which would spoil the value; sqrt(0) is 0 with an infinite derivative.
+    usable = jnp.isfinite(weight)
+    alarm = jnp.sqrt(jnp.where(usable, 1, zero))
+    return jnp.where(usable, zero * jnp.where(usable, weight, 0), alarm)
+
+
 def leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
     """Appends axes of length 1 so that x lines up with the leading axes of `like`."""
     if x.shape != like.shape[: x.ndim]:

@@ -8,6 +8,15 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 
+def check_instance(name: str, value: Any) -> None:
+    """Refuses a class where one of its instances is meant."""
+    if isinstance(value, type):
+        raise TypeError(
+            f"{name} must be an instance, got the class {value.__name__}; "
+            f"write {value.__name__}(...)."
+        )
+
+
 def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
     """A static Python int of at least so much."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -1,5 +1,8 @@
 """Records of independent discrete factors: bits and categories."""
 
+from dataclasses import replace
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -158,3 +161,12 @@ class OneHotCategorical:
 
 
 Factors = Bernoulli | Categorical | OneHotCategorical
+F = TypeVar("F", bound=Factors)
+
+
+def with_float_draws(factors: F) -> F:
+    """The factors with draws of floats: in their own dtype if it is one, else in the logits'."""
+    logits = jnp.asarray(factors.logits).dtype
+    ours = logits if factors.dtype is None else factors.dtype
+    floats = [d for d in (ours, logits) if jnp.issubdtype(d, jnp.floating)]
+    return replace(factors, dtype=floats[0] if floats else wide(logits))

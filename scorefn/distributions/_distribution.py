@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import as_local, is_float, is_number, stop
+from scorefn._core.checks import check_instance
 from scorefn._core.pytree import pytree_dataclass, static_field
 
 
@@ -80,11 +81,7 @@ def as_distribution(distribution: Any) -> Distribution:
     """
     if isinstance(distribution, Distribution):
         return distribution
-    if isinstance(distribution, type):
-        raise TypeError(
-            f"distribution must be an instance, got the class {distribution.__name__}; "
-            f"call it with its parameters first."
-        )
+    check_instance("distribution", distribution)
     log_prob, sample = (getattr(distribution, name, None) for name in ("log_prob", "sample"))
     if not (callable(log_prob) and callable(sample)):
         raise TypeError(

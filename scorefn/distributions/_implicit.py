@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp, ndtr
 from jax.scipy.stats import norm
 
-from scorefn._core.arrays import stop
+from scorefn._core.arrays import stop, wide
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import PyTree
 
@@ -150,8 +150,8 @@ class NormalMixture:
 
     def _params(self) -> tuple[jax.Array, ...]:
         # The distribution function of a Normal needs 32 bits.
-        wide = jnp.promote_types(self._dtype(), jnp.float32)
-        arrays = [jnp.asarray(array, wide) for array in (self.logits, self.loc, self.scale)]
+        dtype = wide(self._dtype())
+        arrays = [jnp.asarray(array, dtype) for array in (self.logits, self.loc, self.scale)]
         return tuple(jnp.broadcast_arrays(*arrays))
 
     def _dtype(self) -> jnp.dtype:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import is_number
+from scorefn._core.checks import check_instance
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
 
@@ -134,11 +135,7 @@ def _of_one(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def check_estimator(estimator: Any) -> None:
     """Raises ``TypeError`` unless the argument is an instance of an estimator."""
-    if isinstance(estimator, type):
-        raise TypeError(
-            f"estimator must be an instance, got the class {estimator.__name__}; "
-            f"write {estimator.__name__}()."
-        )
+    check_instance("estimator", estimator)
     if not isinstance(estimator, Estimator):
         raise TypeError(
             f"estimator must be an Estimator, such as ScoreFunction(), got {estimator!r}."

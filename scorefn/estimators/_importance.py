@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._baselines import Baseline, LeaveOneOut
-from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.arrays import abstract_key, stop, wide
+from scorefn._core.checks import check_instance
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
@@ -63,12 +64,8 @@ class ImportanceWeighted(Estimator):
     needs: ClassVar[str] = "a proposal that covers it, a differentiable log_prob; any f"
 
     def __post_init__(self) -> None:
-        _check_proposal(self.proposal)
-        if isinstance(self.baseline, type):
-            raise TypeError(
-                f"baseline must be an instance, got the class {self.baseline.__name__}; "
-                f"write {self.baseline.__name__}(...)."
-            )
+        check_instance("proposal", self.proposal)
+        check_instance("baseline", self.baseline)
 
     @property
     def coupled(self) -> bool:  # type: ignore[override]
@@ -96,10 +93,10 @@ class ImportanceWeighted(Estimator):
         stopped = stop(costs)
 
         def attach(cost: jax.Array, baseline: jax.Array) -> jax.Array:
-            wide = jnp.promote_types(cost.dtype, jnp.float32)
-            baseline = stop(baseline).astype(wide)
-            difference = jnp.where(_along(possible, cost), cost.astype(wide) - baseline, 0)
-            return (_along(ratios, cost).astype(wide) * difference + baseline).astype(cost.dtype)
+            dtype = wide(cost.dtype)
+            baseline = stop(baseline).astype(dtype)
+            difference = jnp.where(_along(possible, cost), cost.astype(dtype) - baseline, 0)
+            return (_along(ratios, cost).astype(dtype) * difference + baseline).astype(cost.dtype)
 
         terms = jax.tree.map(attach, costs, self.baseline(stopped, stop(weights)))
         return self.baseline.train(terms, stopped), aux
@@ -154,7 +151,7 @@ class SelfNormalized(Estimator):
     needs: ClassVar[str] = "a proposal that covers it, log_probs up to a constant, 2 samples; any f"
 
     def __post_init__(self) -> None:
-        _check_proposal(self.proposal)
+        check_instance("proposal", self.proposal)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
@@ -178,22 +175,14 @@ class SelfNormalized(Estimator):
         ratios /= jnp.mean(ratios)
 
         def weigh(cost: jax.Array) -> jax.Array:
-            wide = jnp.promote_types(cost.dtype, jnp.float32)
-            finite = jnp.where(_along(possible, cost), cost, 0).astype(wide)
-            return (_along(ratios, cost).astype(wide) * finite).astype(cost.dtype)
+            dtype = wide(cost.dtype)
+            finite = jnp.where(_along(possible, cost), cost, 0).astype(dtype)
+            return (_along(ratios, cost).astype(dtype) * finite).astype(cost.dtype)
 
         return jax.tree.map(weigh, costs), aux
 
 
 SelfNormalised = SelfNormalized  # the former name, kept for one release
-
-
-def _check_proposal(proposal: Any) -> None:
-    if isinstance(proposal, type):
-        raise TypeError(
-            f"proposal must be an instance, got the class {proposal.__name__}; call it with its "
-            f"parameters first."
-        )
 
 
 def _proposal(proposal: Any, distribution: Distribution, keys: jax.Array) -> Distribution:
@@ -218,7 +207,7 @@ def _draw_and_log_ratio(
 
 def _possible(log_ratios: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A mask of the draws possible under p, and the log-ratios with -inf replaced by 0."""
-    log_ratios = log_ratios.astype(jnp.promote_types(log_ratios.dtype, jnp.float32))
+    log_ratios = log_ratios.astype(wide(log_ratios.dtype))
     possible = ~jnp.isneginf(log_ratios)
     # Before the exponential: a `where` after it would still have derivative nan.
     return possible, jnp.where(possible, log_ratios, 0)

@@ -102,7 +102,7 @@ BAD = {
     "estimator class": (
         dict(estimator=sf.Pathwise),
         TypeError,
-        r"estimator must be an instance, got the class Pathwise; write Pathwise\(\)",
+        r"estimator must be an instance, got the class Pathwise; write Pathwise\(...\)",
     ),
     "no estimator": (
         dict(estimator="reinforce"),

@@ -37,6 +37,40 @@ def read_factors(distribution: Distribution, key: jax.Array) -> Factors | None:
     return kind(jnp.broadcast_to(logits, shape), draw.dtype)
 
 
+def require_factors(
+    distribution: Distribution,
+    key: jax.Array,
+    kinds: tuple[type[Factors], ...],
+    name: str,
+    hint: str,
+) -> Any:
+    """The distribution as a record of one of these kinds; else ``TypeError``.
+
+    Args:
+        distribution: whose factors are read.
+        key: an example, as for `read_factors`.
+        kinds: the records that the caller can work with.
+        name: of the estimator that needs them.
+        hint: a sentence of the message: what fits other distributions.
+    """
+    factors = read_factors(distribution, key)
+    if isinstance(factors, kinds):
+        return factors
+    needs = " or ".join(_WORDS[kind] for kind in kinds)
+    examples = ", ".join(f"scorefn.{kind.__name__}(logits)" for kind in kinds)
+    raise TypeError(
+        f"{name} needs independent {needs}, as {examples} or an object of a library; got "
+        f"{type(distribution.params).__name__}. {hint} ScoreFunction fits every distribution."
+    )
+
+
+_WORDS: dict[type[Factors], str] = {
+    Bernoulli: "bits",
+    Categorical: "categories",
+    OneHotCategorical: "one-hot categories",
+}
+
+
 def unwrapped(distribution: Any) -> Any:
     """What is inside of Independent and of numpyro's expanded distributions."""
     while _names(distribution) & {"Independent", "ExpandedDistribution"}:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scorefn._core.arrays import wide
 from scorefn.distributions._discrete import Bernoulli, Factors, OneHotCategorical
 from scorefn.distributions._distribution import Distribution, is_object
 
@@ -129,4 +130,4 @@ def _wide(array: jax.Array) -> jax.Array:
     """As real numbers of 32 bits or more."""
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return array.astype(jnp.result_type(float))
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array.astype(wide(array.dtype))

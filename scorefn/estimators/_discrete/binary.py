@@ -14,7 +14,7 @@ from scorefn._score import leave_one_out, sum_of_others
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._integer_icdf import bits_at, words
-from scorefn.distributions._interop.factors import read_factors
+from scorefn.distributions._interop.factors import require_factors
 from scorefn.estimators._base import Estimator
 
 
@@ -247,13 +247,9 @@ class BitFlip(Estimator):
 def _bits(estimator: Estimator, distribution: Distribution, key: jax.Array) -> Bernoulli:
     """The distribution as independent bits, right to first order only."""
     name = type(estimator).__name__
-    bits = read_factors(distribution, key)
-    if not isinstance(bits, Bernoulli):
-        raise TypeError(
-            f"{name} needs independent bits, as scorefn.Bernoulli(logits) or the Bernoulli of a "
-            f"library, got {type(distribution.params).__name__}. ScoreFunction fits every "
-            f"distribution, CoupledCategorical and UnorderedSet fit categories."
-        )
+    bits: Bernoulli = require_factors(
+        distribution, key, (Bernoulli,), name, "CoupledCategorical and UnorderedSet fit categories."
+    )
     return replace(bits, logits=first_order_only(bits.logits, name))
 
 

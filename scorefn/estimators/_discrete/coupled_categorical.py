@@ -13,7 +13,7 @@ from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import attach_score
 from scorefn.distributions._discrete import Categorical, OneHotCategorical
 from scorefn.distributions._distribution import Distribution
-from scorefn.distributions._interop.factors import read_factors
+from scorefn.distributions._interop.factors import require_factors
 from scorefn.estimators._base import Estimator
 
 
@@ -85,14 +85,9 @@ def _categories(
 ) -> Categorical | OneHotCategorical:
     """The distribution as independent categories, right to first order only."""
     name = type(estimator).__name__
-    factors = read_factors(distribution, key)
-    if not isinstance(factors, Categorical | OneHotCategorical):
-        raise TypeError(
-            f"{name} needs independent categories, as scorefn.Categorical(logits), "
-            f"scorefn.OneHotCategorical(logits) or those of a library, got "
-            f"{type(distribution.params).__name__}. DisARM fits bits, ScoreFunction fits every "
-            f"distribution."
-        )
+    factors: Categorical | OneHotCategorical = require_factors(
+        distribution, key, (Categorical, OneHotCategorical), name, "DisARM fits bits."
+    )
     dtype = wide(factors.logits.dtype)
     # The dtype of the draws is the distribution's, whatever is computed with.
     logits = first_order_only(factors.logits.astype(dtype), name)

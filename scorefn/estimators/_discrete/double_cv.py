@@ -1,19 +1,18 @@
 """Leave-one-out whose costs and whose baselines are both corrected by a linear extrapolation."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, as_local, stop
+from scorefn._core.arrays import abstract_key, as_local, stop, wide
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import attach_score, leave_one_out
-from scorefn.distributions._discrete import Bernoulli
+from scorefn.distributions._discrete import Bernoulli, with_float_draws
 from scorefn.distributions._distribution import Distribution
-from scorefn.distributions._interop.factors import read_factors
+from scorefn.distributions._interop.factors import require_factors
 from scorefn.estimators._base import Estimator
 
 
@@ -113,25 +112,19 @@ def draw_with_slopes(
             f"num_samples must be at least 2 with {name}, where each one is corrected by the "
             f"others; got {len(keys)}. REBAR and RELAX take single samples."
         )
-    bits = read_factors(distribution, abstract_key(keys))
-    if not isinstance(bits, Bernoulli):
-        raise TypeError(
-            f"{name} needs independent bits, as scorefn.Bernoulli(logits) or the Bernoulli of a "
-            f"library, got {type(distribution.params).__name__}. REBAR and RELAX fit categories, "
-            f"ScoreFunction every distribution."
-        )
-    wide = jnp.promote_types(bits.logits.dtype, jnp.float32)
-    logits = bits.logits.astype(wide)
+    bits: Bernoulli = require_factors(
+        distribution, abstract_key(keys), (Bernoulli,), name, "REBAR and RELAX fit categories."
+    )
     # f is differentiated in the draws: they are floats even where the library has integers.
-    dtype = bits.logits.dtype if bits.dtype is None else bits.dtype
-    floats = dtype if jnp.issubdtype(dtype, jnp.floating) else bits.logits.dtype
-    bits = replace(bits, dtype=floats)
+    bits = with_float_draws(bits)
+    dtype = wide(bits.logits.dtype)
+    logits = bits.logits.astype(dtype)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array, PyTree, PyTree, PyTree]:
         x = bits.sample(key)
         cost, pull_back, aux = jax.vjp(f, x, has_aux=True)
-        slope = jax.tree.map(lambda s: stop(s).astype(wide), _slopes(cost, pull_back, x.size))
-        return x.ravel().astype(wide), bits.log_prob(x), cost, aux, slope
+        slope = jax.tree.map(lambda s: stop(s).astype(dtype), _slopes(cost, pull_back, x.size))
+        return x.ravel().astype(dtype), bits.log_prob(x), cost, aux, slope
 
     x, log_prob, cost, aux, slope = vmap(one)(keys)
     return Draws(logits.ravel(), stop(x), log_prob, cost, aux, slope)

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, stop, wide
+from scorefn._core.arrays import abstract_key, finite_product, stop, wide
 from scorefn._core.checks import check_count
 from scorefn._core.derivatives import first_order_only
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
-from scorefn.distributions._discrete import Bernoulli, Factors
+from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, OneHotCategorical
 from scorefn.distributions._distribution import Distribution
-from scorefn.distributions._interop.factors import read_factors
+from scorefn.distributions._interop.factors import require_factors
 from scorefn.estimators._base import Estimator
 
 
@@ -97,13 +97,13 @@ def _factors(
 ) -> tuple[Factors, jax.Array]:
     """The factors, and their log-probabilities [..., C], right to first order only."""
     name = type(estimator).__name__
-    factors = read_factors(distribution, key)
-    if factors is None:
-        raise TypeError(
-            f"{name} needs independent bits or categories, as scorefn.Bernoulli(logits) or "
-            f"scorefn.Categorical(logits) or those of a library, got "
-            f"{type(distribution.params).__name__}. ScoreFunction fits every distribution."
-        )
+    factors: Factors = require_factors(
+        distribution,
+        key,
+        (Bernoulli, Categorical, OneHotCategorical),
+        name,
+        "MeasureValued and GO fit counts.",
+    )
     logits = factors.logits.astype(wide(factors.logits.dtype))
     logits = first_order_only(logits, name)
     if isinstance(factors, Bernoulli):
@@ -127,7 +127,4 @@ def _attach(log_prob: jax.Array, cost: jax.Array, others: jax.Array) -> jax.Arra
     prob = jnp.where(possible, jnp.exp(stop(log_prob)), 0)
     zero = (prob * (log_prob - stop(log_prob))).reshape(shape).astype(cost.dtype)
     difference = jnp.where(possible.reshape(shape), others - cost[None], 0)
-    # An infinite cost keeps the value and breaks the derivative, as in attach_score.
-    usable = jnp.isfinite(difference)
-    alarm = jnp.sqrt(jnp.where(usable, 1, zero))
-    return cost + jnp.sum(jnp.where(usable, jnp.where(usable, difference, 0) * zero, alarm), axis=0)
+    return cost + jnp.sum(finite_product(zero, difference), axis=0)

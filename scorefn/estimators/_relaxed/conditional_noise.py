@@ -1,21 +1,10 @@
 """The continuous noise behind a discrete choice, and the same noise given the choice."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import stop
+from scorefn._core.arrays import stop, wide
 from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, OneHotCategorical
-
-
-def as_floats(factors: Factors | None) -> Factors | None:
-    """The factors with draws of floats: those of the library, or of the logits if it has ints."""
-    if factors is None:
-        return None
-    dtype = jnp.dtype(factors.logits.dtype if factors.dtype is None else factors.dtype)
-    floating = jnp.issubdtype(dtype, jnp.floating)
-    return replace(factors, dtype=dtype if floating else factors.logits.dtype)
 
 
 def coupled_noise(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -48,7 +37,7 @@ def _coupled_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Array
 def _coupled_categories(
     factors: Categorical | OneHotCategorical, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    dtype = jnp.promote_types(factors.logits.dtype, jnp.float32)
+    dtype = wide(factors.logits.dtype)
     log_probs = jax.nn.log_softmax(factors.logits.astype(dtype))
     z = log_probs + jax.random.gumbel(key, log_probs.shape, dtype)
     choice = jnp.argmax(z, axis=-1)

@@ -7,15 +7,22 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, held_fixed, is_float, stop
+from scorefn._core.checks import check_number
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import attach_score
-from scorefn.distributions._discrete import Bernoulli, OneHotCategorical
+from scorefn.distributions._discrete import (
+    Bernoulli,
+    Categorical,
+    Factors,
+    OneHotCategorical,
+    with_float_draws,
+)
 from scorefn.distributions._distribution import Distribution
-from scorefn.distributions._interop.factors import read_factors
+from scorefn.distributions._interop.factors import require_factors
 from scorefn.estimators._base import Estimator
 
-from .conditional_noise import as_floats, coupled_noise
+from .conditional_noise import coupled_noise
 
 
 @pytree_dataclass
@@ -72,20 +79,19 @@ class REBAR(Estimator):
     differentiates_f: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.temperature, int | float) and not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}.")
+        check_number("temperature", self.temperature, above=0)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factors = as_floats(read_factors(distribution, abstract_key(keys)))
-        if not isinstance(factors, Bernoulli | OneHotCategorical):
-            raise TypeError(
-                f"REBAR relaxes draws between 0 and 1, of independent bits or one-hot categories, "
-                f"as scorefn.Bernoulli(logits) or scorefn.OneHotCategorical(logits); got "
-                f"{_name(distribution)}. RELAX fits categories given by their index, LAX "
-                f"continuous draws, ScoreFunction every distribution."
-            )
+        required: Bernoulli | OneHotCategorical = require_factors(
+            distribution,
+            abstract_key(keys),
+            (Bernoulli, OneHotCategorical),
+            "REBAR",
+            "RELAX fits the index of a category, LAX continuous draws.",
+        )
+        factors = with_float_draws(required)
 
         def squash(z: jax.Array) -> jax.Array:
             z = z / jnp.asarray(self.temperature, z.dtype)
@@ -161,13 +167,13 @@ class RELAX(Estimator):
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factors = read_factors(distribution, abstract_key(keys))
-        if factors is None:
-            raise TypeError(
-                f"RELAX needs independent bits or categories, as scorefn.Bernoulli(logits), "
-                f"Categorical or OneHotCategorical, got {_name(distribution)}. LAX fits continuous "
-                f"draws, ScoreFunction every distribution."
-            )
+        factors: Factors = require_factors(
+            distribution,
+            abstract_key(keys),
+            (Bernoulli, Categorical, OneHotCategorical),
+            "RELAX",
+            "LAX fits continuous draws.",
+        )
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             choice, z, tied = coupled_noise(factors, key)
@@ -220,7 +226,3 @@ def _one_float(value: Any) -> jax.Array:
     if jnp.shape(value) != ():
         raise ValueError(f"surrogate must return one number, got shape {jnp.shape(value)}; sum it.")
     return jnp.asarray(value)
-
-
-def _name(distribution: Distribution) -> str:
-    return type(distribution.params).__name__

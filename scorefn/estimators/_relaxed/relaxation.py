@@ -6,12 +6,12 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.arrays import abstract_key, stop, wide
 from scorefn._core.derivatives import first_order_only, nondifferentiable
 from scorefn._core.types import Cost, PyTree, Vmap
-from scorefn.distributions._discrete import Bernoulli, OneHotCategorical
+from scorefn.distributions._discrete import Bernoulli, OneHotCategorical, with_float_draws
 from scorefn.distributions._distribution import Distribution
-from scorefn.distributions._interop.factors import read_factors
+from scorefn.distributions._interop.factors import require_factors
 from scorefn.estimators._base import Estimator
 from scorefn.estimators._guard import reach
 
@@ -29,21 +29,17 @@ def through(
     """Costs and aux at the draws, which carry their own derivative."""
     name = type(estimator).__name__
     key = abstract_key(keys)
-    factors = read_factors(distribution, key)
-    if not isinstance(factors, Bernoulli | OneHotCategorical):
-        raise TypeError(
-            f"{name} needs independent bits or one-hot categories, as scorefn.Bernoulli(logits), "
-            f"scorefn.OneHotCategorical(logits) or those of a library, got "
-            f"{type(distribution.params).__name__}. The index of a category has no derivative: "
-            f"draw one-hot vectors. ScoreFunction fits every distribution."
-        )
-    logits = jnp.asarray(factors.logits)
-    wide = jnp.promote_types(logits.dtype, jnp.float32)
-    given = (d for d in (factors.dtype, logits.dtype) if d is not None)
-    dtype = next((d for d in given if jnp.issubdtype(d, jnp.floating)), wide)
+    factors: Relaxable = require_factors(
+        distribution,
+        key,
+        (Bernoulli, OneHotCategorical),
+        name,
+        "The index of a category has no derivative: draw one-hot vectors.",
+    )
+    logits, dtype = factors.logits, with_float_draws(factors).dtype
 
     def drawn(logits: jax.Array, key: jax.Array) -> jax.Array:
-        return draw(replace(factors, logits=logits.astype(wide)), key).astype(dtype)
+        return draw(replace(factors, logits=logits.astype(wide(logits.dtype))), key).astype(dtype)
 
     found = reach(lambda x: f(x)[0], jax.eval_shape(drawn, logits, key), key)
     if any(found.by_value) and not any(found.by_derivative):

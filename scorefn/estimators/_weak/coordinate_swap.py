@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.arrays import abstract_key, finite_product, stop, wide
 from scorefn._core.derivatives import first_order_only, nondifferentiable
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
@@ -109,13 +109,9 @@ def _replace_each(
 
 def _signed_sum(change: jax.Array, zeros: jax.Array) -> jax.Array:
     """sum_k zeros_k change_k: the value 0, and a non-finite derivative where a change is so."""
-    dtype = jnp.promote_types(change.dtype, jnp.float32)
+    dtype = wide(change.dtype)
     zeros = zeros.astype(dtype).reshape(-1, *(1,) * (change.ndim - 1))
-    # 0 * inf would spoil the value; sqrt(0) is 0 with an infinite derivative.
-    usable = jnp.isfinite(change)
-    signal = zeros * jnp.where(usable, change, 0).astype(dtype)
-    alarm = jnp.sqrt(jnp.where(usable, jnp.ones_like(zeros), zeros))
-    return jnp.sum(jnp.where(usable, signal, alarm), axis=0).astype(change.dtype)
+    return jnp.sum(finite_product(zeros, change.astype(dtype)), axis=0).astype(change.dtype)
 
 
 def _no_mixed_derivative(
