@@ -32,7 +32,7 @@ def table() -> str:
     ]
     for cls in estimators():
         summary = inspect.getdoc(cls).splitlines()[0].rstrip(".")
-        order, bias = ("as inside", "as inside") if _wraps(cls) else _facts(cls)
+        order, bias = ("as wrapped", "as wrapped") if _wraps(cls) else _facts(cls)
         coupled = ", coupled" if cls.coupled is True else ""
         evaluations = f"{cls.evaluations}{coupled}"
         cells = (f"`{cls.__name__}`", summary, cls.when, cls.needs, evaluations, order, bias)

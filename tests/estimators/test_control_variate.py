@@ -174,7 +174,7 @@ def test_a_library_object_may_hold_a_parameter_twice() -> None:
         sf.Pathwise(), lambda x: x[0], lambda q: q.mean()[0], per_parameter=True
     )
     normal = distrax.MultivariateNormalFullCovariance(jnp.zeros(2), jnp.eye(2))
-    with pytest.raises(ValueError, match="one of them twice"):
+    with pytest.raises(ValueError, match="one parameter twice"):
         sf.expectation(jnp.sum, normal, jax.random.key(0), estimator, num_samples=3)
 
 

@@ -21,24 +21,24 @@ from .regression import regression_coefficients
 
 @pytree_dataclass
 class ControlVariate(Transformation):
-    r"""Any estimator, with functions of known mean subtracted from f and their means added.
+    r"""Any estimator, with functions of known mean as control variates.
 
     .. code-block:: text
 
         E[f(x)] = E[f(x) - c . h(x)] + c . mean
-        term        that of the estimator for f - c . h, plus c . mean
+        term        the estimator's term for f - c . h, plus c . mean
 
-    Unbiased wherever the estimator is, at its orders, for value and derivatives and for every
-    coefficient c that has not seen the draws. It lowers the variance if h goes along with f; a bad
-    h or c raises it. h costs one evaluation for each of f.
+    Unbiased at the orders of the wrapped estimator, in value and derivatives, for every coefficient
+    c that does not depend on the draws. It lowers the variance if h is correlated with f; a bad h
+    or c raises it. h is evaluated once for each evaluation of f.
 
     Attributes:
-        estimator: how derivatives are estimated.
-        h: ``h(x)``, to a number or an array [m] of numbers; differentiable if f has to be.
-        mean: ``mean(params) -> E[h(x)]``, shaped like h(x) and differentiable: params is the
-            `params` of a `Distribution`, or the object of a library itself.
-        coefficient: c, a number or an array shaped like h(x); the same for all that f returns. It
-            is a leaf: `squared_gradient` learns it, and `fit` returns a value with a fitted one.
+        estimator: the wrapped estimator.
+        h: ``h(x)``, returning a number or an array [m]; differentiable if f must be.
+        mean: ``mean(params) -> E[h(x)]``, shaped like h(x) and differentiable. params is the
+            `params` of a `Distribution`, or the object of another library.
+        coefficient: c, a number or an array shaped like h(x), shared by all outputs of f. It is a
+            leaf: `squared_gradient` learns it, and `fit` returns an estimator with a fitted one.
 
     Raises:
         TypeError: the estimator is not an instance of one; h or mean is not a function.
@@ -66,7 +66,7 @@ class ControlVariate(Transformation):
     mean: Callable[[Any], ArrayLike] = static_field(repr=False)
     coefficient: float | jax.Array = 1.0
 
-    evaluations: ClassVar[str] = "as the estimator inside"
+    evaluations: ClassVar[str] = "as the wrapped estimator"
     when: ClassVar[str] = "a function like f has a known mean"
     needs: ClassVar[str] = "a function of known mean"
 
@@ -101,17 +101,17 @@ class ControlVariate(Transformation):
     def fit(
         self, f: Callable[[Any], PyTree], distribution: Any, keys: jax.Array
     ) -> "ControlVariate":
-        """The same with the coefficient fitted to gradients along the distribution's parameters.
+        """An estimator with the coefficient of least variance, fitted by regression over the keys.
 
-        It is the one of least total variance, by regression over the keys: for the gradient of all
-        that f returns, added up, along all parameters together; where one derivative is wanted, as
-        along the mean, make the others constants. Use other keys afterwards: the result is unbiased
-        because its coefficient has not seen them. One gradient of f and one of h for each key.
+        The variance is that of the gradient of the sum of all outputs of f, summed over all
+        parameters of the distribution; to fit for one parameter only, make the others constants.
+        Use other keys afterwards: the result is unbiased because its coefficient does not depend on
+        them. One gradient of f and one of h for each key.
 
         Args:
             f: a function of one draw.
             distribution: as for `expectation`.
-            keys: [n], n at least the number of controls + 2. All are consumed.
+            keys: [n], with n at least the number of controls + 2. All are consumed.
         """
         record = as_distribution(distribution)
 
@@ -126,37 +126,37 @@ class ControlVariate(Transformation):
 
 @pytree_dataclass
 class FittedControlVariate(Transformation):
-    r"""`ControlVariate` whose coefficients are fitted to the other samples of the same call.
+    r"""A `ControlVariate` whose coefficients are fitted to the other samples of a call.
 
     .. code-block:: text
 
-        F_k, C_k    the estimator's term of f and of h - mean, for key k alone
+        F_k, C_k    the estimator's terms for f and for h - mean, for key k alone
         c_k         regression of dF_j on dC_j over the other samples, j != k
         term k      F_k
         derivative  dF_k - c_k . dC_k  along the distribution's parameters
 
-    Unbiased at the orders of the estimator, because c_k has not seen sample k and dC_k has mean 0.
-    The value is the plain one. One c for each number that f returns; shared by all parameters, or
-    one for each of them. All samples of a call are coupled, the number of controls + 2 at least;
-    the estimator must serve one sample at a time. Two evaluations of f for each term, and one
-    gradient of f and of h for each along the distribution's parameters: memory grows with samples
-    times parameters, so let these be few (the mean and scale, not the network).
+    Unbiased at the orders of the wrapped estimator, because c_k does not depend on sample k and
+    dC_k has mean 0. The value has no control variate. Each output of f has its own c, shared by all
+    parameters or one for each. All samples of a call are coupled, at least the number of controls
+    + 2; the wrapped estimator must accept single samples. Each term takes two evaluations of f, and
+    one gradient of f and of h along the distribution's parameters. Memory is proportional to
+    samples times parameters, so use few parameters (mean and scale, not the network).
 
-    With few samples a fitted coefficient is noisy and can cost more than it saves, the more so the
-    more controls there are and if there is one for each parameter.
+    With few samples the noise of the fitted coefficients can outweigh the gain, more so with many
+    controls or one coefficient for each parameter.
 
     Attributes:
-        estimator: how derivatives are estimated.
+        estimator: the wrapped estimator.
         h: as for `ControlVariate`.
         mean: as for `ControlVariate`.
-        per_parameter: whether each number in `params` has a coefficient of its own. ``mean`` must
-            then be right for all values of them, each moved alone: not for the object of a library,
-            which may hold one parameter twice.
+        per_parameter: whether each number in `params` has its own coefficient. ``mean`` must then
+            be right when a single number changes. The objects of other libraries are refused,
+            because they may hold one parameter twice.
 
     Raises:
         TypeError: the estimator is not an instance of one; h or mean is not a function.
-        ValueError: too few samples; mean and h differ in shape; the distribution has no float
-            parameters; a coefficient for each parameter of a library's object.
+        ValueError: there are too few samples; mean and h differ in shape; the distribution has no
+            float parameters; per_parameter with the object of another library.
 
     Example:
         >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
@@ -179,8 +179,8 @@ class FittedControlVariate(Transformation):
 
     evaluations: ClassVar[str] = "2"
     coupled: ClassVar[bool] = True
-    when: ClassVar[str] = "the same, with many samples and few parameters"
-    needs: ClassVar[str] = "a function of known mean; an estimator that serves one sample"
+    when: ClassVar[str] = "a function like f has a known mean; many samples, few parameters"
+    needs: ClassVar[str] = "a function of known mean; an estimator that accepts single samples"
 
     def __post_init__(self) -> None:
         check_estimator(self.estimator)
@@ -207,7 +207,7 @@ class FittedControlVariate(Transformation):
             borders = np.cumsum([leaf.size for leaf in leaves])[:-1]
 
             def control(c: jax.Array) -> jax.Array:
-                # The derivative along each parameter is multiplied by its coefficient, for each h.
+                # Multiplies the derivative along each parameter by its coefficient, for each h.
                 def scaled(c: jax.Array, i: jax.Array) -> jax.Array:
                     moved = stop(flat) + c * (flat - stop(flat))
                     return _controls(self, unflatten(moved), key)[i]
@@ -248,28 +248,28 @@ def _check_functions(estimator: ControlVariate | FittedControlVariate) -> None:
         if not callable(given):
             raise TypeError(
                 f"{name} needs {argument} as a function, h(x) and mean(params) = E[h(x)], got "
-                f"{given!r}. If the mean of h is not known: DeltaMethod and QuadraticSurrogate "
-                f"bring functions of their own, of which the mean and the covariance of x are "
-                f"enough; a baseline of ScoreFunction needs neither."
+                f"{given!r}. If the mean of h is not known, use DeltaMethod or QuadraticSurrogate, "
+                f"which need only the mean and the covariance of x, or a baseline of "
+                f"ScoreFunction."
             )
 
 
 def _check_parameters(distribution: Distribution) -> None:
-    # distrax keeps a covariance beside its square root: with a coefficient for each, what h loses
-    # along one is not what its mean gains along the other, and the derivative would be biased.
+    # distrax keeps a covariance and its square root. With a coefficient for each, the term of h
+    # along one and the term of its mean along the other would not cancel in expectation.
     kind = type(distribution.params)
     if is_object(distribution) and not kind.__module__.startswith("scorefn."):
         raise ValueError(
-            f"FittedControlVariate fits a coefficient for each parameter only to the params of a "
-            f"Distribution or a record of scorefn, got {kind.__name__}, which may hold one of them "
-            f"twice. Give Distribution(log_prob, sample, params), or per_parameter=False."
+            f"FittedControlVariate with per_parameter=True needs a Distribution or a record of "
+            f"scorefn, got {kind.__name__}, which may hold one parameter twice. Give "
+            f"Distribution(log_prob, sample, params), or per_parameter=False."
         )
 
 
 def flat_params(
     distribution: Distribution,
 ) -> tuple[jax.Array, Callable[[jax.Array], Distribution]]:
-    """The float parameters as one array, and the way back to a distribution."""
+    """The float parameters as one array, and a function that makes a distribution of it."""
     floats = distribution.floats()
     if not floats:
         raise ValueError(
@@ -284,7 +284,7 @@ def flat_params(
 def _controls(
     estimator: ControlVariate | FittedControlVariate, distribution: Distribution, key: jax.Array
 ) -> jax.Array:
-    """The estimator's terms of h for one key, less the means: [m]."""
+    """The estimator's terms for h minus their means, for one key: [m]."""
 
     def h(x: Any) -> tuple[jax.Array, None]:
         return _floats(estimator.h(x)), None
@@ -294,7 +294,7 @@ def _controls(
 
 
 def _floats(numbers: ArrayLike) -> jax.Array:
-    """A number or numbers as an array [m] of floats."""
+    """The number or array as a float array [m]."""
     numbers = jnp.ravel(jnp.asarray(numbers))
     floating = jnp.issubdtype(numbers.dtype, jnp.floating)
     return numbers if floating else numbers.astype(jnp.result_type(float))
@@ -324,7 +324,7 @@ def sample_gradients(
         def control(flat: jax.Array) -> jax.Array:
             return _controls(estimator, unflatten(flat), key)
 
-        # Inside shard_map a gradient by what all devices share would be summed over them.
+        # Inside shard_map the gradient along shared parameters would be summed over devices.
         here = as_local(stop(flat), jax.random.key_data(key))
         return jax.jacrev(outputs)(here, key), jax.jacrev(control)(here)
 

@@ -22,36 +22,38 @@ class DeltaMethod(Transformation):
     .. code-block:: text
 
         m the mean of x, fixed;  v = x - m
-        h(x)        f(m) + f'(m) v + v' f''(m) v / 2   (the last for degree 2 only)
+        h(x)        f(m) + f'(m) v + v' f''(m) v / 2   (last term for degree 2 only)
         E h         f(m) + f'(m) (E x - m) + ((E x - m)' f''(m) (E x - m) + tr(f''(m) Cov x)) / 2
-        term        that of the estimator for f - c h, plus c E h
+        term        the estimator's term for f - c h, plus c E h
 
-    Unbiased wherever the estimator is, at its orders: the expansion point and what f closes over
-    are held fixed in h, and E h is differentiated through the mean and the covariance of x alone. A
-    quadratic f is left without variance by degree 2. It lowers the variance if f is smooth at the
+    Unbiased at the orders of the wrapped estimator: h holds the expansion point and the parameters
+    that f closes over fixed, and E h is differentiated only through the mean and the covariance of
+    x. With degree 2 a quadratic f has no variance. It lowers the variance if f is smooth at the
     scale of the distribution, and raises it if f is rough. With `ScoreFunction` and degree 1 it is
-    MuProp; there the expansion already holds the constant of f, so that a `ConstantBaseline` other
-    than 0 counts it twice.
+    MuProp; do not combine that with a nonzero `ConstantBaseline`, because the expansion already
+    contains the constant of f.
 
-    Each term costs one evaluation of f, a first derivative at m and, for degree 2, a second, along
-    its own v and in forward mode: never a Hessian. f is evaluated at m 6 times (3 for degree 1) for
-    all terms together. The trace takes a second derivative for each component of x, once; with
-    ``trace="hutchinson"`` one for each term instead, in a random direction, unbiased and noisier.
+    Each term costs one evaluation of f, a first derivative at m and, for degree 2, a second
+    derivative along its own v, in forward mode, without a Hessian. f is evaluated at m 6 times (3
+    for degree 1) for all terms together. The trace takes one second derivative for each component
+    of x, once; with ``trace="hutchinson"`` it takes one for each term, in a random direction, which
+    is unbiased and noisier.
 
     Attributes:
-        estimator: how derivatives are estimated.
+        estimator: the wrapped estimator.
         degree: 1 or 2.
         coefficient: c, a number; a leaf, which `squared_gradient` learns.
         trace: "exact" or "hutchinson".
-        moments: ``moments(params) -> (mean, scale)``, differentiable: mean shaped like a draw, and
-            scale either the standard deviations of independent components, shaped alike, or a
-            square root [D, D] of the covariance of a draw [D]. None reads them off independent
-            scalar factors and multivariate normals of distrax, TFP or numpyro, or a `Bernoulli`.
+        moments: ``moments(params) -> (mean, scale)``, differentiable. mean is shaped like a draw;
+            scale holds the standard deviations of independent components, shaped like a draw, or a
+            square root [D, D] of the covariance of a draw [D]. None reads the moments of
+            independent scalar factors and multivariate normals of distrax, TFP or numpyro, and of a
+            `Bernoulli`.
 
     Raises:
         TypeError: the estimator is not an instance of one; a draw is not one array of floats; the
             moments cannot be read.
-        ValueError: the moments do not fit the draws; a degree or a trace that does not exist.
+        ValueError: the moments do not fit the draws; degree or trace is not one of the choices.
 
     Example:
         >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
@@ -84,13 +86,13 @@ class DeltaMethod(Transformation):
 
     @property
     def differentiates_f(self) -> bool:  # type: ignore[override]
-        """Whatever the estimator inside does."""
+        """True: the control variate differentiates f at the mean."""
         return True
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        # Outside the map over samples, all of which share what f computes at the mean.
+        # Outside the map over samples, because all of them share the evaluations of f at the mean.
         moments = read_moments("DeltaMethod", self.moments, distribution, abstract_key(keys))
         mean, scale = as_local(moments, jax.random.key_data(keys))
         point = stop(mean)

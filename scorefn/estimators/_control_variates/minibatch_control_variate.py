@@ -1,4 +1,4 @@
-"""One control variate for the noise of the draws and of the minibatch: stored quadratics."""
+"""A control variate for the noise of draws and minibatches, from stored quadratics."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,16 +20,16 @@ from .control_variate import ControlVariate
 
 @pytree_dataclass
 class DatumSurrogates:
-    """A quadratic in place of the cost of each datum, ``slope . x + curvature . x^2 / 2``.
+    """Quadratic approximations ``slope . x + curvature . x^2 / 2`` of the cost of each datum.
 
-    An immutable state, carried through a training loop like an optimizer's. The constants of the
-    quadratics do not matter and are not kept.
+    An immutable state that a training loop carries like an optimizer state. The constants of the
+    quadratics have no effect and are not stored.
 
     Attributes:
         slope: [N, ...], for N data and draws [...].
         curvature: [N, ...], the diagonals of second derivatives.
-        slope_sum: [...], over all data.
-        curvature_sum: [...], over all data.
+        slope_sum: [...], the sum of the slopes of all data.
+        curvature_sum: [...], the sum of the curvatures of all data.
 
     Example:
         >>> import jax.numpy as jnp, scorefn as sf
@@ -48,7 +48,7 @@ class DatumSurrogates:
 
     @classmethod
     def zeros(cls, num_data: int, shape: tuple[int, ...]) -> "DatumSurrogates":
-        """No surrogate yet for any datum, for draws of a shape."""
+        """Surrogates that are 0 for every datum, for draws of the given shape."""
         return cls(*[jnp.zeros((num_data, *shape))] * 2, *[jnp.zeros(shape)] * 2)
 
     @renamed_keyword("centre", "center")
@@ -60,16 +60,16 @@ class DatumSurrogates:
         *,
         degree: int = 2,
     ) -> "DatumSurrogates":
-        """The same, with the Taylor expansions around a center for the data of a minibatch.
+        """The surrogates with new Taylor expansions for the data of a minibatch.
 
-        One gradient of each cost, and for degree 2 as many of its second derivatives as a draw has
-        components, one after the other.
+        One gradient of each cost and, for degree 2, one of its second derivatives for each
+        component of a draw, computed one after the other.
 
         Args:
             costs: ``costs(x)``, [B], the cost of each datum of the minibatch.
-            center: where to expand, shaped like a draw: best the mean of the distribution.
-            batch: [B], the numbers of the data, from 0 to N - 1; one may occur twice.
-            degree: 2, or 1 for no second derivatives: the curvature becomes 0.
+            center: the expansion point, shaped like a draw: best the mean of the distribution.
+            batch: [B], the indices of the data, from 0 to N - 1; an index may occur twice.
+            degree: 2, or 1 for no second derivatives, with curvature 0.
         """
         center = stop(jnp.asarray(center, self.slope.dtype))
         slopes = jax.jacrev(costs)
@@ -82,7 +82,7 @@ class DatumSurrogates:
                 return jnp.sum(along * v, axis=range(1, along.ndim))
 
             curvature = jax.lax.map(second, basis).T.reshape(curvature.shape)
-        # Expanded around 0, so that sums over data need no centers.
+        # Stored as expansions around 0, so that sums over data need no centers.
         slope = slopes(center) - curvature * center
         once = _first_occurrences(batch).reshape(-1, *[1] * center.ndim)
 
@@ -97,40 +97,40 @@ class DatumSurrogates:
         )
 
     def resummed(self) -> "DatumSurrogates":
-        """The same, with its sums taken anew: rounding piles up over very many refreshments."""
+        """The surrogates with recomputed sums, which removes rounding errors accumulated so far."""
         sums = jnp.sum(self.slope, axis=0), jnp.sum(self.curvature, axis=0)
         return replace(self, slope_sum=sums[0], curvature_sum=sums[1])
 
 
 @pytree_dataclass
 class MinibatchControlVariate(Transformation):
-    r"""Any estimator of a minibatch's cost, with stored quadratics against both kinds of noise.
+    r"""Any estimator, with a control variate for the noise of draws and minibatches.
 
     .. code-block:: text
 
         f(x)        N / B times the cost of the B data of a minibatch
         h(x)        N / B times the sum of their quadratics at x
         E h         over draws and minibatches: the sum of the means of ALL quadratics
-        term        that of the estimator for f - c h, plus c E h
+        term        the estimator's term for f - c h, plus c E h
 
-    Unbiased, wherever the estimator is and at its orders, for the cost of all N data if minibatches
-    are drawn uniformly, with or without replacement, and independently of the stored quadratics: so
-    refresh these after use. For one given minibatch the mean is NOT that of its own cost: what it
-    lacks is what other minibatches have too much. A control variate for draws alone leaves the
-    noise of the minibatch, one for minibatches alone (SAGA, SVRG) that of the draws; this one takes
-    both. Costs the evaluations of the estimator inside, and B quadratics once.
+    Unbiased for the cost of all N data, at the orders of the wrapped estimator, if minibatches are
+    drawn uniformly, with or without replacement, and independently of the stored quadratics:
+    refresh these after use. Given one minibatch, the mean is NOT that of the minibatch cost; it is
+    right only on average over minibatches. A control variate for draws leaves the noise of the
+    minibatches, and one for minibatches (SAGA, SVRG) leaves the noise of the draws; this one
+    reduces both. Costs the evaluations of the wrapped estimator, and B quadratics once.
 
     Attributes:
-        estimator: how derivatives are estimated.
+        estimator: the wrapped estimator.
         surrogates: a `DatumSurrogates`.
-        batch: [B], the numbers of the data that f is made of.
+        batch: [B], the indices of the data in f.
         coefficient: c, a number; a leaf, which `squared_gradient` learns.
         moments: as for `DeltaMethod`.
 
     Raises:
         TypeError: the estimator is not an instance of one; a draw is not one array of floats; the
             moments cannot be read.
-        ValueError: the surrogates do not fit a draw; batch is not [B].
+        ValueError: the surrogates do not fit a draw; batch does not have the shape [B].
 
     Example:
         >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
@@ -160,8 +160,8 @@ class MinibatchControlVariate(Transformation):
     coefficient: float | jax.Array = 1.0
     moments: Callable[[Any], Moments] | None = static_field(default=None, kw_only=True, repr=False)
 
-    evaluations: ClassVar[str] = "as the estimator inside"
-    when: ClassVar[str] = "minibatches of data that are seen again and again"
+    evaluations: ClassVar[str] = "as the wrapped estimator"
+    when: ClassVar[str] = "minibatches of data that are visited many times"
     needs: ClassVar[str] = "mean and covariance of the draws; a stored quadratic for each datum"
 
     def __post_init__(self) -> None:
@@ -198,7 +198,7 @@ class MinibatchControlVariate(Transformation):
 
 
 def _first_occurrences(batch: jax.Array) -> jax.Array:
-    """Whether each number stands in the list for the first time, [B]."""
+    """Whether each index occurs for the first time in the batch, [B]."""
     order = jnp.argsort(batch)
     ordered = batch[order]
     new = jnp.append(True, ordered[1:] != ordered[:-1])

@@ -1,4 +1,4 @@
-"""A learned quadratic as a control variate: its mean is known wherever two moments are."""
+"""A learned quadratic as a control variate, whose mean follows from two moments."""
 
 from collections.abc import Callable
 from dataclasses import field
@@ -21,34 +21,34 @@ from .control_variate import ControlVariate
 @renamed_keyword("centre", "center")
 @pytree_dataclass
 class QuadraticSurrogate(Transformation):
-    r"""Any estimator, with a learned quadratic subtracted from f and its closed-form mean added.
+    r"""Any estimator, with a learned quadratic as control variate.
 
     .. code-block:: text
 
         v = x - center
         q(x)        slope . v + v' B v / 2
         E q         slope . (E x - center) + ((E x - center)' B (E x - center) + tr(B Cov x)) / 2
-        term        that of the estimator for f - q, plus E q
+        term        the estimator's term for f - q, plus E q
 
-    Unbiased wherever the estimator is, at its orders, for every slope and B that have not seen the
-    draws. Slope and B are leaves, to be learned by `squared_gradient` while f's own parameters are
-    trained: the quadratic of least variance is better than the Taylor expansion at the mean
-    (`DeltaMethod`), which a rough f deceives, and takes no derivative of f at the mean. B of low
-    rank is made in the loss, from leaves of your own. Costs the evaluations of the estimator
-    inside, and one product with B for each of them.
+    Unbiased at the orders of the wrapped estimator, for every slope and B that do not depend on the
+    draws. Slope and B are leaves, which `squared_gradient` learns while the model is trained. The
+    quadratic of least variance is better than the Taylor expansion at the mean (`DeltaMethod`) if f
+    is rough, and needs no derivative of f at the mean. For a B of low rank, compute it in the loss
+    from other parameters. Costs the evaluations of the wrapped estimator, and one product with B
+    for each of them.
 
     Attributes:
-        estimator: how derivatives are estimated.
-        slope: shaped like a draw.
-        curvature: B: shaped like a draw, its diagonal, or [D, D], of which only the symmetric part
-            counts. The same for all that f returns.
-        center: shaped like a draw; None is the mean of the distribution, held fixed.
+        estimator: the wrapped estimator.
+        slope: an array shaped like a draw.
+        curvature: B, shared by all outputs of f: its diagonal, shaped like a draw, or a matrix
+            [D, D], of which only the symmetric part matters.
+        center: an array shaped like a draw; None is the mean of the distribution, held fixed.
         moments: as for `DeltaMethod`.
 
     Raises:
         TypeError: the estimator is not an instance of one; a draw is not one array of floats; the
             moments cannot be read.
-        ValueError: slope, curvature or center do not fit a draw.
+        ValueError: slope, curvature or center does not fit a draw.
 
     Example:
         >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
@@ -74,8 +74,8 @@ class QuadraticSurrogate(Transformation):
     center: jax.Array | None = field(default=None, kw_only=True)
     moments: Callable[[Any], Moments] | None = static_field(default=None, kw_only=True, repr=False)
 
-    evaluations: ClassVar[str] = "as the estimator inside"
-    when: ClassVar[str] = "f smooth or not, while training; a quadratic worth learning"
+    evaluations: ClassVar[str] = "as the wrapped estimator"
+    when: ClassVar[str] = "f smooth or rough, while training; a quadratic worth learning"
     needs: ClassVar[str] = "mean and covariance of the draws"
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class QuadraticSurrogate(Transformation):
         return ControlVariate(self.estimator, quadratic, known).terms(f, distribution, keys, vmap)
 
     def _fitted(self, mean: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Slope [D], curvature [D] or [D, D], and the center, in the dtype of a draw."""
+        """The slope [D], the curvature [D] or [D, D], and the center, in the dtype of a draw."""
         center = stop(mean) if self.center is None else self.center
         given = {"slope": self.slope, "curvature": self.curvature, "center": center}
         arrays = {name: jnp.asarray(array, mean.dtype) for name, array in given.items()}
