@@ -17,7 +17,8 @@ import numpy as np
 import numpyro.distributions as nd
 import scipy.special as sp
 import scipy.stats as st
-from facts import (
+from scipy.special import expit, softmax
+from support.facts import (
     Clipped,
     Density,
     Family,
@@ -30,7 +31,6 @@ from facts import (
     reference_expectation,
     von_mises,
 )
-from scipy.special import expit, softmax
 from tensorflow_probability.substrates import jax as tfp
 
 tfd, tfb, kernels = tfp.distributions, tfp.bijectors, tfp.math.psd_kernels
@@ -268,16 +268,21 @@ def continuous_bernoulli(logit: Any) -> Density:
 
 def _distrax() -> list[Family]:
     d, t = distrax, Table("distrax")
-    t.count("Bernoulli", lambda l: d.Bernoulli(logits=l), (0.3,), lambda l: st.bernoulli(expit(l)))
+    t.count(
+        "Bernoulli",
+        lambda eta: d.Bernoulli(logits=eta),
+        (0.3,),
+        lambda eta: st.bernoulli(expit(eta)),
+    )
     t.count("Bernoulli(probs)", lambda p: d.Bernoulli(probs=p), (0.3,), st.bernoulli)
     t.real("Beta", d.Beta, (1.5, 2.5), st.beta)
-    t.count("Categorical", lambda l: d.Categorical(logits=l), (LOGITS,), _softmax)
+    t.count("Categorical", lambda eta: d.Categorical(logits=eta), (LOGITS,), _softmax)
     t.count("Categorical(probs)", lambda a: d.Categorical(probs=a), (POSITIVE,), _shares)
     t.real(
         "CategoricalUniform",
-        lambda low, high, l: d.CategoricalUniform(low=low, high=high, logits=l),
+        lambda low, high, eta: d.CategoricalUniform(low=low, high=high, logits=eta),
         (-0.5, 2.5, LOGITS),
-        lambda low, high, l: steps(low, high, softmax(l)),
+        lambda low, high, eta: steps(low, high, softmax(eta)),
         moving=True,
     )
     for name, kind, inner in (
@@ -300,7 +305,7 @@ def _distrax() -> list[Family]:
         lambda e: Masses(e / 3 + (1 - e) * np.array([0, 0, 1.0])),
     )
     t.real("Gamma", d.Gamma, (1.5, 2.0), lambda a, r: st.gamma(a, scale=1 / r))
-    t.count("Greedy", d.Greedy, (LOGITS,), lambda l: Masses((l == l.max()) * 1.0))
+    t.count("Greedy", d.Greedy, (LOGITS,), lambda eta: Masses((eta == eta.max()) * 1.0))
     t.real("Gumbel", d.Gumbel, NORMAL, st.gumbel_r)
     t.other(
         "Independent",
@@ -311,7 +316,7 @@ def _distrax() -> list[Family]:
     )
     t.other(
         "Independent(Bernoulli)",
-        lambda l: d.Independent(d.Bernoulli(logits=l), 1),
+        lambda eta: d.Independent(d.Bernoulli(logits=eta), 1),
         (MEANS,),
         _of_bits,
         _bits_of,
@@ -335,16 +340,16 @@ def _distrax() -> list[Family]:
     )
     t.real(
         "MixtureSameFamily",
-        lambda l, m: d.MixtureSameFamily(d.Categorical(logits=l), d.Normal(m, 0.6)),
+        lambda eta, m: d.MixtureSameFamily(d.Categorical(logits=eta), d.Normal(m, 0.6)),
         (LOGITS, np.array(TABLE)),
         _normal_mixture,
     )
     t.other(
         "Multinomial",
-        lambda l: d.Multinomial(4, logits=l),
+        lambda eta: d.Multinomial(4, logits=eta),
         (LOGITS,),
         of_counts,
-        lambda l: multinomial_of(4, softmax(l)),
+        lambda eta: multinomial_of(4, softmax(eta)),
         discrete=True,
     )
     for name, build in (
@@ -369,16 +374,14 @@ def _distrax() -> list[Family]:
         bilinear,
         lambda m, root: bilinear_of(m, root @ root.T),
     )
-    t.other(
-        "MultivariateNormalTri", d.MultivariateNormalTri, (MEANS, ROOT), bilinear, _triangular
-    )
+    t.other("MultivariateNormalTri", d.MultivariateNormalTri, (MEANS, ROOT), bilinear, _triangular)
     t.real("Normal", d.Normal, NORMAL, st.norm)
     t.other(
         "OneHotCategorical",
-        lambda l: d.OneHotCategorical(logits=l),
+        lambda eta: d.OneHotCategorical(logits=eta),
         (LOGITS,),
         looked_up,
-        lambda l: looked_up_of(softmax(l)),
+        lambda eta: looked_up_of(softmax(eta)),
         discrete=True,
     )
     t.count(
@@ -387,7 +390,7 @@ def _distrax() -> list[Family]:
         NORMAL,
         lambda m, s: rounded_up(st.norm(m, s)),
     )
-    t.count("Softmax", lambda l: d.Softmax(l, 0.7), (LOGITS,), lambda l: _softmax(l / 0.7))
+    t.count("Softmax", lambda eta: d.Softmax(eta, 0.7), (LOGITS,), lambda eta: _softmax(eta / 0.7))
     t.real(
         "Transformed",
         lambda m, s: d.Transformed(d.Normal(m, s), d.Tanh()),
@@ -398,10 +401,10 @@ def _distrax() -> list[Family]:
     t.real("VonMises", d.VonMises, (0.4, 1.6), von_mises)
     t.other(
         "OneHotCategorical(straight_through)",
-        lambda l: d.straight_through_wrapper(d.OneHotCategorical)(logits=l),
+        lambda eta: d.straight_through_wrapper(d.OneHotCategorical)(logits=eta),
         (LOGITS,),
         looked_up,
-        lambda l: looked_up_of(softmax(l)),
+        lambda eta: looked_up_of(softmax(eta)),
         discrete=True,
     )
     return t.rows
@@ -467,7 +470,7 @@ def _tfp_real(t: Table) -> None:
     t.real("Chi2", tfd.Chi2, (3.0,), st.chi2)
     t.real(
         "ContinuousBernoulli",
-        lambda l: tfd.ContinuousBernoulli(logits=l),
+        lambda eta: tfd.ContinuousBernoulli(logits=eta),
         (0.8,),
         continuous_bernoulli,
     )
@@ -484,9 +487,7 @@ def _tfp_real(t: Table) -> None:
         "ExpInverseGamma",
         tfd.ExpInverseGamma,
         (1.5, 2.0),
-        lambda a, s: Mapped(
-            st.loggamma(a, -np.log(s)), np.negative, np.negative, increasing=False
-        ),
+        lambda a, s: Mapped(st.loggamma(a, -np.log(s)), np.negative, np.negative, increasing=False),
     )
     t.real("Exponential", tfd.Exponential, (1.3,), lambda r: st.expon(scale=1 / r))
     t.real(
@@ -498,9 +499,9 @@ def _tfp_real(t: Table) -> None:
     t.real("Gamma", tfd.Gamma, (1.5, 2.0), lambda a, r: st.gamma(a, scale=1 / r))
     t.real(
         "Gamma(log_rate)",
-        lambda a, l: tfd.Gamma(a, log_rate=l),
+        lambda a, eta: tfd.Gamma(a, log_rate=eta),
         (1.5, 0.3),
-        lambda a, l: st.gamma(a, scale=np.exp(-l)),
+        lambda a, eta: st.gamma(a, scale=np.exp(-eta)),
     )
     t.real(
         "GammaGamma",
@@ -561,9 +562,7 @@ def _tfp_real(t: Table) -> None:
         lambert,
     )
     t.real("Laplace", tfd.Laplace, NORMAL, st.laplace)
-    t.real(
-        "LogLogistic", tfd.LogLogistic, (0.4, 0.3), lambda m, s: st.fisk(1 / s, scale=np.exp(m))
-    )
+    t.real("LogLogistic", tfd.LogLogistic, (0.4, 0.3), lambda m, s: st.fisk(1 / s, scale=np.exp(m)))
     t.real("LogNormal", tfd.LogNormal, (0.4, 0.6), lambda m, s: st.lognorm(s, scale=np.exp(m)))
     t.real("Logistic", tfd.Logistic, NORMAL, st.logistic)
     t.real(
@@ -574,8 +573,8 @@ def _tfp_real(t: Table) -> None:
     )
     t.real(
         "Mixture",
-        lambda l, m: tfd.Mixture(
-            tfd.Categorical(logits=l), [tfd.Normal(m[i], 0.6) for i in range(3)]
+        lambda eta, m: tfd.Mixture(
+            tfd.Categorical(logits=eta), [tfd.Normal(m[i], 0.6) for i in range(3)]
         ),
         (LOGITS, np.array(TABLE)),
         _normal_mixture,
@@ -586,8 +585,8 @@ def _tfp_real(t: Table) -> None:
     ):
         t.real(
             name,
-            lambda l, m, reparameterize=reparameterize: tfd.MixtureSameFamily(
-                tfd.Categorical(logits=l), tfd.Normal(m, 0.6), reparameterize=reparameterize
+            lambda eta, m, reparameterize=reparameterize: tfd.MixtureSameFamily(
+                tfd.Categorical(logits=eta), tfd.Normal(m, 0.6), reparameterize=reparameterize
             ),
             (LOGITS, np.array(TABLE)),
             _normal_mixture,
@@ -606,21 +605,27 @@ def _tfp_real(t: Table) -> None:
         tfd.PERT,
         (-0.5, 0.4, 1.6),
         lambda low, peak, high: st.beta(
-            1 + 4 * (peak - low) / (high - low), 1 + 4 * (high - peak) / (high - low), low, high - low
+            1 + 4 * (peak - low) / (high - low),
+            1 + 4 * (high - peak) / (high - low),
+            low,
+            high - low,
         ),
         moving=True,
     )
     t.real("Pareto", tfd.Pareto, (3.0, 1.2), lambda a, s: st.pareto(a, scale=s), moving=True)
     t.real(
         "RelaxedBernoulli",
-        lambda temperature, l: tfd.RelaxedBernoulli(temperature, logits=l),
+        lambda temperature, eta: tfd.RelaxedBernoulli(temperature, logits=eta),
         (0.7, 0.3),
-        lambda temperature, l: Mapped(
-            st.logistic(l / temperature, 1 / temperature), expit, sp.logit
+        lambda temperature, eta: Mapped(
+            st.logistic(eta / temperature, 1 / temperature), expit, sp.logit
         ),
     )
     t.real(
-        "SigmoidBeta", tfd.SigmoidBeta, (1.5, 2.5), lambda a, b: Mapped(st.beta(a, b), sp.logit, expit)
+        "SigmoidBeta",
+        tfd.SigmoidBeta,
+        (1.5, 2.5),
+        lambda a, b: Mapped(st.beta(a, b), sp.logit, expit),
     )
     t.real(
         "SinhArcsinh",
@@ -686,16 +691,16 @@ def _sinh_arcsinh(loc: Any, scale: Any, skewness: Any, tail: Any) -> Mapped:
 
 
 def _tfp_count(t: Table) -> None:
-    t.count("Bernoulli", lambda l: tfd.Bernoulli(l), (0.3,), lambda l: st.bernoulli(expit(l)))
-    t.count("Bernoulli(probs)", lambda p: tfd.Bernoulli(probs=p), (0.3,), st.bernoulli)
     t.count(
-        "BetaBinomial", lambda a, b: tfd.BetaBinomial(4.0, a, b), (1.5, 2.5), _beta_binomial
+        "Bernoulli", lambda eta: tfd.Bernoulli(eta), (0.3,), lambda eta: st.bernoulli(expit(eta))
     )
-    t.count("Binomial", lambda l: tfd.Binomial(4.0, logits=l), (0.3,), _binomial)
+    t.count("Bernoulli(probs)", lambda p: tfd.Bernoulli(probs=p), (0.3,), st.bernoulli)
+    t.count("BetaBinomial", lambda a, b: tfd.BetaBinomial(4.0, a, b), (1.5, 2.5), _beta_binomial)
+    t.count("Binomial", lambda eta: tfd.Binomial(4.0, logits=eta), (0.3,), _binomial)
     t.count(
         "Binomial(probs)", lambda p: tfd.Binomial(4.0, probs=p), (0.3,), lambda p: st.binom(4, p)
     )
-    t.count("Categorical", lambda l: tfd.Categorical(l), (LOGITS,), _softmax)
+    t.count("Categorical", lambda eta: tfd.Categorical(eta), (LOGITS,), _softmax)
     t.count(
         "Categorical(probs)",
         lambda a: tfd.Categorical(probs=a / a.sum()),
@@ -704,18 +709,18 @@ def _tfp_count(t: Table) -> None:
     )
     t.count(
         "FiniteDiscrete",
-        lambda l: tfd.FiniteDiscrete(jnp.array([0.0, 2.0, 5.0]), logits=l),
+        lambda eta: tfd.FiniteDiscrete(jnp.array([0.0, 2.0, 5.0]), logits=eta),
         (LOGITS,),
-        lambda l: Masses(softmax(l), [0, 2, 5]),
+        lambda eta: Masses(softmax(eta), [0, 2, 5]),
     )
     t.count(
-        "Geometric", lambda l: tfd.Geometric(l), (0.3,), lambda l: st.geom(expit(l), loc=-1)
+        "Geometric", lambda eta: tfd.Geometric(eta), (0.3,), lambda eta: st.geom(expit(eta), loc=-1)
     )
     t.count(
         "NegativeBinomial",
-        lambda n, l: tfd.NegativeBinomial(n, logits=l),
+        lambda n, eta: tfd.NegativeBinomial(n, logits=eta),
         (2.5, 0.3),
-        lambda n, l: st.nbinom(n, expit(-l)),
+        lambda n, eta: st.nbinom(n, expit(-eta)),
     )
     t.count(
         "OrderedLogistic",
@@ -726,13 +731,11 @@ def _tfp_count(t: Table) -> None:
     t.count("Poisson", tfd.Poisson, (1.7,), st.poisson)
     t.count(
         "Poisson(log_rate)",
-        lambda l: tfd.Poisson(log_rate=l),
+        lambda eta: tfd.Poisson(log_rate=eta),
         (0.5,),
-        lambda l: st.poisson(np.exp(l)),
+        lambda eta: st.poisson(np.exp(eta)),
     )
-    t.count(
-        "ProbitBernoulli", tfd.ProbitBernoulli, (0.3,), lambda z: st.bernoulli(st.norm.cdf(z))
-    )
+    t.count("ProbitBernoulli", tfd.ProbitBernoulli, (0.3,), lambda z: st.bernoulli(st.norm.cdf(z)))
     t.count(
         "QuantizedDistribution",
         lambda m, s: tfd.QuantizedDistribution(tfd.Normal(m, s)),
@@ -748,17 +751,18 @@ def _tfp_count(t: Table) -> None:
     )
     t.count(
         "Inflated",
-        lambda l, r: tfd.Inflated(tfd.Poisson(r), inflated_loc_logits=l),
+        # Given logits eta, its probability is sigmoid(2 eta).
+        lambda eta, r: tfd.Inflated(tfd.Poisson(r), inflated_loc_logits=eta),
         (0.3, 1.7),
-        lambda l, r: inflated(st.poisson(r), expit(l)),
+        lambda eta, r: inflated(st.poisson(r), expit(2 * eta)),
     )
     t.count(
         "ZeroInflatedNegativeBinomial",
-        lambda p, l: tfd.ZeroInflatedNegativeBinomial(
-            inflated_loc_probs=p, total_count=2.5, logits=l
+        lambda p, eta: tfd.ZeroInflatedNegativeBinomial(
+            inflated_loc_probs=p, total_count=2.5, logits=eta
         ),
         (0.3, 0.2),
-        lambda p, l: inflated(st.nbinom(2.5, expit(-l)), p),
+        lambda p, eta: inflated(st.nbinom(2.5, expit(-eta)), p),
     )
     t.count("Zipf", tfd.Zipf, (3.5,), st.zipf)
 
@@ -785,18 +789,18 @@ def _tfp_vectors(t: Table) -> None:
     )
     t.other(
         "Multinomial",
-        lambda l: tfd.Multinomial(4.0, logits=l),
+        lambda eta: tfd.Multinomial(4.0, logits=eta),
         (LOGITS,),
         of_counts,
-        lambda l: multinomial_of(4, softmax(l)),
+        lambda eta: multinomial_of(4, softmax(eta)),
         discrete=True,
     )
     t.other(
         "OneHotCategorical",
-        lambda l: tfd.OneHotCategorical(l, dtype=jnp.float32),
+        lambda eta: tfd.OneHotCategorical(eta, dtype=jnp.float32),
         (LOGITS,),
         looked_up,
-        lambda l: looked_up_of(softmax(l)),
+        lambda eta: looked_up_of(softmax(eta)),
         discrete=True,
     )
     t.other(
@@ -829,7 +833,13 @@ def _tfp_vectors(t: Table) -> None:
         lambda v: (v / (1 + v)) @ np.array([1, 2]),
         discrete=True,
     )
-    t.other("FlatDirichlet", lambda: tfd.FlatDirichlet(np.array([3])), (), of_simplex, lambda: 1 / 12 + 2 / 3)
+    t.other(
+        "FlatDirichlet",
+        lambda: tfd.FlatDirichlet(np.array([3])),
+        (),
+        of_simplex,
+        lambda: 1 / 12 + 2 / 3,
+    )
     t.other("SphericalUniform", lambda: tfd.SphericalUniform(3), (), towards, lambda: 1 / 6)
     t.other(
         "VonMisesFisher",
@@ -860,9 +870,7 @@ def _tfp_vectors(t: Table) -> None:
         lkj_of,
     )
     t.other("LKJ", lambda c: tfd.LKJ(3, c), (1.5,), lambda x: x[0, 1] ** 2, lkj_of)
-    t.other(
-        "WishartTriL", lambda df, r: tfd.WishartTriL(df, r), (3.5, ROOT), of_matrix, wishart_of
-    )
+    t.other("WishartTriL", lambda df, r: tfd.WishartTriL(df, r), (3.5, ROOT), of_matrix, wishart_of)
     t.other(
         "WishartLinearOperator",
         lambda df, r: tfd.WishartLinearOperator(df, _lower(r)),
@@ -874,7 +882,9 @@ def _tfp_vectors(t: Table) -> None:
         ("MultivariateNormalDiag", tfd.MultivariateNormalDiag),
         (
             "MultivariateNormalLinearOperator",
-            lambda m, s: tfd.MultivariateNormalLinearOperator(m, _operators().LinearOperatorDiag(s)),
+            lambda m, s: tfd.MultivariateNormalLinearOperator(
+                m, _operators().LinearOperatorDiag(s)
+            ),
         ),
     ):
         t.other(name, build, (MEANS, SCALES), bilinear, _diagonal)
@@ -1016,16 +1026,17 @@ def _tfp_composed(t: Table) -> None:
     )
     t.other(
         "HiddenMarkovModel",
-        lambda l, m: tfd.HiddenMarkovModel(
-            tfd.Categorical(logits=jnp.stack([jnp.zeros(()), l])),
+        lambda eta, m: tfd.HiddenMarkovModel(
+            tfd.Categorical(logits=jnp.stack([jnp.zeros(()), eta])),
             tfd.Categorical(probs=jnp.array([[0.8, 0.2], [0.3, 0.7]])),
             tfd.Normal(m, 0.5),
             num_steps=2,
         ),
         (0.3, MEANS),
         lambda x: x[0] * x[1],
-        lambda l, m: np.array([expit(-l), expit(l)])
-        @ (m * (np.array([[0.8, 0.2], [0.3, 0.7]]) @ m)),
+        lambda eta, m: (
+            np.array([expit(-eta), expit(eta)]) @ (m * (np.array([[0.8, 0.2], [0.3, 0.7]]) @ m))
+        ),
     )
     t.other(
         "BatchBroadcast",
@@ -1073,7 +1084,7 @@ def _tfp_composed(t: Table) -> None:
     )
     t.other(
         "Independent(Bernoulli)",
-        lambda l: tfd.Independent(tfd.Bernoulli(l), 1),
+        lambda eta: tfd.Independent(tfd.Bernoulli(eta), 1),
         (MEANS,),
         _of_bits,
         _bits_of,
@@ -1088,10 +1099,10 @@ def _tfp_composed(t: Table) -> None:
     )
     t.other(
         "Sample(Bernoulli)",
-        lambda l: tfd.Sample(tfd.Bernoulli(l), 2),
+        lambda eta: tfd.Sample(tfd.Bernoulli(eta), 2),
         (0.3,),
         _of_bits,
-        lambda l: expit(l) + 2 * expit(l) ** 2,
+        lambda eta: expit(eta) + 2 * expit(eta) ** 2,
         discrete=True,
     )
     t.other(
@@ -1103,16 +1114,16 @@ def _tfp_composed(t: Table) -> None:
     )
     t.other(
         "Masked(Bernoulli)",
-        lambda l: tfd.Masked(tfd.Bernoulli(l), jnp.array([True, False])),
+        lambda eta: tfd.Masked(tfd.Bernoulli(eta), jnp.array([True, False])),
         (MEANS,),
         lambda b: b[0],
-        lambda l: expit(l[0]),
+        lambda eta: expit(eta[0]),
         discrete=True,
     )
 
-    def pair_of(m: Any, l: Any) -> Any:
-        # z ~ N(m, 1), b ~ Bernoulli(l), x | z, b ~ N(z + b, 1); the cost is z^2 + b x.
-        return m**2 + 1 + expit(l) * (m + 1)
+    def pair_of(m: Any, eta: Any) -> Any:
+        # z ~ N(m, 1), b ~ Bernoulli(eta), x | z, b ~ N(z + b, 1); the cost is z^2 + b x.
+        return m**2 + 1 + expit(eta) * (m + 1)
 
     def chained(z: Any, b: Any) -> Any:
         return tfd.Normal(z + jnp.asarray(b, jnp.float32), 1.0)
@@ -1123,10 +1134,10 @@ def _tfp_composed(t: Table) -> None:
     def in_order(x: Any) -> jax.Array:
         return x[0] ** 2 + x[1] * x[2]
 
-    def coroutine(m: Any, l: Any, mark: Any) -> Any:
+    def coroutine(m: Any, eta: Any, mark: Any) -> Any:
         def model() -> Any:
             z = yield mark(tfd.Normal(m, 1.0))
-            b = yield mark(tfd.Bernoulli(l))
+            b = yield mark(tfd.Bernoulli(eta))
             yield chained(z, b)
 
         return model
@@ -1140,8 +1151,8 @@ def _tfp_composed(t: Table) -> None:
         mark = (lambda d: d) if suffix else roots
         t.other(
             f"JointDistributionNamed{suffix}",
-            lambda m, l, kind=named: kind(
-                {"z": tfd.Normal(m, 1.0), "b": tfd.Bernoulli(l), "x": chained}
+            lambda m, eta, kind=named: kind(
+                {"z": tfd.Normal(m, 1.0), "b": tfd.Bernoulli(eta), "x": chained}
             ),
             params,
             by_name,
@@ -1149,8 +1160,8 @@ def _tfp_composed(t: Table) -> None:
         )
         t.other(
             f"JointDistributionSequential{suffix}",
-            lambda m, l, kind=sequential: kind(
-                [tfd.Normal(m, 1.0), tfd.Bernoulli(l), lambda b, z: chained(z, b)]
+            lambda m, eta, kind=sequential: kind(
+                [tfd.Normal(m, 1.0), tfd.Bernoulli(eta), lambda b, z: chained(z, b)]
             ),
             params,
             in_order,
@@ -1158,17 +1169,19 @@ def _tfp_composed(t: Table) -> None:
         )
         t.other(
             f"JointDistributionCoroutine{suffix}",
-            lambda m, l, kind=by_coroutine, mark=mark: kind(coroutine(m, l, mark)),
+            lambda m, eta, kind=by_coroutine, mark=mark: kind(coroutine(m, eta, mark)),
             params,
             in_order,
             pair_of,
         )
     t.other(
         "JointDistributionNamed(no functions)",
-        lambda m, l: tfd.JointDistributionNamed({"z": tfd.Normal(m, 1.0), "b": tfd.Bernoulli(l)}),
+        lambda m, eta: tfd.JointDistributionNamed(
+            {"z": tfd.Normal(m, 1.0), "b": tfd.Bernoulli(eta)}
+        ),
         params,
         lambda x: x["z"] ** 2 + x["b"] * x["z"],
-        lambda m, l: m**2 + 1 + expit(l) * m,
+        lambda m, eta: m**2 + 1 + expit(eta) * m,
     )
 
 
@@ -1185,15 +1198,21 @@ def _numpyro() -> list[Family]:
 
 def _numpyro_real(t: Table) -> None:
     t.real("AsymmetricLaplace", nd.AsymmetricLaplace, (*NORMAL, 1.4), _asymmetric)
-    t.real(
-        "AsymmetricLaplaceQuantile", nd.AsymmetricLaplaceQuantile, (*NORMAL, 0.3), _by_quantile
-    )
+    t.real("AsymmetricLaplaceQuantile", nd.AsymmetricLaplaceQuantile, (*NORMAL, 0.3), _by_quantile)
     t.real("Beta", nd.Beta, (1.5, 2.5), st.beta)
-    t.real("BetaProportion", nd.BetaProportion, (0.4, 3.0), lambda m, c: st.beta(m * c, (1 - m) * c))
+    t.real(
+        "BetaProportion", nd.BetaProportion, (0.4, 3.0), lambda m, c: st.beta(m * c, (1 - m) * c)
+    )
     t.real("Cauchy", nd.Cauchy, NORMAL, st.cauchy)
     t.real("Chi2", nd.Chi2, (3.0,), st.chi2)
     t.real("Dagum", nd.Dagum, (1.5, 2.5, 1.2), dagum)
-    t.real("DoublyTruncatedPowerLaw", nd.DoublyTruncatedPowerLaw, (-1.7, 0.5, 2.5), power_law, moving=True)
+    t.real(
+        "DoublyTruncatedPowerLaw",
+        nd.DoublyTruncatedPowerLaw,
+        (-1.7, 0.5, 2.5),
+        power_law,
+        moving=True,
+    )
     t.real("Exponential", nd.Exponential, (1.3,), lambda r: st.expon(scale=1 / r))
     t.real(
         "FoldedDistribution",
@@ -1272,15 +1291,15 @@ def _numpyro_real(t: Table) -> None:
     )
     t.real(
         "MixtureGeneral",
-        lambda l, m: nd.MixtureGeneral(
-            nd.Categorical(logits=l), [nd.Normal(m[i], 0.6) for i in range(3)]
+        lambda eta, m: nd.MixtureGeneral(
+            nd.Categorical(logits=eta), [nd.Normal(m[i], 0.6) for i in range(3)]
         ),
         (LOGITS, np.array(TABLE)),
         _normal_mixture,
     )
     t.real(
         "MixtureSameFamily",
-        lambda l, m: nd.MixtureSameFamily(nd.Categorical(logits=l), nd.Normal(m, 0.6)),
+        lambda eta, m: nd.MixtureSameFamily(nd.Categorical(logits=eta), nd.Normal(m, 0.6)),
         (LOGITS, np.array(TABLE)),
         _normal_mixture,
     )
@@ -1290,17 +1309,15 @@ def _numpyro_real(t: Table) -> None:
         "RelaxedBernoulliLogits",
         nd.RelaxedBernoulliLogits,
         (0.7, 0.3),
-        lambda temperature, l: Mapped(
-            st.logistic(l / temperature, 1 / temperature), expit, sp.logit
+        lambda temperature, eta: Mapped(
+            st.logistic(eta / temperature, 1 / temperature), expit, sp.logit
         ),
     )
     t.real("SoftLaplace", nd.SoftLaplace, NORMAL, soft_laplace)
     t.real("StudentT", nd.StudentT, (4.0, *NORMAL), st.t)
     t.real(
         "TransformedDistribution",
-        lambda m, s: nd.TransformedDistribution(
-            nd.Normal(m, s), nd.transforms.SigmoidTransform()
-        ),
+        lambda m, s: nd.TransformedDistribution(nd.Normal(m, s), nd.transforms.SigmoidTransform()),
         NORMAL,
         lambda m, s: Mapped(st.norm(m, s), expit, sp.logit),
     )
@@ -1321,7 +1338,10 @@ def _numpyro_real(t: Table) -> None:
         jnp.sum,
         lambda g, m, s: (1 - g) * np.exp(m + s**2 / 2),
     )
-    for side, kind in (("Left", nd.LeftCensoredDistribution), ("Right", nd.RightCensoredDistribution)):
+    for side, kind in (
+        ("Left", nd.LeftCensoredDistribution),
+        ("Right", nd.RightCensoredDistribution),
+    ):
         t.real(
             f"{side}CensoredDistribution",
             lambda m, s, kind=kind: kind(nd.Normal(m, s), jnp.zeros((), bool)),
@@ -1352,13 +1372,13 @@ def _by_quantile(loc: Any, scale: Any, quantile: Any) -> Any:
 
 
 def _numpyro_count(t: Table) -> None:
-    t.count("BernoulliLogits", nd.BernoulliLogits, (0.3,), lambda l: st.bernoulli(expit(l)))
+    t.count("BernoulliLogits", nd.BernoulliLogits, (0.3,), lambda eta: st.bernoulli(expit(eta)))
     t.count("BernoulliProbs", nd.BernoulliProbs, (0.3,), st.bernoulli)
     t.count(
         "MaskedDistribution(BernoulliLogits)",
-        lambda l: nd.BernoulliLogits(l).mask(False),  # noqa: FBT003
+        lambda eta: nd.BernoulliLogits(eta).mask(False),  # noqa: FBT003
         (0.3,),
-        lambda l: st.bernoulli(expit(l)),
+        lambda eta: st.bernoulli(expit(eta)),
     )
     t.count("BetaBinomial", lambda a, b: nd.BetaBinomial(a, b, 4), (1.5, 2.5), _beta_binomial)
     t.count(
@@ -1367,12 +1387,12 @@ def _numpyro_count(t: Table) -> None:
         (2.5, 5.5),
         lambda a, b: st.betanbinom(3, b, a),
     )
-    t.count("BinomialLogits", lambda l: nd.BinomialLogits(l, 4), (0.3,), _binomial)
+    t.count("BinomialLogits", lambda eta: nd.BinomialLogits(eta, 4), (0.3,), _binomial)
     t.count("BinomialProbs", lambda p: nd.BinomialProbs(p, 4), (0.3,), lambda p: st.binom(4, p))
     t.count("CategoricalLogits", nd.CategoricalLogits, (LOGITS,), _softmax)
     t.count("CategoricalProbs", lambda a: nd.CategoricalProbs(a / a.sum()), (POSITIVE,), _shares)
     t.count("DiscreteUniform", lambda: nd.DiscreteUniform(1, 4), (), lambda: st.randint(1, 5))
-    t.count("GeometricLogits", nd.GeometricLogits, (0.3,), lambda l: st.geom(expit(l), loc=-1))
+    t.count("GeometricLogits", nd.GeometricLogits, (0.3,), lambda eta: st.geom(expit(eta), loc=-1))
     t.count("GeometricProbs", nd.GeometricProbs, (0.4,), lambda p: st.geom(p, loc=-1))
     t.count(
         "GammaPoisson",
@@ -1382,9 +1402,9 @@ def _numpyro_count(t: Table) -> None:
     )
     t.count(
         "HurdleLogits",
-        lambda r, l: nd.HurdleLogits(nd.Poisson(r), l),
+        lambda r, eta: nd.HurdleLogits(nd.Poisson(r), eta),
         (1.7, 0.3),
-        lambda r, l: inflated(st.poisson(r), expit(l), hurdle=True),
+        lambda r, eta: inflated(st.poisson(r), expit(eta), hurdle=True),
     )
     t.count(
         "HurdleProbs",
@@ -1408,7 +1428,7 @@ def _numpyro_count(t: Table) -> None:
         "NegativeBinomialLogits",
         nd.NegativeBinomialLogits,
         (2.5, 0.3),
-        lambda n, l: st.nbinom(n, expit(-l)),
+        lambda n, eta: st.nbinom(n, expit(-eta)),
     )
     t.count(
         "NegativeBinomialProbs",
@@ -1443,9 +1463,9 @@ def _numpyro_count(t: Table) -> None:
     )
     t.count(
         "ZeroInflatedLogits",
-        lambda r, l: nd.ZeroInflatedDistribution(nd.Poisson(r), gate_logits=l),
+        lambda r, eta: nd.ZeroInflatedDistribution(nd.Poisson(r), gate_logits=eta),
         (1.7, 0.3),
-        lambda r, l: inflated(st.poisson(r), expit(l)),
+        lambda r, eta: inflated(st.poisson(r), expit(eta)),
     )
 
 
@@ -1462,10 +1482,10 @@ def _numpyro_vectors(t: Table) -> None:
     )
     t.other(
         "MultinomialLogits",
-        lambda l: nd.MultinomialLogits(l, 4),
+        lambda eta: nd.MultinomialLogits(eta, 4),
         (LOGITS,),
         of_counts,
-        lambda l: multinomial_of(4, softmax(l)),
+        lambda eta: multinomial_of(4, softmax(eta)),
         discrete=True,
     )
     t.other(
@@ -1485,18 +1505,18 @@ def _numpyro_vectors(t: Table) -> None:
     )
     t.other(
         "ExpandedDistribution(Bernoulli)",
-        lambda l: nd.BernoulliLogits(l).expand([2]).to_event(1),
+        lambda eta: nd.BernoulliLogits(eta).expand([2]).to_event(1),
         (0.3,),
         _of_bits,
-        lambda l: expit(l) + 2 * expit(l) ** 2,
+        lambda eta: expit(eta) + 2 * expit(eta) ** 2,
         discrete=True,
     )
     t.other(
         "MaskedDistribution(Bernoullis)",
-        lambda l: nd.BernoulliLogits(l).mask(jnp.array([True, False])),
+        lambda eta: nd.BernoulliLogits(eta).mask(jnp.array([True, False])),
         (MEANS,),
         lambda b: b[0],
-        lambda l: expit(l[0]),
+        lambda eta: expit(eta[0]),
         discrete=True,
     )
     t.other(
@@ -1584,7 +1604,11 @@ def _numpyro_vectors(t: Table) -> None:
         )
     for name, build, f in (
         ("InverseWishart", lambda df, m: nd.InverseWishart(df, covariance(m)), of_matrix),
-        ("InverseWishartCholesky", lambda df, m: nd.InverseWishartCholesky(df, covariance(m)), _of_root),
+        (
+            "InverseWishartCholesky",
+            lambda df, m: nd.InverseWishartCholesky(df, covariance(m)),
+            _of_root,
+        ),
     ):
         t.other(
             name,
@@ -1665,7 +1689,7 @@ def _numpyro_vectors(t: Table) -> None:
         lambda x: jnp.minimum(x, 1.0).sum(),
         lambda: _POLYA_GAMMA,
     )
-    t.other("Unit", nd.Unit, (0.3,), lambda x: jnp.sum(x), lambda l: 0.0 * l)
+    t.other("Unit", nd.Unit, (0.3,), lambda x: jnp.sum(x), lambda eta: 0.0 * eta)
     t.other(
         "ZeroSumNormal",
         lambda s: nd.ZeroSumNormal(s, (3,)),
@@ -1703,7 +1727,10 @@ def _polya_gamma() -> float:
     x = (np.arange(100_000) + 0.5) / 100_000 * 2.5
     n = np.arange(60)[:, None]
     pdf = np.sum(
-        (-1.0) ** n * (2 * n + 1) / np.sqrt(2 * np.pi * x**3) * np.exp(-((2 * n + 1) ** 2) / (8 * x)),
+        (-1.0) ** n
+        * (2 * n + 1)
+        / np.sqrt(2 * np.pi * x**3)
+        * np.exp(-((2 * n + 1) ** 2) / (8 * x)),
         0,
     )
     return float(np.sum(pdf * np.minimum(x, 1)) / np.sum(pdf))
@@ -1769,7 +1796,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "numpyro": {
         "Distribution": "abstract",
         "ImproperUniform": "improper: it has no draws",
-        "IntervalCensoredDistribution": "its draws are those of the base, its log_prob of intervals",
+        "IntervalCensoredDistribution": "log_prob is that of intervals, and the draws are not",
     },
     "flowjax": {
         "AbstractDistribution": "abstract",
