@@ -20,7 +20,7 @@ from scorefn.estimators._base import Estimator
 
 @pytree_dataclass
 class ARM(Estimator):
-    r"""Augment-REINFORCE-merge: a pair of antithetic draws, weighed by their common noise.
+    r"""Augment-REINFORCE-merge: a pair of antithetic draws, weighted by their common noise.
 
     .. code-block:: text
 
@@ -29,7 +29,7 @@ class ARM(Estimator):
         derivative  (f(b) - f(b')) (u - 1/2)  along the logits
 
     Unbiased, to first order; for independent bits and any f. Two evaluations of f for each term.
-    `DisARM` is this with the noise integrated out given the pair, and never worse.
+    `DisARM` integrates out the noise given the pair, and never has a larger variance.
 
     Raises:
         TypeError: the distribution is not one of independent bits; a second derivative is taken.
@@ -65,7 +65,7 @@ class ARM(Estimator):
 
 @pytree_dataclass
 class DisARM(Estimator):
-    r"""ARM with its noise integrated out: a pair of antithetic draws, also known as U2G.
+    r"""ARM with its noise integrated out, also known as U2G.
 
     .. code-block:: text
 
@@ -103,21 +103,21 @@ class DisARM(Estimator):
         bits = _bits(self, distribution, abstract_key(keys))
         logits = stop(bits.logits)
         rates = jax.nn.sigmoid(jnp.abs(logits)) / 2
-        # The rates are those of all samples: they multiply the sum over these, not each of them.
+        # All samples share the rates, which therefore multiply the sum over samples.
         scaled = replace(bits, logits=bits.logits * rates)
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
             low = words(key, logits.shape, logits)
             pair = jax.vmap(bits_at, (0, None))(jnp.stack([~low, low]), logits)
             difference = pair[0].astype(rates.dtype) - pair[1].astype(rates.dtype)
-            return _weighed(f, scaled, bits.cast(pair), difference)
+            return _weighted(f, scaled, bits.cast(pair), difference)
 
         return vmap(one)(keys)
 
 
 @pytree_dataclass
 class ARMS(Estimator):
-    r"""Antithetic REINFORCE with many samples: K mutually antithetic draws, leave-one-out.
+    r"""REINFORCE with K mutually antithetic draws and leave-one-out baselines.
 
     .. code-block:: text
 
@@ -126,8 +126,8 @@ class ARMS(Estimator):
         derivative  (f(b_k) - mean of the other f) (b_k - p) p (1 - p) / (p - P(b_j = b_k = 1))
 
     (with b flipped where p > 1/2). Unbiased, to first order; for independent bits and any f. One
-    evaluation of f for each term; all samples of a call are coupled, 2 at least. With two samples
-    it is `DisARM`.
+    evaluation of f for each term; all samples of a call are coupled, at least 2. With two samples
+    it equals `DisARM`.
 
     Raises:
         TypeError: the distribution is not one of independent bits; a second derivative is taken.
@@ -161,7 +161,7 @@ class ARMS(Estimator):
             )
         bits = _bits(self, distribution, abstract_key(keys))
         logits = stop(bits.logits)
-        # Everything is done for the rarer value of each bit, q <= 1/2, in logarithms.
+        # Computed for the rarer value of each bit, q <= 1/2, in logarithms.
         log_q = jax.nn.log_sigmoid(-jnp.abs(logits))
         spread = jnp.maximum(2 * jnp.exp(log_q / (n - 1)) - 1, 0)
         both_given_one = jnp.where(
@@ -189,7 +189,7 @@ class ARMS(Estimator):
 
 @pytree_dataclass
 class BitFlip(Estimator):
-    r"""One bit, chosen uniformly, is flipped.
+    r"""A pair of draws that differ in one bit, chosen uniformly.
 
     .. code-block:: text
 
@@ -198,7 +198,7 @@ class BitFlip(Estimator):
         derivative  D p_i (1 - p_i) (f(b, b_i = 1) - f(b, b_i = 0))  along logit i, 0 along others
 
     Unbiased, to first order; for independent bits and any f. Two evaluations of f for each term.
-    Good where few bits are undecided; for one bit it is exact.
+    Good for few bits; exact for one bit.
 
     Raises:
         TypeError: the distribution is not one of independent bits; a second derivative is taken.
@@ -236,7 +236,7 @@ class BitFlip(Estimator):
             drawn = bits.noise(draw) < logits
             cost, aux = f(bits.cast(drawn))
             other, _ = f(bits.cast(drawn != chosen))
-            # f(b_i = 1) - f(b_i = 0) is f(b) - f(flipped) where b_i = 1 was drawn.
+            # f(b_i = 1) - f(b_i = 0) is f(b) - f(flipped) if b_i = 1 was drawn.
             sign = jnp.where(drawn, 1, -1).astype(logits.dtype)
             zero = zero_along(bits.logits, jnp.where(chosen, sign * slope, 0))
             return jax.tree.map(lambda a, b: a + (a - b) * zero.astype(a.dtype), cost, other), aux
@@ -256,12 +256,14 @@ def _bits(estimator: Estimator, distribution: Distribution, key: jax.Array) -> B
 def _antithetic(
     f: Cost, bits: Bernoulli, noise: jax.Array, weight: jax.Array
 ) -> tuple[PyTree, PyTree]:
-    """The mean cost of the draws at -noise and noise; their difference weighs the derivative."""
-    return _weighed(f, bits, jax.vmap(bits.draw_at)(jnp.stack([-noise, noise])), weight)
+    """The mean cost of the draws at -noise and noise, with the ARM derivative."""
+    return _weighted(f, bits, jax.vmap(bits.draw_at)(jnp.stack([-noise, noise])), weight)
 
 
-def _weighed(f: Cost, bits: Bernoulli, pair: jax.Array, weight: jax.Array) -> tuple[PyTree, PyTree]:
-    """The mean cost of two draws; their difference weighs the derivative."""
+def _weighted(
+    f: Cost, bits: Bernoulli, pair: jax.Array, weight: jax.Array
+) -> tuple[PyTree, PyTree]:
+    """The mean cost of two draws, whose derivative is their difference times the weight."""
     costs, aux = jax.vmap(f)(pair)
     zero = zero_along(bits.logits, weight)
 

@@ -1,4 +1,4 @@
-"""An estimator for independent categories: a pair of draws, coupled stick by stick."""
+"""An estimator for independent categories from a pair of draws, coupled by stick-breaking."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -19,19 +19,19 @@ from scorefn.estimators._base import Estimator
 
 @pytree_dataclass
 class CoupledCategorical(Estimator):
-    r"""A pair of antithetic draws by stick-breaking, importance-weighted: DisARM-IW.
+    r"""DisARM-IW: a pair of antithetic draws by stick-breaking, importance-weighted.
 
     .. code-block:: text
 
-        z, z'       each draw takes the first stick that breaks; the sticks, in ascending order of
+        z, z'       the first stick that breaks, in each draw; the sticks, in ascending order of
                     probability, break by antithetic noise, each with the probability of its
-                    category given that no earlier one was taken
+                    category given that no earlier one broke
         term        (f(z) + f(z')) / 2
         derivative  (f(z) - f(z')) / 2 * (score(z) - score(z')) q(z) q(z') / J(z, z')
 
-    with the score and the ratio of each factor by itself: q is its probability, J that of its pair.
-    Unbiased, to first order; for independent categories, indices or one-hot, and any f. Two
-    evaluations of f for each term. With two categories it is `DisARM`.
+    with score and ratio separate for each factor; q is the probability of a draw, J that of the
+    pair. Unbiased, to first order; for independent categories, as indices or one-hot, and any f.
+    Two evaluations of f for each term. With two categories it equals `DisARM`.
 
     Raises:
         TypeError: the distribution is not one of independent categories; a second derivative is
@@ -51,7 +51,7 @@ class CoupledCategorical(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2"
-    when: ClassVar[str] = "2 evaluations; measure it against leave-one-out"
+    when: ClassVar[str] = "2 evaluations; compare it with leave-one-out"
     needs: ClassVar[str] = "independent categories; any f"
 
     def terms(
@@ -68,7 +68,7 @@ class CoupledCategorical(Estimator):
             pair = jnp.take_along_axis(order[None], places[..., None], axis=-1)
             place = jnp.min(places, axis=0)[..., None]
             ratio = jnp.exp(jnp.take_along_axis(log_ratios, place, axis=-1))
-            # Where the two agree the scores do: their difference is the two logits' otherwise.
+            # Equal draws have equal scores; else the scores differ by the difference of two logits.
             weight = jnp.where(pair[0] == pair[1], 0, ratio)
             zero = zero_along(
                 jnp.take_along_axis(factors.logits[None], pair, axis=-1),
@@ -89,26 +89,26 @@ def _categories(
         distribution, key, (Categorical, OneHotCategorical), name, "DisARM fits bits."
     )
     dtype = wide(factors.logits.dtype)
-    # The dtype of the draws is the distribution's, whatever is computed with.
+    # The draws keep the dtype of the distribution.
     logits = first_order_only(factors.logits.astype(dtype), name)
     return replace(factors, logits=logits)
 
 
 def _break(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of ascending logits [..., C]: those of the sticks [..., C - 1], the log-ratios [..., C].
+    """The logits of the sticks [..., C - 1] and the log-ratios [..., C], for ascending logits.
 
     Stick k breaks with p_k, its probability among k, k+1 ... . Because they ascend, p_k <= 1/2, and
-    at most one of an antithetic pair breaks. Let a pair differ, and its first break be at stick m.
-    Every stick k before it broke for neither: (1 - p_k)^2 if independent, 1 - 2 p_k as coupled.
-    At m one broke and the other not: p_m (1 - p_m) if independent, p_m as coupled. After m only
-    the other one is left. Hence
+    at most one stick of an antithetic pair breaks. Suppose the draws differ, with the first break
+    at stick m. Before m no stick broke in either draw, with probability (1 - p_k)^2 if independent
+    and 1 - 2 p_k if coupled. At m one broke, with probability p_m (1 - p_m) if independent and p_m
+    if coupled. After m only one draw remains. Hence
 
         q(z) q(z') / J(z, z') = (1 - p_m) prod_{k < m} (1 + p_k^2 / (1 - 2 p_k)).
 
-    The product is finite: p_k is 1/2 at most for the last stick, and below 1/3 for those before.
+    The product is finite: p_k is at most 1/2 for the last stick, and below 1/3 for earlier ones.
     """
-    # Every rest holds the last and largest, by which it can be shifted; jax.lax.cumlogsumexp takes
-    # twenty times as long.
+    # Every tail sum contains the last and largest logit, so all can be shifted by it;
+    # jax.lax.cumlogsumexp takes 20 times as long.
     largest = logits[..., -1:]
     sums = jax.lax.cumsum(jnp.exp(logits - largest), axis=logits.ndim - 1, reverse=True)
     sticks = logits[..., :-1] - (largest + jnp.log(sums[..., 1:]))
@@ -117,18 +117,18 @@ def _break(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     edge = jnp.zeros_like(p[..., :1])
     product = jnp.cumsum(jnp.concatenate([edge, before], axis=-1), axis=-1)
     ratios = product - jax.nn.softplus(sticks)
-    # At the last place, where no stick broke for either, the pair agrees.
+    # At the last place no stick broke in either draw, so the draws are equal.
     return sticks, jnp.concatenate([ratios, jnp.zeros_like(logits[..., :1])], axis=-1)
 
 
 def _first(broken: jax.Array) -> jax.Array:
-    """The place of the first broken stick, or the last place of all if none broke."""
+    """The place of the first broken stick, or the last place if none broke."""
     last = jnp.ones((*broken.shape[:-1], 1), bool)
     return jnp.argmax(jnp.concatenate([broken, last], axis=-1), axis=-1)
 
 
 def _attach(cost: jax.Array, zero: jax.Array) -> jax.Array:
-    """The mean cost of the pair [2, ...]; half their difference weighs the derivative of zero."""
-    # Two scores about the mean: close costs do not cancel, and an infinite one keeps the value.
+    """The mean cost of the pair, whose derivative is half the difference times that of zero."""
+    # Two scores around the mean: close costs lose no digits, and an infinite one keeps the value.
     mean = stop((cost[0] + cost[1]) / 2)
     return (attach_score(cost[0], zero, mean) + attach_score(cost[1], -zero, mean)) / 2

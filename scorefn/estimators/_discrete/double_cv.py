@@ -1,4 +1,4 @@
-"""Leave-one-out whose costs and whose baselines are both corrected by a linear extrapolation."""
+"""Leave-one-out with costs and baselines corrected by a linear extrapolation of f."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -27,18 +27,19 @@ class DoubleCV(Estimator):
         derivative  df/dparams + (r_k - mean of the other r) (b_k - p)
                     + coefficient * g_k p (1 - p)  along the logits,  p = sigmoid(logits)
 
-    Unbiased at every order, whatever coefficient; for independent bits and f differentiable between
-    0 and 1. One evaluation of f for each term and one derivative for each number that it returns,
-    which `ScoreFunction` with `LeaveOneOut` lacks; all samples of a call are coupled, 2 at least. f
-    sees floats, 0. and 1. Parameters that f closes over get their derivative from f(b) alone.
+    Unbiased at every order, for every coefficient; for independent bits and f differentiable
+    between 0 and 1. Each term takes one evaluation of f and, unlike `ScoreFunction` with
+    `LeaveOneOut`, one derivative of each output of f. All samples of a call are coupled, at least
+    2. f receives floats, 0. and 1. Derivatives along parameters that f closes over come from f(b)
+    only.
 
     Attributes:
-        coefficient: of the control variate, a scalar; 0 is leave-one-out, 1 trusts the slope of f
-            at the draws. `squared_gradient` learns it.
+        coefficient: the scalar coefficient of the control variate; 0 is leave-one-out, and 1 suits
+            a linear f. `squared_gradient` learns it.
 
     Raises:
         TypeError: the distribution is not one of independent bits; f returns integers.
-        ValueError: fewer than 2 samples.
+        ValueError: there are fewer than 2 samples.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -70,8 +71,8 @@ class DoubleCV(Estimator):
         moved = jax.nn.sigmoid(logits) - mean
 
         def term(cost: jax.Array, slope: jax.Array) -> jax.Array:
-            # g_k . (b - p) counts as a cost of b_k by the score. Its expectation, which moves with
-            # p, is taken off. Of b_j in the baseline of k it has mean 0, given all other draws.
+            # g_k . (b - p) enters as a cost of b_k, by the score. Its expectation, which depends on
+            # p, is subtracted. In the baseline of k, b_j has mean 0 given all other draws.
             others = leave_one_out(slope)
             linear = jnp.sum(others * lined_up(draws.bits - mean[None], others), axis=-1)
             twice = coefficient * (leave_one_out(linear) - linear)
@@ -83,13 +84,13 @@ class DoubleCV(Estimator):
 
 
 class Draws(NamedTuple):
-    """Draws of bits, flattened to D, with the costs of f and their slopes in the bits.
+    """Draws of D bits, with the costs of f and their derivatives in the bits.
 
     Attributes:
         logits: [D].
         bits: [n, D], 0. and 1., in the dtype of the logits.
         log_prob: [n].
-        cost: [n, ...] for each number that f returns.
+        cost: [n, ...] for each output of f.
         aux: [n, ...].
         slope: [n, ..., D] for each cost, df/db at the draws; no derivative passes through it.
     """
@@ -109,13 +110,13 @@ def draw_with_slopes(
     name = type(estimator).__name__
     if len(keys) < 2:
         raise ValueError(
-            f"num_samples must be at least 2 with {name}, where each one is corrected by the "
-            f"others; got {len(keys)}. REBAR and RELAX take single samples."
+            f"num_samples must be at least 2 with {name}, which corrects each sample by the "
+            f"others; got {len(keys)}. REBAR and RELAX accept single samples."
         )
     bits: Bernoulli = require_factors(
         distribution, abstract_key(keys), (Bernoulli,), name, "REBAR and RELAX fit categories."
     )
-    # f is differentiated in the draws: they are floats even where the library has integers.
+    # f is differentiated in the draws, so they are floats even if the library draws integers.
     bits = with_float_draws(bits)
     dtype = wide(bits.logits.dtype)
     logits = bits.logits.astype(dtype)
@@ -131,17 +132,17 @@ def draw_with_slopes(
 
 
 def lined_up(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The array [n, D] as [n, 1 ..., D], with as many axes as `like` has."""
+    """The array [n, D] reshaped to [n, 1 ..., D], with as many axes as `like`."""
     return x.reshape(x.shape[0], *(1,) * (like.ndim - 2), x.shape[-1])
 
 
 def with_leave_one_out(cost: jax.Array, log_prob: jax.Array) -> jax.Array:
-    """The costs, [n, ...], as the leave-one-out score-function estimator has them."""
+    """The terms of the leave-one-out score-function estimator, [n, ...]."""
     return attach_score(cost, log_prob, leave_one_out(stop(cost)))
 
 
 def _slopes(cost: PyTree, pull_back: Callable[[PyTree], Any], size: int) -> PyTree:
-    """The derivative of each number in cost, [..., D]: one pull-back for each."""
+    """The derivative of each number in cost, [..., D], by one pull-back for each."""
     leaves, structure = jax.tree.flatten(cost)
 
     def slope(i: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""An estimator for independent bits or categories: each coordinate summed, the others drawn."""
+"""An estimator for bits or categories that sums over one coordinate at a time."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from scorefn.estimators._base import Estimator
 
 @pytree_dataclass
 class LocalExpectation(Estimator):
-    r"""Every coordinate is summed over its values in turn, with the others as they were drawn.
+    r"""The sum over the values of each coordinate, with the others as drawn.
 
     .. code-block:: text
 
@@ -34,8 +34,9 @@ class LocalExpectation(Estimator):
     for a sum of functions of one coordinate each.
 
     Attributes:
-        chunk_size: how many of the D (C - 1) changed draws are evaluated at a time, and again for
-            the derivative: memory then grows with the chunk. None means all at once.
+        chunk_size: the number of the D (C - 1) changed draws evaluated at a time. They are
+            evaluated again for the derivative, so memory is proportional to the chunk. None
+            evaluates all at once.
 
     Raises:
         TypeError: the distribution is not one of independent bits or categories; a second
@@ -114,13 +115,13 @@ def _factors(
 def _mapped(fn: Callable[[jax.Array], Any], xs: jax.Array, chunk_size: int | None) -> Any:
     if chunk_size is None:
         return jax.vmap(fn)(xs)
-    # What a chunk computes is forgotten and computed again in the backward pass.
+    # A chunk is not stored but computed again in the backward pass.
     return jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
 
 
 def _attach(log_prob: jax.Array, cost: jax.Array, others: jax.Array) -> jax.Array:
-    """The cost, whose derivative sums (others - cost) dp over the changed draws, [m, ...]."""
-    # Since the dp of a coordinate add up to 0, the value that was drawn needs no term of its own.
+    """The cost, whose derivative sums (others - cost) dp over the m changed draws."""
+    # The dp of a coordinate add up to 0, so the value that was drawn needs no separate term.
     shape = log_prob.shape + (1,) * cost.ndim
     possible = ~jnp.isneginf(log_prob)
     log_prob = jnp.where(possible, log_prob, 0)

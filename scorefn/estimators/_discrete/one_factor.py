@@ -1,4 +1,4 @@
-"""One categorical factor: what estimators that pick their categories one by one ask for."""
+"""One categorical factor, for estimators that draw without replacement."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class OneFactor:
 
     Attributes:
         log_probs: [C], in nats.
-        factors: the record it was read into, which knows the shape and dtype of a draw.
+        factors: the distribution as a record, with the shape and dtype of a draw.
     """
 
     log_probs: jax.Array
@@ -30,7 +30,7 @@ class OneFactor:
         return self.factors.cast(index.reshape(*index.shape, *(1 for _ in batch)))
 
     def without_replacement(self, key: jax.Array, k: int) -> jax.Array:
-        """The indices of k distinct categories, in the order in which they were drawn."""
+        """The indices of k distinct categories, in the order of the draws."""
         # Sorted by Gumbel noise (Vieira 2014); impossible categories come last.
         log_probs = stop(self.log_probs)
         noise = jax.random.gumbel(key, log_probs.shape, log_probs.dtype)
@@ -41,7 +41,7 @@ def one_factor(estimator: Estimator, distribution: Distribution, key: jax.Array)
     """The distribution as one categorical factor.
 
     Raises:
-        TypeError: it is not one, or there are several.
+        TypeError: the distribution is not one categorical factor.
     """
     factors = read_factors(distribution, key)
     kind = f"{type(distribution.params).__name__}"

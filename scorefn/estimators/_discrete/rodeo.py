@@ -1,4 +1,4 @@
-"""Leave-one-out with control variates made of a discrete Stein operator."""
+"""Leave-one-out with control variates from a discrete Stein operator."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from .double_cv import Draws, draw_with_slopes, lined_up, with_leave_one_out
 
 @pytree_dataclass
 class RODEO(Estimator):
-    r"""Leave-one-out with two learned control variates, one for the baselines, one for the score.
+    r"""Leave-one-out with two learned control variates from a discrete Stein operator.
 
     .. code-block:: text
 
@@ -31,27 +31,27 @@ class RODEO(Estimator):
         derivative  df/dparams + (f(b_k) - mean of the other r_j) (b_k - p)
                     + beta (A s_k)(b_k)  along the logits
 
-    A is the Gibbs operator, here a sum over the bits and no mean: alpha and beta absorb the factor.
-    With ``h = value + slope`` and alpha = 1 the baseline of a linear f is exact.
+    A is the Gibbs operator, here a sum over the bits instead of a mean: alpha and beta absorb the
+    factor. With ``h = value + slope`` and alpha = 1 the baseline of a linear f is exact.
 
-    Unbiased at every order, whatever surrogate, alpha and beta (the control variates lower the
-    variance of the first); for independent bits and f differentiable between 0 and 1. One
-    evaluation of f for each term and one derivative for each number that it returns; the surrogate,
-    which should be cheap, is evaluated once for each bit and once more. All samples of a call are
-    coupled, 2 at least. f sees floats, 0. and 1. Parameters that f closes over get their derivative
-    from f(b) alone.
+    Unbiased at every order, for every surrogate, alpha and beta (the control variates lower the
+    variance of the first order); for independent bits and f differentiable between 0 and 1. Each
+    term takes one evaluation of f and one derivative of each output of f. The surrogate, which
+    should be cheap, is evaluated once for each bit and once more. All samples of a call are
+    coupled, at least 2. f receives floats, 0. and 1. Derivatives along parameters that f closes
+    over come from f(b) only.
 
     Attributes:
-        surrogate: ``surrogate(params, value, slope) -> (h, t)``, of and to scalar floats.
+        surrogate: ``surrogate(params, value, slope) -> (h, t)``, with scalar floats.
         params: any pytree of arrays; `squared_gradient` learns them, alpha and beta. The derivative
             of the expectation along them is 0.
-        alpha: of the control variate of the baseline, a scalar.
-        beta: of the control variate of the score, a scalar.
+        alpha: the scalar coefficient of the control variate in the baseline.
+        beta: the scalar coefficient of the control variate in the score.
 
     Raises:
         TypeError: the distribution is not one of independent bits; f returns integers; the
-            surrogate returns anything but two floats.
-        ValueError: fewer than 2 samples; the surrogate returns more than two numbers.
+            surrogate does not return two floats.
+        ValueError: there are fewer than 2 samples; the surrogate does not return scalars.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -78,7 +78,7 @@ class RODEO(Estimator):
 
     evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
-    when: ClassVar[str] = "as DoubleCV, with a surrogate worth training"
+    when: ClassVar[str] = "f nearly linear between the bits, a surrogate worth training"
     needs: ClassVar[str] = (
         "independent bits, 2 samples or more; f differentiable in them; a surrogate"
     )
@@ -103,7 +103,7 @@ class RODEO(Estimator):
     def _stein(
         self, cost: jax.Array, slope: jax.Array, draws: Draws, vmap: Vmap
     ) -> tuple[jax.Array, jax.Array]:
-        """A h, [n, ...], and A (t times the score), [n, ..., D], each at its own draw."""
+        """The values of A h, [n, ...], and of A s, [n, ..., D], each at its own draw."""
         mean = jax.nn.sigmoid(stop(draws.logits))
         value = leave_one_out(stop(cost).astype(slope.dtype))
         # The extrapolation from the others to b is slopes . b - offset.

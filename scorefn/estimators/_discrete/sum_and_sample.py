@@ -1,4 +1,4 @@
-"""Estimators for one categorical factor: some categories are summed, one of the rest is drawn."""
+"""Estimators that sum over some categories of a factor and draw one of the rest."""
 
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from .one_factor import OneFactor, one_factor
 
 @pytree_dataclass
 class SumAndSample(Estimator):
-    r"""The most probable categories are summed exactly, and one of the others is drawn.
+    r"""The exact sum over the most probable categories, and one draw of the others.
 
     .. code-block:: text
 
@@ -26,14 +26,15 @@ class SumAndSample(Estimator):
         term        sum_{a in A} p(a) f(a) + (1 - p(A)) f(x)
         derivative  sum_{a in A} p(a) (df(a) + (f(a) - b) dlog p(a))
                     + (1 - p(A)) (df(x) + (f(x) - b) dlog p(x))
-        b           the same term with, for f(x), the mean f of the other samples' x; of A, if alone
+        b           the term, with f(x) replaced by the mean f of the other samples' x, or of A if
+                    there is one sample
 
-    Unbiased at every order; for one categorical factor and any f. For a call, `size` evaluations of
-    f, and one for each term; the terms of a call are coupled. Good where few categories hold most
-    of the probability; their variance is gone. Aux is that of the draws x.
+    Unbiased at every order; for one categorical factor and any f. A call takes `size` evaluations
+    of f, and one for each term; the terms of a call are coupled. Good if few categories hold most
+    of the probability, because they contribute no variance. Aux is that of the draws x.
 
     Attributes:
-        size: how many categories are summed, fewer than there are.
+        size: the number of summed categories, below the number of categories.
 
     Raises:
         TypeError: the distribution is not one categorical factor.
@@ -90,21 +91,21 @@ class SumAndSample(Estimator):
 
 @pytree_dataclass
 class StochasticSumAndSample(Estimator):
-    r"""`SumAndSample` whose summed categories are drawn too, without replacement.
+    r"""A `SumAndSample` whose summed categories are drawn without replacement.
 
     .. code-block:: text
 
-        A           `size` categories without replacement;  x, the next one so drawn
+        A           `size` categories without replacement;  x the next one drawn this way
         term        sum_{a in A} p(a) f(a) + (1 - p(A)) f(x)
         derivative  as `SumAndSample`
 
     Unbiased at every order; for one categorical factor and any f. ``size + 1`` evaluations of f for
-    each term; their sets are independent, and their baselines made from one another. `UnorderedSet`
-    of ``size + 1`` samples has as its value the mean of this one over the orders in which its set
-    may have been drawn. Aux is that of the draws x.
+    each term. The terms have independent sets, and baselines computed from one another. The value
+    of `UnorderedSet` with ``size + 1`` samples is the mean of this one over the orders in which its
+    set may have been drawn. Aux is that of the draws x.
 
     Attributes:
-        size: how many categories are summed, fewer than there are.
+        size: the number of summed categories, below the number of categories.
 
     Raises:
         TypeError: the distribution is not one categorical factor.
@@ -127,7 +128,7 @@ class StochasticSumAndSample(Estimator):
 
     evaluations: ClassVar[str] = "`size` + 1"
     coupled: ClassVar[bool] = True
-    when: ClassVar[str] = "as UnorderedSet, with a set for each term"
+    when: ClassVar[str] = "most probability on few categories; an independent set for each term"
     needs: ClassVar[str] = "one categorical factor; any f"
 
     def __post_init__(self) -> None:
@@ -153,13 +154,13 @@ def _check_size(estimator: Estimator, size: int, factor: OneFactor) -> None:
     if size >= categories:
         raise ValueError(
             f"size must be less than the number of categories with {type(estimator).__name__}, got "
-            f"size={size} of {categories} categories: none is left to draw. Enumerate sums them "
+            f"size={size} of {categories} categories: none is left to draw. Enumerate sums over "
             f"all."
         )
 
 
 def _added_up(factor: OneFactor, indices: jax.Array, costs: PyTree) -> PyTree:
-    """The terms [n, ...] from categories and costs [n, size + 1, ...]; the last was drawn."""
+    """The terms [n, ...] from categories and costs [n, size + 1, ...], the last drawn."""
     n, m = indices.shape
     log_probs = factor.log_probs[indices]
     stopped = stop(factor.log_probs)
@@ -172,7 +173,7 @@ def _added_up(factor: OneFactor, indices: jax.Array, costs: PyTree) -> PyTree:
 
     def attach(cost: jax.Array) -> jax.Array:
         weight = weights.reshape((n, m) + (1,) * (cost.ndim - 2)).astype(cost.dtype)
-        # What cannot happen counts for nothing, even where f is infinite.
+        # Impossible categories have no weight, even if f is infinite.
         cost = jnp.where(weight > 0, cost, 0)
         known = jnp.sum((weight * stop(cost))[:, :-1], axis=1)
         drawn = stop(cost[:, -1])

@@ -1,4 +1,4 @@
-"""An estimator for one categorical factor: a set of distinct categories, weighed as a set."""
+"""An estimator for one categorical factor from an unordered set of distinct categories."""
 
 import itertools
 from typing import ClassVar
@@ -16,13 +16,13 @@ from scorefn.estimators._base import Estimator
 
 from .one_factor import one_factor
 
-# The weights are sums over all subsets of the set: 2^12 of them.
+# The weights are sums over all subsets of the set, at most 2^12.
 _MOST = 12
 
 
 @pytree_dataclass
 class UnorderedSet(Estimator):
-    r"""Distinct categories, drawn without replacement and weighed as a set; baseline built in.
+    r"""Distinct categories, drawn without replacement and weighted as a set.
 
     .. code-block:: text
 
@@ -30,16 +30,16 @@ class UnorderedSet(Estimator):
         R(S, s)     P(the first K - 1 draws without s are S - s) / P(the first K draws are S)
         mean term   sum_s p(s) R(S, s) f(s)
         derivative  sum_s p(s) R(S, s) (df(s) + (f(s) - b(s)) dlog p(s))
-        b(s)        p(s) f(s) + sum_{t != s} p(t) R'(S - s, t) f(t),  R' as R where s does not exist
+        b(s)        p(s) f(s) + sum_{t != s} p(t) R'(S - s, t) f(t),  R' as R without category s
 
     Unbiased at every order; for one categorical factor and any f. One evaluation of f for each
-    term; all samples of a call are coupled, by the first of their keys. Good where few categories
-    hold most of the probability: if they are all in S, as with K = C, it is the exact sum. With
-    K = 1 it is `ScoreFunction` without a baseline.
+    term; all samples of a call are coupled and use only the first key. Good if few categories hold
+    most of the probability: if S contains all of it, as with K = C, the result is the exact sum.
+    With K = 1 it equals `ScoreFunction` without a baseline.
 
     Raises:
         TypeError: the distribution is not one categorical factor.
-        ValueError: more samples than categories, or more than 12.
+        ValueError: there are more samples than categories, or more than 12.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -71,7 +71,7 @@ class UnorderedSet(Estimator):
 
         def attach(cost: jax.Array) -> jax.Array:
             weight = weights.reshape((k,) + (1,) * (cost.ndim - 1))
-            # What cannot happen counts for nothing, even where f is infinite.
+            # Impossible categories have no weight, even if f is infinite.
             cost = jnp.where(weight > 0, cost, 0)
             baseline = jnp.tensordot(mixing.astype(cost.dtype), stop(cost), 1)
             return k * weight.astype(cost.dtype) * attach_score(cost, log_probs, baseline)
@@ -94,19 +94,19 @@ def _check_size(k: int, categories: int) -> None:
 
 
 def _weights(log_probs: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """p(s) R(S, s) for each chosen s, [K]; and the weights of each f(t) in each b(s), [K, K].
+    """The weights p(s) R(S, s), [K], and the weights of f(t) in b(s), [K, K].
 
-    Let V(T) be the probability that the next draws complete S, when T in S has been drawn:
+    Let V(T) be the probability that the next draws complete S, given that T in S has been drawn:
 
         V(S) = 1,  V(T) = sum_{t in S - T} p(t) / (1 - p(T)) V(T + t).
 
-    Without s to begin with, the draws go on as if s had been drawn already. So the probability of
-    S is V({}), that of S - s without s is V({s}), and that of S - s - t without both V({s, t}):
+    Draws without category s behave as if s had been drawn already. So the probability of S is
+    V({}), that of S - s without s is V({s}), and that of S - s - t without both is V({s, t}):
 
         R(S, s) = V({s}) / V({}),  R'(S - s, t) = V({s, t}) / V({s}).
 
-    All terms are positive, and 1 - p(T) is added up from what it holds: nothing ever cancels, not
-    even where S holds all the probability there is.
+    All terms are positive, and 1 - p(T) is a sum of probabilities, so no digits cancel, even if S
+    contains all of the probability.
     """
     k = len(chosen)
     inside = log_probs[chosen]
@@ -124,12 +124,12 @@ def _weights(log_probs: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Ar
         )
         held = jnp.logaddexp(jax.nn.logsumexp(inside[rest], axis=-1), outside)
         paths = jax.nn.logsumexp(inside[rest] + levels[0][after], axis=-1)
-        # Once all that is possible has been drawn, only the impossible can complete S.
+        # If all possible categories have been drawn, only impossible ones can complete S.
         done = jnp.isneginf(held)
         levels.insert(0, jnp.where(done, 0, paths - jnp.where(done, 0, held)))
     weights = jnp.exp(inside + levels[1] - levels[0])
     if k == 1:
-        # There is no other draw to make a baseline of.
+        # A single draw has no baseline.
         return weights, jnp.zeros((1, 1), log_probs.dtype)
     i, j = np.triu_indices(k, 1)
     pairs = jnp.zeros((k, k), log_probs.dtype).at[i, j].set(levels[2]).at[j, i].set(levels[2])
