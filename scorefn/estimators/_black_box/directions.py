@@ -1,4 +1,4 @@
-"""What the gradient-free estimators share: draws with a random direction to move along."""
+"""Draws with random directions, shared by the gradient-free estimators."""
 
 from collections.abc import Callable
 from functools import partial, reduce
@@ -20,7 +20,10 @@ Direction = Callable[..., jax.Array]
 def perturbable(
     estimator: Estimator, distribution: Distribution, keys: jax.Array
 ) -> Callable[[jax.Array, Direction], tuple[PyTree, PyTree]]:
-    """From a key and a kind of direction to a draw, right to first order only, and a direction."""
+    """A function of a key and a kind of direction: a draw and a direction.
+
+    The draw is right to first order only.
+    """
     name = type(estimator).__name__
     shapes = jax.tree.leaves(jax.eval_shape(distribution.draw, abstract_key(keys)))
     if not shapes:
@@ -28,9 +31,9 @@ def perturbable(
     for leaf in shapes:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
-                f"{name} perturbs every array of a draw, so that all must be floats, got "
+                f"{name} perturbs every array of a draw, so all must be floats, got "
                 f"{leaf.dtype}{list(leaf.shape)} from {type(distribution.params).__name__}. Let f "
-                f"close over what is not to be learned; ScoreFunction fits discrete draws."
+                f"close over arrays that are not to be learned; ScoreFunction fits discrete draws."
             )
 
     def draw_and_direction(key: jax.Array, direction: Direction) -> tuple[PyTree, PyTree]:
@@ -54,7 +57,7 @@ def perturbable(
 def pair_of_costs(
     f: Cost, draw: Callable[..., Any], direction: Direction, step: jax.Array, key: jax.Array
 ) -> tuple[PyTree, jax.Array, PyTree]:
-    """Two costs [2, ...], the slope that half their difference is multiplied by, two aux."""
+    """Two costs [2, ...], the slope that multiplies their difference, and two aux."""
     x, v = draw(key, direction)
 
     def both(x: jax.Array, v: jax.Array) -> jax.Array:
@@ -83,7 +86,7 @@ def zero_along_tree(x: PyTree, v: PyTree) -> jax.Array:
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:
-    # As for Pathwise: leaf by leaf of the draw.
+    # Each leaf of the draw alone, as for Pathwise.
     return [
         any(v and not d for v, d in zip(reach.by_value, reach.by_derivative, strict=True))
         for reach in reaches
@@ -93,7 +96,7 @@ def _severed(reaches: list[Reach]) -> list[bool]:
 def _message(name: str, leaf: str) -> str:
     return (
         f"{name} cannot differentiate with respect to {leaf}: the draw depends on it through an "
-        f"operation without derivative (a discrete choice, rounding, stop_gradient), so that its "
-        f"gradient would silently be wrong. Use ScoreFunction; if it is not meant to be learned, "
-        f"wrap it in jax.lax.stop_gradient."
+        f"operation without a derivative (a discrete choice, rounding, stop_gradient), so that its "
+        f"gradient would silently be wrong. Use ScoreFunction; if the parameter is not meant to be "
+        f"learned, wrap it in jax.lax.stop_gradient."
     )

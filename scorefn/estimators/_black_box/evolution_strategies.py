@@ -1,4 +1,4 @@
-"""Evolution strategies: a black box smoothed by Gaussian noise on its parameters."""
+"""Evolution strategies: gradients of a black box smoothed by Gaussian noise."""
 
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from .directions import attached, pair_of_costs, perturbable
 
 @pytree_dataclass
 class EvolutionStrategies(Estimator):
-    r"""Antithetic Gaussian smoothing: unbiased for the smoothed objective, not for f itself.
+    r"""BIASED for f, unbiased for its Gaussian smoothing: antithetic evolution strategies.
 
     .. code-block:: text
 
@@ -26,22 +26,22 @@ class EvolutionStrategies(Estimator):
         term        (f(x + scale e) + f(x - scale e)) / 2
         derivative  (f(x + scale e) - f(x - scale e)) / (2 scale) * e  along x
 
-    Unbiased, value and derivative, for ``E f(x + scale e)``, which is smooth even where f jumps;
-    for f itself the value is biased by O(scale^2), and so is the derivative unless f is quadratic.
-    To first order; for any f. Two evaluations of f for each term. For a linear f of n parameters
-    with gradient g the total variance is ``(n + 1) |g|^2``.
+    Value and derivative are unbiased for ``E f(x + scale e)``, which is smooth even if f jumps. For
+    f itself the value is biased by O(scale^2), and so is the derivative unless f is quadratic. To
+    first order; for any f. Two evaluations of f for each term. For a linear f of n parameters with
+    gradient g the total variance is ``(n + 1) |g|^2``.
 
     It is meant for parameters, ``Deterministic(params)``; any distribution with a differentiable
-    sampler will do. It is `ScoreFunction` on a Normal of that scale, with draws in opposite pairs.
+    sampler works. It equals `ScoreFunction` on a Normal of this scale with antithetic draws.
 
     Attributes:
         scale: above 0, in units of x. It is part of the objective, and fixed: a derivative with
             respect to it raises.
 
     Raises:
-        TypeError: draws that are not floats; a second derivative is taken, or one with respect to
-            scale or to a parameter that the draw depends on without a derivative.
-        ValueError: a scale that is not positive.
+        TypeError: draws are not floats; a second derivative is taken, or one with respect to scale
+            or to a parameter on which the draw depends without a derivative.
+        ValueError: the scale is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -81,25 +81,25 @@ class EvolutionStrategies(Estimator):
 
 @pytree_dataclass
 class RankedEvolutionStrategies(Estimator):
-    r"""BIASED on purpose: evolution strategies on the ranks of the costs, not on the costs.
+    r"""BIASED: evolution strategies on the ranks of the costs instead of the costs.
 
     .. code-block:: text
 
-        r the ranks of all 2 num_samples costs, scaled to [-1/2, 1/2], ties shared
+        r the ranks of all 2 num_samples costs, scaled to [-1/2, 1/2], with ties averaged
         term        (f(x + scale e) + f(x - scale e)) / 2,  e ~ Normal(0, 1)
         derivative  (r(x + scale e) - r(x - scale e)) / (2 scale) * e  along x
 
-    The derivative is not that of the value: it points downhill and forgets the size of f, so that
-    outliers and units do not matter. Each scalar that f returns is ranked by itself. The value is
-    that of `EvolutionStrategies`, as are cost, order and what it is meant for. All samples of a
-    call are coupled. Derivatives with respect to what f closes over are the plain ones.
+    The derivative is not that of the value. It depends on the order of the costs and not on their
+    size, so outliers and units do not matter. Each output of f is ranked separately. Value, cost,
+    order and use are those of `EvolutionStrategies`. All samples of a call are coupled. Derivatives
+    with respect to parameters that f closes over are not affected.
 
     Attributes:
         scale: above 0, in units of x; a derivative with respect to it raises.
 
     Raises:
         TypeError: as `EvolutionStrategies`.
-        ValueError: a scale that is not positive.
+        ValueError: the scale is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -121,7 +121,7 @@ class RankedEvolutionStrategies(Estimator):
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "2"
     coupled: ClassVar[bool] = True
-    when: ClassVar[str] = "a black box with outliers, whose size says little"
+    when: ClassVar[str] = "a black box with outliers"
     needs: ClassVar[str] = (
         "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"
     )
@@ -149,7 +149,7 @@ class RankedEvolutionStrategies(Estimator):
 def _centered_ranks(pairs: jax.Array) -> jax.Array:
     """The ranks of costs [n, 2, ...] over the first two axes, between -1/2 and 1/2."""
     flat = pairs.reshape(-1, *pairs.shape[2:])
-    # Ties share their mean rank: a pair of equal costs has no slope.
+    # Ties get their mean rank, so a pair of equal costs has slope 0.
     rank = jax.scipy.stats.rankdata(flat, axis=0).astype(pairs.dtype)
     return ((rank - 1) / (len(flat) - 1) - 0.5).reshape(pairs.shape)
 
@@ -158,6 +158,6 @@ def _fixed_scale(estimator: Estimator, scale: float | jax.Array) -> jax.Array:
     name = type(estimator).__name__
     return nondifferentiable(
         jnp.asarray(scale),
-        f"{name} does not differentiate with respect to its scale: its gradient would silently be "
-        f"wrong. To learn the scale use ScoreFunction on a Normal of that scale.",
+        f"{name} does not differentiate with respect to its scale: the gradient would silently be "
+        f"wrong. To learn the scale, use ScoreFunction on a Normal of that scale.",
     )

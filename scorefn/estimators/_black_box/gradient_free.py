@@ -17,30 +17,30 @@ from .directions import Direction, attached, pair_of_costs, perturbable, zero_al
 
 @pytree_dataclass
 class SPSA(Estimator):
-    r"""BIASED by O(step^2): simultaneous perturbation, two evaluations of a black box f.
+    r"""BIASED by O(step^2): simultaneous perturbation, a finite difference of a black box.
 
     .. code-block:: text
 
-        d of independent random signs, shaped like the draw x
+        d an array of independent random signs, shaped like the draw x
         term        (f(x + step d) + f(x - step d)) / 2
         derivative  (f(x + step d) - f(x - step d)) / (2 step) * d  along x
 
-    Its mean is the derivative of f exactly if f is quadratic in x; the value is then off by
-    ``step^2 trace(f'') / 2``. To first order; for any f. Two evaluations of f for each term,
-    whatever the size of x. For a linear f of n parameters with gradient g the total variance is
+    If f is quadratic in x, the derivative is unbiased, and the value is biased by
+    ``step^2 trace(f'') / 2``. To first order; for any f. Two evaluations of f for each term, for
+    any size of x. For a linear f of n parameters with gradient g the total variance is
     ``(n - 1) |g|^2``.
 
-    It is meant for parameters, ``Deterministic(params)``. Any other distribution with a
-    differentiable sampler will do: this is then `Pathwise` with df/dx estimated. In float32 the
-    difference of two costs near c carries an error of 1e-7 c: no smaller a step than that bears.
+    It is meant for parameters, ``Deterministic(params)``. Any distribution with a differentiable
+    sampler works: it is then `Pathwise` with an estimated df/dx. In float32 the difference of two
+    costs near c has an error of 1e-7 c; choose a step for which the difference is much larger.
 
     Attributes:
         step: above 0, in units of x. No derivative passes through it.
 
     Raises:
-        TypeError: draws that are not floats; a second derivative is taken, or one with respect to
-            a parameter that the draw depends on without a derivative.
-        ValueError: a step that is not positive.
+        TypeError: draws are not floats; a second derivative is taken, or one with respect to a
+            parameter on which the draw depends without a derivative.
+        ValueError: the step is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -79,7 +79,7 @@ class SPSA(Estimator):
 
 @pytree_dataclass
 class ForwardGradient(Estimator):
-    r"""The derivative along one random direction, by forward mode: no backward pass through f.
+    r"""The derivative along a random direction, by forward mode.
 
     .. code-block:: text
 
@@ -87,21 +87,22 @@ class ForwardGradient(Estimator):
         term        f(x)
         derivative  (df/dx . v) v  along x
 
-    Unbiased, to first order, if f has a forward derivative: it may hold a ``while_loop`` that
-    reverse mode refuses, and no memory grows with its length. One evaluation of f and of its
-    derivative for each term. For n parameters and the gradient g the total variance is
-    ``(n - 1) |g|^2`` with signs and ``(n + 1) |g|^2`` with normal directions.
+    Unbiased, to first order, if f has a forward derivative. f may contain a ``while_loop``, which
+    reverse mode refuses, and the memory does not grow with its length. One evaluation of f and of
+    its derivative for each term, without a backward pass. For n parameters and the gradient g the
+    total variance is ``(n - 1) |g|^2`` with signs and ``(n + 1) |g|^2`` with normal directions.
 
-    It is meant for parameters, ``Deterministic(params)``; any distribution with a differentiable
-    sampler will do: this is then `Pathwise` with df/dx estimated.
+    It is meant for parameters, ``Deterministic(params)``. Any distribution with a differentiable
+    sampler works: it is then `Pathwise` with an estimated df/dx.
 
     Attributes:
-        direction: ``direction(key, shape, dtype)``, independent numbers of mean 0 and variance 1:
-            ``jax.random.rademacher`` (random signs, the default) or ``jax.random.normal``.
+        direction: ``direction(key, shape, dtype)``, returning independent numbers of mean 0 and
+            variance 1: ``jax.random.rademacher`` (random signs, the default) or
+            ``jax.random.normal``.
 
     Raises:
-        TypeError: draws that are not floats, f returns integers; a second derivative is taken, or
-            one with respect to a parameter that the draw depends on without a derivative.
+        TypeError: draws are not floats; f returns integers; a second derivative is taken, or one
+            with respect to a parameter on which the draw depends without a derivative.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -118,7 +119,7 @@ class ForwardGradient(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1 with a forward derivative"
-    when: ClassVar[str] = "f without reverse mode, or too deep for it"
+    when: ClassVar[str] = "f without reverse mode, or too much memory for it"
     needs: ClassVar[str] = (
         "parameters, as scorefn.Deterministic, or a differentiable sampler; f differentiable, "
         "continuous"

@@ -1,4 +1,4 @@
-"""The continuous noise behind a discrete choice, and the same noise given the choice."""
+"""The continuous noise of a discrete choice, before and given the choice."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, One
 
 
 def coupled_noise(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The choice, as `cast` takes it, the z that it is made from, and z' ~ p(z | choice).
+    """The choice as `cast` takes it, the z of the choice, and z' ~ p(z | choice).
 
-    z' is coupled to z: the noise that p(z | choice) is sampled with is the one that gives z again.
-    It does not depend on the choice, so the coupling leaves each mean as it is. It halves what has
-    to be drawn, and c(z) - c(z') is 0 in value, so that only derivatives are added to f.
+    z' is coupled to z: the noise used to sample p(z | choice) is the noise that gives z. This noise
+    does not depend on the choice, so the coupling changes no mean. It halves the number of random
+    draws, and c(z) - c(z') has the value 0, so that only derivatives are added to f.
     """
     if isinstance(factors, Bernoulli):
         return _coupled_bits(factors, key)
@@ -24,11 +24,11 @@ def _coupled_bits(bits: Bernoulli, key: jax.Array) -> tuple[jax.Array, jax.Array
     logits = bits.logits.astype(noise.dtype)
     one = noise < logits
     z = logits - noise
-    # With s = +1 or -1 for one or zero, P(s z > t) = sigmoid(s logit - t). Divided by P(s z > 0),
-    # this is uniform, w; solved for t it is softplus(l + softplus(s logit)), l = logit(1 - w).
+    # With s = +1 or -1 for one or zero, P(s z > t) = sigmoid(s logit - t). Its ratio w to
+    # P(s z > 0) is uniform; hence t = softplus(l + softplus(s logit)) with l = logit(1 - w).
     sign = jnp.where(one, 1, -1).astype(z.dtype)
     size = jnp.maximum(jnp.abs(stop(z)), jnp.finfo(z.dtype).tiny)
-    # Of either sign: for one set of logits and many keys it is computed once for all of them.
+    # Computed for both signs, so that many keys with the same logits share it.
     reach = jnp.where(one, jax.nn.softplus(logits), jax.nn.softplus(-logits))
     uniform = size + jnp.log(-jnp.expm1(-size)) - stop(reach)
     return one, z, _at(z, sign * jax.nn.softplus(uniform + reach))
@@ -41,8 +41,8 @@ def _coupled_categories(
     log_probs = jax.nn.log_softmax(factors.logits.astype(dtype))
     z = log_probs + jax.random.gumbel(key, log_probs.shape, dtype)
     choice = jnp.argmax(z, axis=-1)
-    # The largest z is Gumbel, whatever the parameters. Given it, t, the others are Gumbel truncated
-    # at t: -log(exp(-t) + exp(-y)), y Gumbel at their own log-probability.
+    # The largest z, t, is Gumbel for all parameters. Given t, the others are Gumbels truncated at
+    # t: -log(exp(-t) + exp(-y)), with y a Gumbel at their own log-probability.
     chosen = jnp.arange(z.shape[-1]) == choice[..., None]
     top = stop(jnp.max(z, axis=-1, keepdims=True))
     gap = jnp.maximum(jnp.where(chosen, 1, top - stop(z)), jnp.finfo(dtype).tiny)

@@ -1,4 +1,4 @@
-"""Relaxed bits and one-hot categories, and straight-through surrogates made of them."""
+"""Relaxed bits and one-hot categories, and straight-through estimators based on them."""
 
 from typing import ClassVar
 
@@ -27,7 +27,7 @@ from .relaxation import (
 
 @pytree_dataclass
 class GumbelSoftmax(Estimator):
-    r"""BIASED: the draw itself is relaxed, to a point between its values; also called Concrete.
+    r"""BIASED: the draw is relaxed to a point between its values (Concrete).
 
     .. code-block:: text
 
@@ -36,18 +36,18 @@ class GumbelSoftmax(Estimator):
         term        f(y)
         derivative  df/dy * dy/dlogits
 
-    Value and derivatives are unbiased, at every order, for the relaxed objective E f(y), which
-    tends to E f(b) as the temperature goes to 0 while the variance grows without bound. For bits
-    and one-hot categories, and an f that is defined and differentiable between them. One evaluation
-    of f and of its derivative for each term.
+    Value and derivatives are unbiased, at every order, for the relaxed objective E f(y). As the
+    temperature tends to 0, E f(y) tends to E f(b), and the variance grows without bound. For bits
+    and one-hot categories, and f defined and differentiable between them. One evaluation of f and
+    of its derivative for each term.
 
     Attributes:
         temperature: above 0. It is part of the relaxed objective, and may be differentiated.
 
     Raises:
         TypeError: the distribution is neither of independent bits nor of one-hot categories; f
-            reads the draw through operations without derivative.
-        ValueError: a temperature that is not positive.
+            depends on the draw only through operations without a derivative.
+        ValueError: the temperature is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -65,7 +65,7 @@ class GumbelSoftmax(Estimator):
 
     unbiased: ClassVar[bool] = False
     evaluations: ClassVar[str] = "1"
-    when: ClassVar[str] = "the relaxed objective is itself what is wanted"
+    when: ClassVar[str] = "training on the relaxed objective itself"
     needs: ClassVar[str] = (
         "independent bits or one-hot categories; f differentiable at and between them"
     )
@@ -86,7 +86,7 @@ class GumbelSoftmax(Estimator):
 
 @pytree_dataclass
 class StraightThroughGumbelSoftmax(Estimator):
-    r"""BIASED: f is differentiated at the draw, which is differentiated as if it were relaxed.
+    r"""BIASED: f is evaluated at the draw and differentiated through its relaxation.
 
     .. code-block:: text
 
@@ -95,17 +95,17 @@ class StraightThroughGumbelSoftmax(Estimator):
         term        f(b)
         derivative  df/db * dy/dlogits
 
-    The value is unbiased, the derivative is not: it is neither that of E f(b) nor that of E f(y).
-    To first order. For bits and one-hot categories, and an f that is differentiable at draws
-    handed in as floats. One evaluation of f and of its derivative for each term. `GumbelRao` has
-    the same mean and less variance.
+    The value is unbiased. The derivative is not: in expectation it is neither that of E f(b) nor
+    that of E f(y). To first order. For bits and one-hot categories, and f differentiable at draws
+    given as floats. One evaluation of f and of its derivative for each term. `GumbelRao` has this
+    mean with a lower variance.
 
     Attributes:
         temperature: above 0. No derivative passes through it.
 
     Raises:
         TypeError: as `StraightThrough`.
-        ValueError: a temperature that is not positive.
+        ValueError: the temperature is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -123,7 +123,7 @@ class StraightThroughGumbelSoftmax(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1"
-    when: ClassVar[str] = "f must see whole values, and a bias is no harm"
+    when: ClassVar[str] = "f needs discrete values, and a bias is acceptable"
     needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
     differentiates_f: ClassVar[bool] = True
 
@@ -143,19 +143,19 @@ class StraightThroughGumbelSoftmax(Estimator):
 
 @pytree_dataclass
 class GumbelRao(Estimator):
-    r"""BIASED: straight-through Gumbel-softmax, averaged over the noise that gives the same draw.
+    r"""BIASED: straight-through Gumbel-softmax, averaged over the noise given the draw.
 
     .. code-block:: text
 
-        b ~ p,  G_1 ... G_M the noise given b, which counts as fixed
+        b ~ p,  G_1 ... G_M the noise given b, held fixed
         y_m = softmax((logits + G_m) / temperature), sigmoid for bits
         term        f(b)
         derivative  df/db * mean_m dy_m/dlogits
 
-    The value is unbiased; the derivative has the (wrong) mean of `StraightThroughGumbelSoftmax`
-    and less variance, the less the more draws of noise. To first order. For bits and one-hot
-    categories, and an f that is differentiable at draws handed in as floats. One evaluation of f
-    and of its derivative for each term, whatever M.
+    The value is unbiased. The derivative has the (wrong) mean of `StraightThroughGumbelSoftmax`
+    with a lower variance, which decreases with M. To first order. For bits and one-hot categories,
+    and f differentiable at draws given as floats. One evaluation of f and of its derivative for
+    each term, for any M.
 
     Attributes:
         temperature: above 0. No derivative passes through it.
@@ -163,7 +163,7 @@ class GumbelRao(Estimator):
 
     Raises:
         TypeError: as `StraightThrough`.
-        ValueError: a temperature that is not positive, num_conditional below 1.
+        ValueError: the temperature is not positive; num_conditional is below 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -183,7 +183,7 @@ class GumbelRao(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1"
-    when: ClassVar[str] = "the same, where f is dear and time is not"
+    when: ClassVar[str] = "as StraightThroughGumbelSoftmax, for an expensive f"
     needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
     differentiates_f: ClassVar[bool] = True
 
@@ -199,7 +199,7 @@ class GumbelRao(Estimator):
             hard = corner(factors, noisy_logits(factors, draw_key))
 
             def soft(key: jax.Array) -> jax.Array:
-                # The noise given b moves with the logits, and must not be differentiated.
+                # The noise given b depends on the logits, and must not be differentiated.
                 noisy = stop(noisy_logits_given(factors, hard, key)) + zeros_along(factors.logits)
                 return relaxed(factors, noisy / fixed(self.temperature, noisy))
 

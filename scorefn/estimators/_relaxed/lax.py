@@ -1,4 +1,4 @@
-"""The score function with a learned function as its control variate, for continuous draws."""
+"""The score function with a learned control variate, for continuous draws."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from .rebar import controlled
 
 @pytree_dataclass
 class LAX(Estimator):
-    r"""The score function, with a learned function as control variate; for continuous draws.
+    r"""The score function with a learned control variate, for continuous draws.
 
     .. code-block:: text
 
@@ -25,23 +25,23 @@ class LAX(Estimator):
         term        f(x)
         derivative  df/dparams + (f(x) - c(x)) dlog_prob(x) + dc/dx dx
 
-    The pathwise derivative of the surrogate stands in for that of f, and the score function for
-    what it misses. With a surrogate equal to f this is `Pathwise`, with 0 the plain score function.
+    The surrogate is differentiated by the path, and the difference of f and the surrogate by the
+    score. A surrogate equal to f gives `Pathwise`, and 0 gives the plain score function.
 
-    Unbiased at every order, whatever surrogate, if that is as smooth as derivatives are taken; any
-    f, which is not differentiated in x. One evaluation of f for each term, and two of the surrogate
-    and its derivative.
+    Unbiased at every order, for every surrogate that is smooth enough for this order. f may be any
+    function; it is not differentiated in x. Each term takes one evaluation of f, and two of the
+    surrogate and its derivative.
 
     Attributes:
-        surrogate: ``surrogate(params, x)``, to a scalar float near f(x); where f returns several
-            numbers, this one serves them all.
+        surrogate: ``surrogate(params, x)``, returning a scalar float near f(x), for all outputs of
+            f.
         params: any pytree of arrays; `squared_gradient` learns them. The derivative of the
             expectation along them is 0.
 
     Raises:
-        TypeError: somebody differentiates with respect to a parameter that (part of) the draw
-            depends on without a derivative, or that log_prob does not depend on; the surrogate
-            returns anything but a float.
+        TypeError: the result is differentiated with respect to a parameter on which (a part of) the
+            draw depends without a derivative, or on which log_prob does not depend; the surrogate
+            does not return a float.
         ValueError: the surrogate returns more than one number.
 
     Example:
@@ -60,7 +60,7 @@ class LAX(Estimator):
     surrogate: Callable[[PyTree, Any], jax.Array] = static_field(repr=False)
     params: PyTree
 
-    when: ClassVar[str] = "f without derivative, a surrogate worth training"
+    when: ClassVar[str] = "f without a derivative, a surrogate worth training"
     needs: ClassVar[str] = "a differentiable log_prob and sampler; any f; a surrogate"
 
     def terms(
@@ -99,7 +99,8 @@ def _severed(reaches: list[Reach]) -> list[bool]:
 def _message(leaf: str) -> str:
     return (
         f"LAX cannot differentiate with respect to {leaf}: the draw depends on it through an "
-        f"operation without derivative, or log_prob does not depend on it, so that its gradient "
+        f"operation without a derivative, or log_prob does not depend on it, so that its gradient "
         f"would silently be wrong. RELAX fits bits and categories, ScoreFunction every "
-        f"distribution; if it is not meant to be learned, wrap it in jax.lax.stop_gradient."
+        f"distribution; if the parameter is not meant to be learned, wrap it in "
+        f"jax.lax.stop_gradient."
     )

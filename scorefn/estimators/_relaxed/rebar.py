@@ -1,4 +1,4 @@
-"""Estimators whose control variate is a relaxation of the draw, with its pathwise derivative."""
+"""Score-function estimators with a control variate of the relaxed draw."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from .conditional_noise import coupled_noise
 
 @pytree_dataclass
 class REBAR(Estimator):
-    r"""The score function, with f of the relaxed draw as its control variate.
+    r"""The score function, with f at the relaxed draw as control variate.
 
     .. code-block:: text
 
@@ -39,23 +39,23 @@ class REBAR(Estimator):
     ``softmax(z / temperature)`` for one-hot categories. z' equals z in value; its derivative is
     that of a draw from p(z | b) at fixed noise.
 
-    Unbiased at every order, whatever temperature and coefficient, if f is as smooth between the
-    values of b as derivatives are taken (for the first: continuous). Three evaluations of f for
-    each term, and two derivatives. f sees floats everywhere: 0. and 1., and what lies between.
-    Parameters that f closes over get their derivative from f(b) alone: the control variate holds
-    them fixed, which costs nothing and adds no noise.
+    Unbiased at every order, for every temperature and coefficient, if f is smooth enough between
+    the values of b (continuous, for the first order). Each term takes three evaluations of f, and
+    two derivatives. f receives floats: 0., 1. and numbers between them. Derivatives along
+    parameters that f closes over come from f(b) only: the control variate holds them fixed, which
+    adds no cost and no noise.
 
     The best temperature and coefficient depend on the problem, and a bad choice can be worse than
     no control variate; `squared_gradient` learns them.
 
     Attributes:
-        temperature: of the relaxation, a scalar above 0.
-        coefficient: of the control variate, a scalar; 0 is the plain score function.
+        temperature: the temperature of the relaxation, a scalar above 0.
+        coefficient: the scalar coefficient of the control variate; 0 is the plain score function.
 
     Raises:
-        TypeError: the distribution is neither one of independent bits nor of one-hot categories;
-            f returns integers.
-        ValueError: a temperature of 0 or less.
+        TypeError: the distribution is neither of independent bits nor of one-hot categories; f
+            returns integers.
+        ValueError: the temperature is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -74,7 +74,7 @@ class REBAR(Estimator):
     coefficient: float | jax.Array = 1.0
 
     evaluations: ClassVar[str] = "3"
-    when: ClassVar[str] = "f smooth between the values, one draw; learn its leaves"
+    when: ClassVar[str] = "f smooth between the values, one draw; learn the temperature"
     needs: ClassVar[str] = "independent bits or one-hot categories; f smooth between their values"
     differentiates_f: ClassVar[bool] = True
 
@@ -117,7 +117,7 @@ class REBAR(Estimator):
 
 @pytree_dataclass
 class RELAX(Estimator):
-    r"""The score function, with a learned function of the continuous draw as control variate.
+    r"""The score function, with a learned function of the noisy logits as control variate.
 
     .. code-block:: text
 
@@ -125,23 +125,23 @@ class RELAX(Estimator):
         term        f(b)
         derivative  df/dparams + (f(b) - c(z')) dlog_prob(b) + dc(z) - dc(z')
 
-    For bits z are their logits with logistic noise and H is a step; for categories, by index or
-    one-hot, z are their log-probabilities with Gumbel noise, [..., C], and H is argmax. z' equals z
-    in value; its derivative is that of a draw from p(z | b) at fixed noise.
+    For bits, z is the logits with logistic noise, and H is a step. For categories, by index or
+    one-hot, z is the log-probabilities with Gumbel noise, [..., C], and H is argmax. z' equals z in
+    value; its derivative is that of a draw from p(z | b) at fixed noise.
 
-    Unbiased at every order, whatever surrogate, if that is as smooth as derivatives are taken; any
-    f, which is not differentiated in b. One evaluation of f for each term, and two of the surrogate
-    and its derivative. A surrogate may call f itself, relaxed as in `REBAR`: two evaluations more.
+    Unbiased at every order, for every surrogate that is smooth enough for this order. f may be any
+    function; it is not differentiated in b. Each term takes one evaluation of f, and two of the
+    surrogate and its derivative. A surrogate that calls f, relaxed as in `REBAR`, takes two more.
 
     Attributes:
-        surrogate: ``surrogate(params, z)``, to a scalar float near f(H(z)); where f returns
-            several numbers, this one serves them all.
+        surrogate: ``surrogate(params, z)``, returning a scalar float near f(H(z)), for all outputs
+            of f.
         params: any pytree of arrays; `squared_gradient` learns them. The derivative of the
             expectation along them is 0.
 
     Raises:
-        TypeError: the distribution is neither one of independent bits nor of categories; the
-            surrogate returns anything but a float.
+        TypeError: the distribution is neither of independent bits nor of categories; the surrogate
+            does not return a float.
         ValueError: the surrogate returns more than one number.
 
     Example:
@@ -184,7 +184,7 @@ class RELAX(Estimator):
 
 
 def _control(free: jax.Array, tied: jax.Array, log_prob: jax.Array) -> jax.Array:
-    """A 0 all of whose derivatives have mean 0: E[c(z)] once by the path, once by the score."""
+    """A 0 with derivatives of mean 0: that of E[c(z)] by the path minus that by the score."""
     control = free - attach_score(tied, log_prob)
     return control - stop(control)
 
@@ -202,12 +202,12 @@ def controlled(
 
     Args:
         surrogate: ``surrogate(params, z)``.
-        params: of the surrogate.
-        f: to ``(cost, aux)``.
+        params: the parameters of the surrogate.
+        f: a function of x that returns ``(cost, aux)``.
         x: the draw, stopped.
-        log_prob: of the draw.
-        free: what the surrogate is differentiated through, unconditionally.
-        tied: the same given the draw.
+        log_prob: the log-probability of the draw.
+        free: z, the argument of the surrogate.
+        tied: z', the argument of the surrogate given the draw.
     """
     cost, aux = f(x)
     at_free, at_tied = (_one_float(surrogate(params, z)) for z in (free, tied))

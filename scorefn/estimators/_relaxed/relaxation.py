@@ -1,4 +1,4 @@
-"""What the biased surrogates share: draws of floats that carry a derivative not their own."""
+"""Relaxations of bits and one-hot categories, shared by the biased estimators."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ def through(
     if any(found.by_value) and not any(found.by_derivative):
         logits = nondifferentiable(
             logits,
-            f"{name} differentiates f, but f reads the draw only through operations without "
+            f"{name} differentiates f, but f depends on the draw only through operations without a "
             f"derivative (a cast to integers, an index, a comparison): the gradient would silently "
             f"be 0. Use ScoreFunction, or DisARM for bits; or write f as arithmetic on the draw.",
         )
@@ -55,7 +55,7 @@ def through(
 
 
 def noisy_logits(factors: Relaxable, key: jax.Array) -> jax.Array:
-    """The logits and their noise: their sign, or their largest, is the draw."""
+    """The logits plus noise; the draw is their sign (bits) or their argmax (categories)."""
     logits = factors.logits
     if isinstance(factors, Bernoulli):
         return logits - factors.noise(key)
@@ -63,11 +63,11 @@ def noisy_logits(factors: Relaxable, key: jax.Array) -> jax.Array:
 
 
 def noisy_logits_given(factors: Relaxable, hard: jax.Array, key: jax.Array) -> jax.Array:
-    """The logits and their noise, given the draw.
+    """The logits plus noise, given the draw.
 
-    The largest of logits that are normalized, plus Gumbels, is a standard Gumbel whatever its
-    index; each other one is a Gumbel of its own cut off there. With E = exp(-Gumbel):
-    -log(E_top) and -log(E_i / p_i + E_top). For bits only the difference of the two matters.
+    The largest of normalized logits plus Gumbels is a standard Gumbel, independent of its index;
+    the others are Gumbels truncated there. With E = exp(-Gumbel) these are -log(E_top) and
+    -log(E_i / p_i + E_top). For bits only the difference of the two matters.
     """
     if isinstance(factors, Bernoulli):
         noise, sign = factors.noise(key), 2 * hard - 1
@@ -80,7 +80,7 @@ def noisy_logits_given(factors: Relaxable, hard: jax.Array, key: jax.Array) -> j
 
 
 def corner(factors: Relaxable, noisy: jax.Array) -> jax.Array:
-    """The draw that the noisy logits stand for: no derivative passes through."""
+    """The draw of the noisy logits, without a derivative."""
     noisy = stop(noisy)
     if isinstance(factors, Bernoulli):
         return (noisy > 0).astype(noisy.dtype)
@@ -104,5 +104,5 @@ def zeros_along(logits: jax.Array) -> jax.Array:
 
 
 def fixed(temperature: float | jax.Array, like: jax.Array) -> jax.Array:
-    """The temperature, which no derivative passes through."""
+    """The temperature, without a derivative."""
     return stop(jnp.asarray(temperature, like.dtype))

@@ -1,4 +1,4 @@
-"""Straight-through surrogates: f is differentiated at the draw of bits or one-hot categories."""
+"""Straight-through estimators, which differentiate f at a discrete draw."""
 
 from typing import ClassVar
 
@@ -27,7 +27,7 @@ from .relaxation import (
 
 @pytree_dataclass
 class StraightThrough(Estimator):
-    r"""BIASED: f is differentiated at the draw, as if the draw were its own mean.
+    r"""BIASED: f is differentiated at the draw, as if the draw were its mean.
 
     .. code-block:: text
 
@@ -36,14 +36,15 @@ class StraightThrough(Estimator):
         derivative  J(pi) df/db  along the logits,  J(q) u = q (u - q . u), q (1 - q) u for bits
 
     The value is unbiased; the derivative has the wrong mean unless f is linear, and may have the
-    wrong sign. To first order. For bits and one-hot categories, and an f that is differentiable at
-    draws handed in as floats. One evaluation of f and of its derivative for each term. For one bit
-    of probability p, v = p (1 - p), the gradient has the mean ``v (p f'(1) + (1 - p) f'(0))`` and
-    the variance ``v^3 (f'(1) - f'(0))^2``.
+    wrong sign. To first order. For bits and one-hot categories, and f differentiable at draws given
+    as floats. One evaluation of f and of its derivative for each term. For one bit of probability
+    p, with v = p (1 - p), the gradient has the mean ``v (p f'(1) + (1 - p) f'(0))`` and the
+    variance ``v^3 (f'(1) - f'(0))^2``.
 
     Raises:
         TypeError: the distribution is neither of independent bits nor of one-hot categories; a
-            second derivative is taken; f reads the draw through operations without derivative.
+            second derivative is taken; f depends on the draw only through operations without a
+            derivative.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -77,7 +78,7 @@ class StraightThrough(Estimator):
 
 @pytree_dataclass
 class ReinMax(Estimator):
-    r"""BIASED, except for quadratic f: straight-through of second order, by Heun's rule.
+    r"""BIASED unless f is quadratic: second-order straight-through, by Heun's rule.
 
     .. code-block:: text
 
@@ -85,11 +86,10 @@ class ReinMax(Estimator):
         term        f(b)
         derivative  2 J(m) df/db - J(pi) df/db / 2  along the logits,  J(q) u = q (u - q . u)
 
-    (sigmoid and J(q) = q (1 - q) for bits). The value is unbiased; at temperature 1 the derivative
-    has the right mean if f is quadratic and one bit or category is drawn; for several factors f
-    must be quadratic in each, with the others fixed. To first order. For bits and one-hot
-    categories, and an f that is differentiable at draws handed in as floats. One evaluation of f
-    and of its derivative for each term. For one bit of probability p, v = p (1 - p), at
+    (sigmoid and J(q) = q (1 - q) for bits). The value is unbiased. At temperature 1 the derivative
+    has the right mean if f is quadratic in each factor, with the others fixed. To first order. For
+    bits and one-hot categories, and f differentiable at draws given as floats. One evaluation of f
+    and of its derivative for each term. For one bit of probability p, with v = p (1 - p), at
     temperature 1, the gradient has the mean ``v (f'(1) + f'(0)) / 2`` and the variance
     ``v (f'(1) (1 - p) / 2 - f'(0) p / 2)^2``.
 
@@ -98,7 +98,7 @@ class ReinMax(Estimator):
 
     Raises:
         TypeError: as `StraightThrough`.
-        ValueError: a temperature below 1.
+        ValueError: the temperature is below 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -117,7 +117,7 @@ class ReinMax(Estimator):
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1"
-    when: ClassVar[str] = "early training on one evaluation, where a bias is no harm"
+    when: ClassVar[str] = "early training with one evaluation, if a bias is acceptable"
     needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
     differentiates_f: ClassVar[bool] = True
 
