@@ -1,0 +1,76 @@
+"""The page for contributors: its example estimator works, its commands refer to what exists."""
+
+import doctest
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from support.exact import exact_derivatives
+from support.registry import problem
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text()
+RECIPE = re.compile(r"^([\w-]+)[^:=\n]*:\n((?: {4}.*\n)+)", re.MULTILINE)
+RECIPES = dict(RECIPE.findall((ROOT / "justfile").read_text()))
+del RECIPES["default"]  # it lists the others
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_example_estimator_passes_its_exact_tests():
+    scope = {"__name__": "self_critical"}
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(block, scope)
+    tests = [value for name, value in scope.items() if name.startswith("test_")]
+    assert len(tests) == 3
+    for test in tests:
+        test()
+    assert scope["entry"].build(problem("bernoulli")) == scope["SelfCritical"]()
+
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for example in finder.find(scope["SelfCritical"], globs=scope):
+        runner.run(example)
+    assert runner.summarize(verbose=False) == (0, 3)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_exact_test_of_the_example_notices_a_baseline_that_has_seen_its_sample():
+    source = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    broken = source[0].replace("attach(c, baseline=m)", "attach(c, baseline=c)")
+    assert broken != source[0]
+    scope = {"__name__": "self_critical"}
+    for block in (broken, source[1]):
+        exec(block, scope)
+    mean, _ = scope["moments"](scope["SelfCritical"](), 1)
+    exact = exact_derivatives(problem("bernoulli"), 2)
+    assert abs(mean[0] - exact[0]).max() < 1e-12 < 1e-2 < abs(mean[1] - exact[1]).max()
+
+
+def test_the_table_of_commands_is_the_justfile():
+    listed = set(re.findall(r"^\| `just ([\w-]+)", PAGE, re.MULTILINE))
+    assert listed == RECIPES.keys()
+    assert len(listed) >= 6
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_commands_refer_to_what_exists(recipe):
+    for module in re.findall(r"(?<!python3) -m ([a-z_]\w*)", RECIPES[recipe]):
+        assert importlib.util.find_spec(module), module
+    for path in re.findall(r"[\w/]+\.py", RECIPES[recipe]):
+        assert (ROOT / path).exists(), path
+    for extra in re.findall(r"\.\[(\w+)\]", RECIPES[recipe]):
+        assert extra in EXTRAS
+    # CI runs the README's command.
+    if recipe == "test":
+        tested = RECIPES[recipe].replace("{{python}}", ".venv/bin/python")
+        assert tested.replace(" {{options}}", "").strip() in (ROOT / "README.md").read_text()
+
+
+def test_hooks_run_tools_that_the_test_extra_installs():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    tools = re.findall(r"entry: \.venv/bin/python -m (\w+)", hooks)
+    assert tools == ["ruff", "ruff", "mypy"]
+    assert set(tools) <= set(EXTRAS["test"])
+    assert hooks.count("- id:") == hooks.count("language: system") == len(tools)
