@@ -1,4 +1,4 @@
-"""Draws in opposite pairs."""
+"""Antithetic draws: each draw and its mirror image."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,34 +25,34 @@ _SYMMETRIC = ("Normal", "Laplace", "Logistic", "StudentT", "Uniform")
 
 @pytree_dataclass
 class Antithetic(SamplingScheme):
-    r"""Any estimator, on each draw and on its mirror image.
+    r"""Any estimator, averaged over each draw and its mirror image.
 
     .. code-block:: text
 
-        x' = mirror(params, x), of the same distribution as x
-             or icdf(params, 1 - u),  x = icdf(params, u)
-        term        (that of the estimator at x + that at x') / 2
+        x'          mirror(params, x), distributed as x
+                    or icdf(params, 1 - u),  x = icdf(params, u)
+        term        (the estimator's term at x + its term at x') / 2
 
-    Unbiased wherever the estimator is, at its orders. Two evaluations of f for each term and one
-    draw. Compared with two independent draws it removes all of the variance of f that is odd
-    around the center and doubles what is even: the derivative along the mean of a quadratic has
-    none left, that along the scale has twice as much. For f that goes one way (monotone, nearly
-    linear) it helps; for f symmetric about the center it costs a factor of 2.
+    Unbiased at the orders of the wrapped estimator. Each term takes two evaluations of f and one
+    draw. Compared with two independent draws, it removes the variance of the part of f that is odd
+    around the center and doubles that of the even part: for a quadratic f the derivative along the
+    mean has no variance, and the derivative along the scale has twice as much. It helps for a
+    monotone or nearly linear f; for f symmetric about the center it costs a factor of 2.
 
     Attributes:
-        estimator: how derivatives are estimated; one that draws by the distribution's sampler, as
-            `Pathwise` and `ScoreFunction` do. One that draws for itself, as `DisARM`, stays right
-            and only costs twice as much.
+        estimator: the wrapped estimator. It should draw with the sampler of the distribution, like
+            `Pathwise` and `ScoreFunction`. One with its own draws, like `DisARM`, remains unbiased
+            but costs twice as much.
         mirror: ``mirror(params, x) -> x'``, differentiable if the estimator differentiates draws;
-            params as for `Distribution`, or the object of a library. None mirrors Normal,
+            params as for `Distribution`, or the object of another library. None mirrors Normal,
             multivariate normal, Laplace, Logistic, StudentT and Uniform at their center, the noise
-            of a `Bernoulli` record at 0, and u at 1/2 for all else of which the inverse cdf is
-            known.
-        icdf: as for `QuasiMonteCarlo`, for a distribution without symmetry: u is mirrored then.
+            of a `Bernoulli` record at 0, and u at 1/2 for other distributions with a known inverse
+            cdf.
+        icdf: as for `QuasiMonteCarlo`, for a distribution without symmetry: mirrors u.
 
     Raises:
-        TypeError: the estimator is not an instance of one, or makes draws of its own; neither a
-            mirror nor an inverse cdf is known.
+        TypeError: the estimator is not an instance of one, or is a sampling scheme itself; neither
+            a mirror nor an inverse cdf is known.
         ValueError: both mirror and icdf are given.
 
     Example:
@@ -71,14 +71,14 @@ class Antithetic(SamplingScheme):
     mirror: Callable[[Any, Any], Any] | None = static_field(default=None, repr=False)
     icdf: InverseCdf | None = static_field(default=None, repr=False, kw_only=True)
 
-    evaluations: ClassVar[str] = "twice those of the estimator inside"
-    when: ClassVar[str] = "f that goes one way through a symmetric distribution"
+    evaluations: ClassVar[str] = "twice those of the wrapped estimator"
+    when: ClassVar[str] = "a monotone f of a symmetric distribution"
     needs: ClassVar[str] = "a symmetric distribution, a mirror, or an inverse cdf"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.mirror is not None and self.icdf is not None:
-            raise ValueError("Antithetic takes a mirror or an icdf, got both.")
+            raise ValueError("Antithetic takes mirror or icdf, got both. Give one of them.")
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
@@ -91,7 +91,7 @@ class Antithetic(SamplingScheme):
     def _pair(
         self, distribution: Distribution, key: jax.Array
     ) -> tuple[Distribution, Distribution]:
-        """The distribution, and the same whose sampler returns the mirror image."""
+        """The distribution, and a copy whose sampler returns the mirror images."""
         if self.mirror is not None:
             return distribution, _reflected(self.mirror, distribution)
         if isinstance(distribution.params, Bernoulli):

@@ -1,7 +1,6 @@
-"""Random keys that know the number of their sample, so that a draw can take its place among others.
+"""Random keys that carry the index of their sample.
 
-Wherever an estimator asks such a key for random numbers it gets them, as from any other key. Only
-who made the key reads the number.
+These keys behave like any other key and also carry a sample index, which only point sets read.
 """
 
 from typing import Any
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl
 
-# The number of a key that has none.
+# The number of a key without an index.
 _NONE = np.uint32(2**32 - 1)
 
 
@@ -37,7 +36,7 @@ def _unnumbered(key: jax.Array) -> jax.Array:
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    # The first one inherits the number: two draws must not take the same place.
+    # Only the first key inherits the number: two draws must not use one point.
     keys = jax.random.split(_plain(key), shape)
     first = jnp.arange(keys.size, dtype=jnp.uint32).reshape(*shape, 1) == 0
     number = jnp.where(first, key[2], _NONE)

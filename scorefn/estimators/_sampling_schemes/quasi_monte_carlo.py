@@ -1,4 +1,4 @@
-"""Draws at the points of a Sobol sequence, scrambled anew for each key."""
+"""Draws at the points of a Sobol sequence, scrambled with each key."""
 
 from typing import ClassVar
 
@@ -15,36 +15,36 @@ from .sampling_scheme import Point, PointSet, uniform
 
 @pytree_dataclass
 class QuasiMonteCarlo(PointSet):
-    r"""Any estimator, on draws made from the points of a scrambled Sobol sequence.
+    r"""Any estimator, on draws at the points of a scrambled Sobol sequence.
 
     .. code-block:: text
 
         x_i = icdf(params, u_i),  u_i = scramble(Sobol point i)
-        term i      that of the estimator at x_i
+        term i      the estimator's term at x_i
 
-    Unbiased wherever the estimator is, at its orders: for each key the sequence is scrambled anew
-    (a random linear map of the digits of each coordinate and a random digital shift), after which
-    each point is uniform on the unit cube. For n samples of a smooth term of few effective
-    dimensions the variance of the mean falls as n^-3 up to logarithms, instead of n^-1; it never
-    falls off where only many coordinates together matter. Best with a power of 2 as num_samples:
-    other numbers are unbiased too and less even. Costs the evaluations of the estimator inside, and
-    one inverse cdf and some 32 integer operations for each number of a draw.
+    Unbiased at the orders of the wrapped estimator: each key scrambles the sequence (with a random
+    linear map of the digits of each coordinate and a random digital shift), after which each point
+    is uniform on the unit cube. For n samples of a smooth term of few effective dimensions, the
+    variance of the mean decreases as n^-3 up to logarithms, instead of n^-1; there is no such gain
+    if the term depends on many coordinates jointly. Best if num_samples is a power of 2; other
+    numbers are unbiased and less even. Costs the evaluations of the wrapped estimator, and one
+    inverse cdf and about 32 integer operations for each number of a draw.
 
-    The draws of one call depend on one another. So the variance between calls is the one to look
-    at, and an estimator that uses samples for one another (leave-one-out) is refused.
+    The draws of one call depend on one another: measure the variance between calls. A coupled
+    estimator (leave-one-out) is refused, because it would be biased.
 
     Attributes:
-        estimator: how derivatives are estimated; one that draws by the distribution's sampler, as
-            `Pathwise` does. One that draws for itself, as `DisARM`, stays right and gains nothing.
+        estimator: the wrapped estimator. It should draw with the sampler of the distribution, like
+            `Pathwise`. One with its own draws, like `DisARM`, remains unbiased and gains nothing.
         icdf: ``icdf(params, u) -> x``, with u uniform on (0, 1) and shaped like a draw; params as
-            for `Distribution`, or the object of a library. Differentiable if the estimator
-            differentiates draws. None knows Normal, multivariate normal, Logistic, Laplace, Gumbel,
-            Uniform, bits, categories, and what has a ``quantile`` or an ``icdf`` of its own (TFP,
-            numpyro).
+            for `Distribution`, or the object of another library. Differentiable if the estimator
+            differentiates draws. None supports Normal, multivariate normal, Logistic, Laplace,
+            Gumbel, Uniform, bits, categories, and objects with a method ``quantile`` or ``icdf``
+            (TFP, numpyro).
 
     Raises:
-        TypeError: no inverse cdf is known; the estimator uses samples for one another.
-        ValueError: a draw of more than 21201 numbers; icdf returns something else than a draw.
+        TypeError: no inverse cdf is known; the estimator is coupled.
+        ValueError: a draw has more than 21201 numbers; the result of icdf does not fit a draw.
 
     Example:
         >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
@@ -64,8 +64,8 @@ class QuasiMonteCarlo(PointSet):
     estimator: Estimator
     icdf: InverseCdf | None = static_field(default=None, repr=False)
 
-    evaluations: ClassVar[str] = "as the estimator inside"
-    when: ClassVar[str] = "smooth f, Pathwise, 16 samples and more"
+    evaluations: ClassVar[str] = "as the wrapped estimator"
+    when: ClassVar[str] = "smooth f, Pathwise, 16 samples or more"
     needs: ClassVar[str] = "an inverse cdf; an estimator that is not coupled"
 
     def points(self, key: jax.Array, n: int, size: int) -> Point:
@@ -84,17 +84,17 @@ class QuasiMonteCarlo(PointSet):
 
 
 def _generators(size: int, digits: int) -> np.ndarray:
-    """What each digit of the number of a point contributes to it, as 32 bits: [digits, size]."""
-    from scipy.stats import qmc  # Slow to import, and seldom needed.
+    """The contribution of each digit of the index of a point, as 32 bits: [digits, size]."""
+    from scipy.stats import qmc  # Slow to import, and rarely needed.
 
     if size > qmc.Sobol.MAXDIM:
         raise ValueError(
-            f"QuasiMonteCarlo reaches {qmc.Sobol.MAXDIM} dimensions, got draws of {size} numbers. "
-            f"Use Stratified, or Antithetic."
+            f"QuasiMonteCarlo supports up to {qmc.Sobol.MAXDIM} dimensions, got draws of {size} "
+            f"numbers. Use Stratified, or Antithetic."
         )
     rows = []
     for j in range(digits):
-        # In the order of a Gray code, point 2^(j+1) - 1 is that of digit j alone.
+        # In Gray code order, point 2^(j+1) - 1 is the point of digit j alone.
         sobol = qmc.Sobol(size, scramble=False, bits=32)
         sobol.fast_forward(2 ** (j + 1) - 1)
         rows.append(sobol.random(1)[0] * 2.0**32)
@@ -102,9 +102,9 @@ def _generators(size: int, digits: int) -> np.ndarray:
 
 
 def _scrambled(generators: jax.Array, words: jax.Array) -> jax.Array:
-    """Each multiplied by a random lower triangular matrix of digits, one for each coordinate."""
+    """The generators times a random lower triangular matrix of digits for each coordinate."""
     scrambled = jnp.zeros_like(generators)
-    # From the first digit after the point on: generator j has no more than j + 1.
+    # k counts digits after the point: generator j has at most j + 1.
     for k in range(len(generators)):
         one = jnp.uint32(1 << (31 - k))
         column = one | (words[k] & (one - 1))

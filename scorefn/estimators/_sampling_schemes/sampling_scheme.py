@@ -1,4 +1,4 @@
-"""Draws that are made together, spread more evenly than independent ones: what schemes share."""
+"""Base classes of the sampling schemes."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -20,27 +20,27 @@ Point = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class SamplingScheme(Transformation):
-    """An estimator whose draws are made for it, in another way than by the sampler alone."""
+    """An estimator around another one, with its own way to make draws."""
 
     def __post_init__(self) -> None:
         check_estimator(self.estimator)
         for inside in nested(self.estimator):
             if isinstance(inside, SamplingScheme):
                 raise TypeError(
-                    f"{type(self).__name__} makes the draws itself, and so does "
-                    f"{type(inside).__name__} inside it: use one of them."
+                    f"{type(self).__name__} makes its own draws, and so does the wrapped "
+                    f"{type(inside).__name__}. Use one of them."
                 )
 
 
 class PointSet(SamplingScheme):
-    """An estimator on draws that are the images of n points of the unit cube, by the inverse cdf.
+    """An estimator on draws made by the inverse cdf from points of the unit cube.
 
-    Each point by itself is uniform, so that each term has the mean that it has with independent
-    draws; what uses one sample for another would be biased, and is refused.
+    Each single point is uniform, so each term has the mean that it has with independent draws. A
+    coupled estimator would be biased, and is refused.
 
     Attributes:
-        estimator: the one inside.
-        icdf: ``icdf(params, u) -> x``, or None to read it off the distribution.
+        estimator: the wrapped estimator.
+        icdf: ``icdf(params, u) -> x``, or None to read it from the distribution.
     """
 
     icdf: InverseCdf | None
@@ -52,20 +52,20 @@ class PointSet(SamplingScheme):
         if coupled:
             raise TypeError(
                 f"{name} makes draws that depend on one another, and {_described(coupled[-1])} "
-                f"uses samples for one another: it would be biased. Use Pathwise, or ScoreFunction "
+                f"needs independent draws: it would be biased. Use Pathwise, or ScoreFunction "
                 f"with a MovingAverage or a ConstantBaseline."
             )
 
     @property
     def streams(self) -> bool:
-        """No: the points are made for all samples."""
+        """False, because the points are made for all samples together."""
         return False
 
     @abstractmethod
     def points(self, key: jax.Array, n: int, size: int) -> Point:
-        """From the key that all samples share to ``point(i, noise)`` of sample i, [size] in (0, 1).
+        """A function ``point(i, noise)``: the point of sample i, [size] in (0, 1).
 
-        The noise, [size] in (0, 1), is sample i's own.
+        The key is shared by all samples. The noise, [size] in (0, 1), is that of sample i.
         """
 
     def terms(
@@ -79,7 +79,7 @@ class PointSet(SamplingScheme):
         def sample(params: Any, key: jax.Array) -> Any:
             number, placed = number_of(key)
             noise = uniform(jax.random.bits(key, (quantile.size,), jnp.uint32), quantile.dtype)
-            # A second draw of one sample has no place of its own, and is an independent one.
+            # A second draw of one sample has no point, and is independent.
             u = jnp.where(placed, point(number, noise), noise)
             return quantile.draw(params, u)
 
@@ -89,7 +89,7 @@ class PointSet(SamplingScheme):
 
 
 def uniform(bits: jax.Array, dtype: Any) -> jax.Array:
-    """From 32 bits each to numbers in (0, 1), 0 and 1 excluded, symmetric about 1/2."""
+    """Numbers in (0, 1), from 32 bits each; 0 and 1 excluded, symmetric about 1/2."""
     kept = min(32, jnp.finfo(dtype).nmant)
     return ((bits >> (32 - kept)).astype(dtype) + 0.5) * jnp.asarray(2.0**-kept, dtype)
 

@@ -1,4 +1,4 @@
-"""Draws of which each lies in a stratum of its own."""
+"""Latin hypercube sampling: each draw lies in its own stratum."""
 
 from typing import ClassVar
 
@@ -14,20 +14,20 @@ from .sampling_scheme import Point, PointSet
 
 @pytree_dataclass
 class Stratified(PointSet):
-    r"""Any estimator, on draws of which each coordinate has one in every n-th of its probability.
+    r"""Any estimator, on stratified draws (a Latin hypercube sample).
 
     .. code-block:: text
 
         x_i = icdf(params, u_i),  u_id = (pi_d(i) + v_id) / n,  v uniform, pi_d random permutations
-        term i      that of the estimator at x_i
+        term i      the estimator's term at x_i
 
-    Unbiased wherever the estimator is, at its orders, because each u_i is uniform on the unit cube.
-    In one dimension this is stratified sampling, in several Latin hypercube sampling: the part of a
-    term that is a sum of functions of single coordinates loses all of its variance but n^-2 of it
-    (where it is smooth), the rest keeps it. It never needs more than n / (n - 1) times the variance
-    of independent draws, so it is a safe choice; `QuasiMonteCarlo` goes further where f is smooth.
-    Costs the evaluations of the estimator inside, one inverse cdf for each number of a draw, and
-    memory for one integer for each number of each sample.
+    Unbiased at the orders of the wrapped estimator, because each u_i is uniform on the unit cube.
+    In one dimension this is stratified sampling, in several Latin hypercube sampling. If the term
+    is smooth, the variance of its part that is a sum of functions of single coordinates is reduced
+    to a fraction of n^-2; the rest is unchanged. The variance is at most n / (n - 1) times that of
+    independent draws, so this is a safe choice; `QuasiMonteCarlo` reduces it further if f is
+    smooth. Costs the evaluations of the wrapped estimator, one inverse cdf for each number of a
+    draw, and memory for one integer for each number of each sample.
 
     The draws of one call depend on one another: see `QuasiMonteCarlo`.
 
@@ -36,8 +36,8 @@ class Stratified(PointSet):
         icdf: as for `QuasiMonteCarlo`.
 
     Raises:
-        TypeError: no inverse cdf is known; the estimator uses samples for one another.
-        ValueError: icdf returns something else than a draw.
+        TypeError: no inverse cdf is known; the estimator is coupled.
+        ValueError: the result of icdf does not fit a draw.
 
     Example:
         >>> import distrax, jax, jax.numpy as jnp, scorefn as sf
@@ -55,7 +55,7 @@ class Stratified(PointSet):
     estimator: Estimator
     icdf: InverseCdf | None = static_field(default=None, repr=False)
 
-    evaluations: ClassVar[str] = "as the estimator inside"
+    evaluations: ClassVar[str] = "as the wrapped estimator"
     when: ClassVar[str] = "f nearly a sum over the coordinates; any number of samples"
     needs: ClassVar[str] = "an inverse cdf; an estimator that is not coupled"
 
@@ -65,7 +65,7 @@ class Stratified(PointSet):
 
         def point(i: jax.Array, noise: jax.Array) -> jax.Array:
             u = (strata[i].astype(noise.dtype) + noise) / n
-            # With many strata the last one ends at 1 through rounding.
+            # With many strata, rounding moves the last point to 1.
             least = jnp.finfo(noise.dtype).epsneg
             return jnp.clip(u, least, 1 - least)
 

@@ -1,1 +1,1 @@
-"""Weak derivatives: one coordinate of the draw is replaced."""
+"""Weak derivatives: differences of costs with one coordinate of the draw replaced."""

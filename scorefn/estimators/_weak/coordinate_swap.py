@@ -1,4 +1,4 @@
-"""Costs where one factor of a draw is replaced at a time, and the derivative they make."""
+"""Derivatives computed from costs in which one factor of a draw is replaced."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -29,17 +29,17 @@ def replaced_terms(
     chunk_size: int | None,
     otherwise: str,
 ) -> tuple[PyTree, PyTree]:
-    """Terms f(x), whose derivative along each factor is made of f with that factor replaced.
+    """Terms f(x) whose derivative along a factor uses f with this factor replaced.
 
     Args:
-        estimator: whose terms these are.
-        f: to ``(cost, aux)``.
+        estimator: the estimator of the terms.
+        f: a function of one draw that returns ``(cost, aux)``.
         distribution: independent factors of a family that has a rule.
         keys: [n].
-        vmap: over samples.
-        rules: for each family the points of one factor, and their weights.
-        chunk_size: evaluations of f at a time; None means all of one sample.
-        otherwise: what to use for other distributions, a sentence.
+        vmap: the map over samples.
+        rules: the points of one factor and their weights, for each family.
+        chunk_size: the number of evaluations of f at a time; None means all of one sample.
+        otherwise: a sentence on what to use for other distributions.
     """
     name = type(estimator).__name__
     family = read_family(distribution, abstract_key(keys))
@@ -56,8 +56,8 @@ def replaced_terms(
         key_draw, key_points = jax.random.split(key)
         x = distribution.stopped_draw(key_draw)
         cost, aux = f(x)
-        # The replaced costs are needed as numbers only: no derivative passes through them, at no
-        # cost in time or memory. What f closes over is named, so that a mixed one can be refused.
+        # No derivative passes through the replaced costs, which saves time and memory. The arrays
+        # that f closes over become arguments, so that a mixed derivative can be refused.
         costs, closed_over = jax.closure_convert(lambda x: f(x)[0], x)
         fixed = stop(closed_over)
         mixed = _no_mixed_derivative(list(family.params.values()), closed_over, name)
@@ -76,7 +76,7 @@ def replaced_terms(
 
 
 def _guarded(family: Family, name: str) -> Family:
-    """The family, which raises where a derivative would be wrong."""
+    """The family with parameters that raise when a derivative would be wrong."""
     family = family.map_params(lambda array: first_order_only(array, name))
     count = family.params.get("total_count")
     if count is not None:
@@ -84,7 +84,7 @@ def _guarded(family: Family, name: str) -> Family:
             count,
             f"{name} cannot differentiate with respect to total_count: a number of trials has no "
             f"derivative. If it is not meant to be learned, wrap it in jax.lax.stop_gradient; for "
-            f"the total_count of a NegativeBinomial use ScoreFunction.",
+            f"the total_count of a NegativeBinomial, use ScoreFunction.",
         )
     return family
 
@@ -92,7 +92,7 @@ def _guarded(family: Family, name: str) -> Family:
 def _replace_each(
     f: Callable[[jax.Array], PyTree], x: jax.Array, points: jax.Array, chunk_size: int | None
 ) -> PyTree:
-    """Costs where factor i of x is point [k, i], stacked over all (k, i), i running fastest."""
+    """Costs with factor i of x replaced by point [k, i], stacked over (k, i), i fastest."""
     flat = x.reshape(-1)
     total = points.size
 
@@ -129,7 +129,7 @@ def _no_mixed_derivative(
         return _nothing_of([*params, *closed_over])
 
     def rule(primals: Any, tangents: Any) -> Any:
-        # Each tangent times a 0 that depends, by name, on the arrays of the other list.
+        # Each tangent times a 0 that formally depends on the arrays of the other list.
         along = [
             _sum_of(arrays) * _nothing_of([nondifferentiable(other, message) for other in others])
             for arrays, others in zip(map(_present, tangents), reversed(primals), strict=True)
@@ -152,5 +152,5 @@ def _sum_of(arrays: list[jax.Array]) -> jax.Array:
 
 
 def _nothing_of(arrays: list[jax.Array]) -> jax.Array:
-    # A `where` and not a product with 0, so that infinite parameters do no harm.
+    # A `where` instead of a product with 0, because parameters may be infinite.
     return jnp.where(jnp.isnan(_sum_of(arrays)), 0, 0).astype(jnp.result_type(float))

@@ -1,4 +1,4 @@
-"""General and one-sample gradients: ordered discrete draws take one step up."""
+"""General and one-sample (GO) gradients of ordered discrete draws."""
 
 from typing import ClassVar
 
@@ -24,14 +24,14 @@ class GO(Estimator):
         derivative  -(dF(x_i) / p(x_i)) (f(x, x_i + 1) - f(x))  along the parameters of factor i
 
     with F the distribution function of the factor. Unbiased, to first order; for independent
-    factors of Bernoulli, Categorical (good where neighbors are alike; OneHotCategorical too),
-    Poisson, Binomial, Geometric, NegativeBinomial (the last not in total_count), and any f. One
-    evaluation of f for each factor, and one for the value. For continuous factors the same
-    principle is `Pathwise` with `implicit_reparameterization`.
+    factors of Bernoulli, Categorical (good if neighboring categories have similar costs;
+    OneHotCategorical too), Poisson, Binomial, Geometric, NegativeBinomial (not in total_count), and
+    any f. One evaluation of f for each factor, and one for the value. The analogue for continuous
+    factors is `Pathwise` with `implicit_reparameterization`.
 
     Attributes:
-        chunk_size: evaluations of f at a time, for one sample; None means all of them, and memory
-            then grows with the square of the number of factors.
+        chunk_size: the number of evaluations of f at a time, for one sample. None means all of
+            them; memory then grows with the square of the number of factors.
 
     Raises:
         TypeError: the distribution is of another family; a second derivative is taken, or one with

@@ -1,4 +1,4 @@
-"""Weak derivatives: the derivative of a distribution is a difference of two others."""
+"""Measure-valued derivatives: differences of two distributions."""
 
 from typing import ClassVar
 
@@ -24,24 +24,25 @@ class MeasureValued(Estimator):
         term        f(x),  x ~ p
         derivative  c (f(x, x_i = x+) - f(x, x_i = x-))  along theta of factor i
 
-    Unbiased, to first order; for independent factors and any f, which is never differentiated in x
-    and may jump. x+ and x- are coupled, and one of them is x itself where that can be:
+    Unbiased, to first order; for independent factors and any f, which is not differentiated in x
+    and may jump. x+ and x- are coupled, and one of them is x itself if possible:
 
-    - Normal (a diagonal one too): loc by x+ and x- at the same Rayleigh distance on either side;
-      scale by a double-sided Maxwell and the Normal coupled to it. 3 evaluations a factor.
-    - Bernoulli, and Poisson, Exponential, Binomial, Geometric, NegativeBinomial (not in their
-      total_count): 1 evaluation a factor.
-    - Gamma: rate by Gamma(a) - Gamma(a + 1), concentration a by two draws at one level of
-      -dF/da. 3 evaluations a factor. In float32, -dF/da is known to a relative 1e-4 at a = 1e3 and
-      1e-2 at a = 1e4.
-    - Categorical and OneHotCategorical of C categories: C - 1, which are exact given the others.
+    - Normal (also diagonal): loc by x+ and x- at one Rayleigh distance on either side; scale by a
+      double-sided Maxwell and the Normal coupled to it. 3 evaluations per factor.
+    - Bernoulli, Poisson, Exponential, Binomial, Geometric, NegativeBinomial (not in total_count):
+      1 evaluation per factor.
+    - Gamma: rate by Gamma(a) - Gamma(a + 1), concentration a by two draws at one level of -dF/da.
+      3 evaluations per factor. In float32, -dF/da has a relative error of 1e-4 at a = 1e3 and 1e-2
+      at a = 1e4.
+    - Categorical and OneHotCategorical of C categories: C - 1 evaluations per factor; exact given
+      the other factors.
 
-    To these comes one evaluation for the value. For Normal factors and ``f = (x - k)^2`` the
-    variance along loc is ``(loc - k)^2 (16 / pi - 4)``, 0 at its optimum.
+    The value takes one more evaluation. For Normal factors and ``f = (x - k)^2`` the variance along
+    loc is ``(loc - k)^2 (16 / pi - 4)``, 0 at the optimum.
 
     Attributes:
-        chunk_size: evaluations of f at a time, for one sample; None means all of them, and memory
-            then grows with the square of the number of factors.
+        chunk_size: the number of evaluations of f at a time, for one sample. None means all of
+            them; memory then grows with the square of the number of factors.
 
     Raises:
         TypeError: the distribution is of another family; a second derivative is taken, or one with
@@ -65,7 +66,7 @@ class MeasureValued(Estimator):
 
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1, and 1 or 2 for each scalar parameter"
-    when: ClassVar[str] = "few factors, f rough or without derivative"
+    when: ClassVar[str] = "few factors, f rough or without a derivative"
     needs: ClassVar[str] = "independent factors of a common family; any f"
 
     def __post_init__(self) -> None:

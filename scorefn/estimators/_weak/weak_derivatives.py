@@ -1,13 +1,13 @@
-"""Derivatives of the common distributions in their parameters, as signed weights on a few points.
+"""Derivatives of common distributions as signed weights on a few points.
 
-Each rule gets the factors, one draw x of them (stopped) and a key, and returns points y_k and zeros
+A rule takes the factors, one draw x of them (stopped) and a key, and returns points y_k and zeros
 w_k, [K, ...] for factors [...]. The zeros have the value 0, and derivatives such that, for each
 factor and any f,
 
     d E[f(X)] = E[sum_k (f(y_k) - f(x)) dw_k].
 
-The weights of a derivative add up to 0, because probabilities add up to 1: that of x itself is what
-the others leave. Where x can be one of the points, it costs no further evaluation.
+The weights of a derivative add up to 0, because probabilities add up to 1, so x itself has minus
+the sum of the other weights. If x can be one of the points, this saves an evaluation.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Rule = Callable[[Family, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def _zero(x: jax.Array) -> jax.Array:
-    """0, with the derivative of x."""
+    """Zero, with the derivative of x."""
     return x - jax.lax.stop_gradient(x)
 
 
@@ -41,7 +41,7 @@ def _bernoulli(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array,
 
 
 def _categorical(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # Every other category: sum_c f(c) dp_c is the derivative with nothing left to draw.
+    # All other categories: sum_c f(c) dp_c is the exact derivative.
     del key
     categories = family.params["logits"].shape[-1]
     others = (x[..., None] + jnp.arange(1, categories, dtype=x.dtype)) % categories
@@ -54,8 +54,8 @@ def _normal(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, ja
     # With density phi of z = (x - loc) / scale, d/dloc is -phi'(z) / scale: half a Rayleigh (the
     # Weibull of shape 2) on each side, of total mass 1 / sqrt(2 pi) each. d/dscale is
     # (z^2 - 1) phi / scale: a double-sided Maxwell minus a Normal. For z Normal and r^2 / 2
-    # exponential, (z, r) is a vector of three Normals in polar form: its signed length is Maxwell,
-    # its first part Normal, so that the draw itself is the coupled minus.
+    # exponential, (z, r) is a vector of three Normals in polar form: its signed length is Maxwell
+    # and its first part Normal, so that the draw itself is the coupled negative part.
     loc, scale = _stopped(family, "loc"), _stopped(family, "scale")
     twice = 2 * jax.random.exponential(key, family.shape, loc.dtype)
     safe = jnp.where(scale > 0, scale, 1)
@@ -94,13 +94,13 @@ def _gamma(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax
 
 def _gamma_apart(concentration: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
     # d/da of the density p is (log x - digamma(a)) p: negative below c = exp(digamma(a)), positive
-    # above. Hence g(x) = -dF/da rises from 0 to its greatest value, the mass of either part, at c,
-    # and falls back to 0. The two points of the same level g = u g(c) are draws of the two parts,
-    # found by bisection of log x.
+    # above. Hence g(x) = -dF/da rises from 0 to its maximum at c, the mass of either part, and
+    # falls back to 0. The two points at the level g = u g(c) are draws of the two parts, found by
+    # bisection of log x.
     center = digamma(concentration)
 
     def level(log_x: jax.Array) -> jax.Array:
-        # Far below 1 the incomplete gamma function is a power, and x itself may underflow.
+        # Far below 1 the incomplete gamma function is a power law, and x may underflow.
         low = log_x < -20
         power = jnp.exp(concentration * log_x - gammaln(concentration + 1))
         series = power * (digamma(concentration + 1) - log_x)
@@ -125,8 +125,8 @@ def _gamma_apart(concentration: jax.Array, uniform: jax.Array) -> tuple[jax.Arra
 
 
 def _binomial(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # d/dp is n E[f(Y + 1) - f(Y)] with Y of n - 1 trials: a trial is taken from the n, at random.
-    # It was a success with probability x / n, and then x is Y + 1; else x is Y.
+    # d/dp is n E[f(Y + 1) - f(Y)] with Y of n - 1 trials: remove one of the n trials at random. It
+    # was a success with probability x / n, and then x is Y + 1; else x is Y.
     count, probs = _stopped(family, "total_count"), jax.nn.sigmoid(family.params["logits"])
     uniform = jax.random.uniform(key, family.shape, count.dtype)
     success = uniform * count < x.astype(count.dtype)
@@ -136,8 +136,8 @@ def _binomial(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, 
 
 def _negative_binomial(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     # x successes of logits l before `count` failures; with q the probability of a failure,
-    # -d/dlog q is count (NegativeBinomial(count + 1) + 1 - NegativeBinomial(count)), and a
-    # NegativeBinomial of one failure more is a sum with a Geometric.
+    # -d/dlog q is count (NegativeBinomial(count + 1) + 1 - NegativeBinomial(count)), and one more
+    # failure adds a Geometric to a NegativeBinomial.
     logits = family.params["logits"]
     count = _stopped(family, "total_count")
     more = jax.random.exponential(key, family.shape, logits.dtype)
