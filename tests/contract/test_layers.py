@@ -88,6 +88,21 @@ def test_every_room_has_a_floor() -> None:
     assert all((PACKAGE / "estimators" / f"{name}.py").exists() for name in SHARED)
 
 
+def test_the_pages_show_these_rooms() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    tree = re.findall(r"^      (\w+)(?:/|\.py) +(\d) ", page, re.MULTILINE)
+    assert {room: int(floor) for room, floor in tree} == FLOOR
+    families = re.findall(r"^        (\w+)/ ", page, re.MULTILINE)
+    assert set(families) == FAMILIES
+    for name in re.findall(r"[\w/]+\.py\b", page):
+        folders = (ROOT, PACKAGE, PACKAGE / "estimators")
+        assert any((folder / name).exists() for folder in folders), name
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", table, re.MULTILINE)
+    shown = {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
+    assert shown == FLOOR
+
+
 def foreign(text: str) -> set[str]:
     """Names of other libraries' classes and attributes in code; docstrings and prose are free."""
     nodes = [*ast.walk(ast.parse(text))]
