@@ -1,1 +1,1 @@
-"""Many samples: in chunks, in one pass, on several devices."""
+"""Evaluation of many samples: in chunks, in one pass, on several devices."""

@@ -1,4 +1,4 @@
-"""Samples on several devices: where they lie, and how each device takes its own in chunks."""
+"""Samples on several devices: their placement, and chunks on each device."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def placed(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """The array, laid out over the devices like that."""
+    """The array with the given sharding."""
     place = jax.sharding.reshard if _explicit(sharding) else jax.lax.with_sharding_constraint
     return place(x, sharding)
 
@@ -18,10 +18,10 @@ def placed(x: jax.Array, sharding: NamedSharding) -> jax.Array:
 def chunks_on_each_device(
     fn: Callable[[Any], Any], *, chunk_size: int, sharding: NamedSharding
 ) -> Callable[[Any], Any]:
-    """``vmap(fn)`` in which each device goes through its own samples in chunks, all at once.
+    """``vmap(fn)`` in which all devices evaluate their own samples in chunks, in parallel.
 
-    A scan over the samples would take each device's in turn, and have all devices compute all of
-    them. So the samples are dealt to an axis of devices, and the scan goes over what each one has.
+    A scan over the sample axis would make every device compute all samples. So the samples are
+    reshaped to [samples of a device, devices], and the scan runs over the first axis.
     """
     axis = sharding.spec[0]
 
@@ -29,7 +29,7 @@ def chunks_on_each_device(
         n = jax.tree.leaves(xs)[0].shape[0]
         devices = math.prod(sharding.mesh.shape[name] for name in _axes(sharding))
         if n % devices:
-            # Not the samples: a support, say, which every device goes through.
+            # Not samples but, for example, a support, which every device evaluates.
             return jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
 
         def dealt(x: jax.Array) -> jax.Array:
@@ -52,13 +52,13 @@ def chunks_on_each_device(
 def _with_parameters_on_each_device(
     fn: Callable[[Any], Any], xs: Any, devices: int, sharding: NamedSharding
 ) -> tuple[Callable[..., Any], list[jax.Array]]:
-    """The function with what it closes over as arguments, and these, a copy for each device.
+    """The function with closed-over arrays as arguments, and a copy of these for each device.
 
-    Then each device sums the derivatives of its own copy over its chunks, and devices communicate
-    once. With one copy for all they would communicate after each chunk.
+    Each device sums the derivatives of its own copy over its chunks, and devices communicate once.
+    With one shared copy they would communicate after each chunk.
     """
     if _explicit(sharding):
-        # What closure_convert has traced cannot be mapped over an explicit axis, up to jax 0.12.
+        # Up to jax 0.12 a result of closure_convert cannot be mapped over an explicit axis.
         return fn, []
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     hoisted, closed_over = jax.closure_convert(fn, one)

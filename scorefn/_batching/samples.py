@@ -1,4 +1,4 @@
-"""The samples of one call: their keys, and how a function of one is applied to all of them."""
+"""The samples of one call: their keys, and the map that evaluates them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -61,11 +61,11 @@ def sample_keys(
 
 
 def keys_of(key: jax.Array, indices: jax.Array) -> jax.Array:
-    """The keys of the samples of these numbers, [n]."""
+    """The keys of the samples with these indices, [n]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
 def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
-    """``vmap(fn)`` that goes through the samples in chunks, and keeps nothing of them."""
-    # What a chunk computes is forgotten and computed again in the backward pass.
+    """``vmap(fn)`` that evaluates the samples in chunks and stores no intermediate values."""
+    # The backward pass computes each chunk again.
     return lambda xs: jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)

@@ -1,4 +1,4 @@
-"""The mean of many samples and its derivatives in one pass, in memory that does not grow."""
+"""The mean of many samples and its derivatives, in one pass and constant memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,22 +26,21 @@ _MOST_COPIED = 2**20
 def streamed_mean(
     one: OneSample, key: jax.Array, num_samples: int, chunk_size: ChunkSize
 ) -> jax.Array | None:
-    """The mean over samples whose keys are ``fold_in(key, i)``; a gradient takes one pass.
+    """The mean over samples with keys ``fold_in(key, i)``, whose gradient takes one pass.
 
-    The gradient is gathered along with the mean, chunk by chunk, and nothing is kept of a sample.
-    With leave-one-out it is a covariance, of the costs and the scores s:
+    The gradient is accumulated with the mean, chunk by chunk, and no sample is stored. With
+    leave-one-out it is a covariance of the costs and the scores s:
 
     .. code-block:: text
 
         mean grad f + sum (f_i - mean f) s_i / (n - 1)
           = mean grad f + [sum (f_i - p) s_i - (mean f - p) sum s_i] / (n - 1)
 
-    for any p. Here it is the mean cost of the first chunk, so that a large offset of the costs
-    takes no digits. Derivatives of higher order are those of the terms, which are computed again
-    chunk by chunk.
+    for any p. Here p is the mean cost of the first chunk, so that a large offset of the costs loses
+    no digits. Higher derivatives are those of the terms, which are computed again in chunks.
 
     Returns:
-        The mean; or None if there is one chunk only, or if a cost is not a scalar.
+        The mean; None if there is only one chunk, or if a cost is not a scalar.
     """
     if chunk_size in (None, num_samples) or chunk_size == "auto" and num_samples <= LEAST:
         return None
@@ -51,8 +50,7 @@ def streamed_mean(
     if chunk_size == num_samples or jax.tree.map(jnp.shape, shape) != ((),) * len(shape):
         return None
 
-    # All that a sample closes over becomes an argument: other transformations must find it. The
-    # jaxpr itself would hold on to it.
+    # Closed-over arrays become arguments, so that other transformations see them.
     arrays = [key, *jaxpr.consts]
     hoisted = jax.make_jaxpr(
         lambda key, *closed_over: jax.core.eval_jaxpr(jaxpr.jaxpr, closed_over, key)
@@ -63,7 +61,7 @@ def streamed_mean(
 
 @dataclass(frozen=True)
 class _Stream:
-    """Functions of arrays: the key of all samples, and what one of them closes over."""
+    """Functions of the key of all samples and the arrays that a sample closes over."""
 
     jaxpr: Any
     num_samples: int
@@ -116,7 +114,7 @@ class _Stream:
         return jnp.mean(values)
 
     def one_pass(self, moving: Moving, *arrays: jax.Array) -> list[jax.Array]:
-        """The mean, and its gradient along each moving array."""
+        """The mean and its gradient along each moving array."""
         n, dtype = self.num_samples, self.jaxpr.out_avals[0].dtype
         coupled = len(self.jaxpr.out_avals) == 2
 
@@ -133,15 +131,15 @@ class _Stream:
         local, zero = some, jnp.zeros((), wide(dtype))
         zeros = [jnp.zeros(x.shape, _summed(x.dtype)) for x in some]
         if jax.sharding.get_abstract_mesh().manual_axes:
-            # In shard_map the gradient by an array that devices share would be summed over them.
+            # In shard_map the gradient along an array shared by devices would be summed over them.
             like = samples(some, jnp.zeros(1, jnp.uint32), [None] * len(some))
             local, zero, zeros = (as_local(tree, like) for tree in (local, zero, zeros))
 
         def add(state: Any, size: int) -> Any:
             start, pilot, total, gradients, scores = state
             indices = start + jnp.arange(size, dtype=jnp.uint32)
-            # Numbers of 16 bits are not added up as such: each sample has a copy and a derivative
-            # of its own, unless these would be many, as of the weights of a network.
+            # The derivatives of 16-bit arrays must not be summed in 16 bits: each sample gets its
+            # own copy, unless the copies would be large, as for the weights of a network.
             axes = [0 if is_narrow(x) and x.size * size <= _MOST_COPIED else None for x in local]
             each = [
                 x if axis is None else jnp.broadcast_to(x, (size, *x.shape))
@@ -170,7 +168,7 @@ class _Stream:
             state = add(state, rest)
         _, pilot, total, gradients, scores = state
         if coupled:
-            # The baseline of all is the mean cost, and not the pilot.
+            # The baseline is the mean cost instead of the pilot.
             shift = total / (n - 1)
             gradients = [g - shift * s for g, s in zip(gradients, scores, strict=True)]
         means = [(g / n).astype(x.dtype) for g, x in zip(gradients, local, strict=True)]
@@ -187,11 +185,11 @@ def _merged(moving: Moving, arrays: Arrays, some: Sequence[jax.Array]) -> list[j
 
 
 def _summed(dtype: Any) -> Any:
-    """What numbers of the dtype are added up in."""
+    """The dtype in which numbers of a dtype are summed."""
     return wide(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
 def _added(xs: list[jax.Array], ys: list[jax.Array]) -> list[jax.Array]:
-    """The sums with the derivatives of one chunk, or of each of its samples."""
+    """The sums plus the derivatives of one chunk, or of each of its samples."""
     wider = [y.astype(x.dtype) for x, y in zip(xs, ys, strict=True)]
     return [x + (y if x.ndim == y.ndim else jnp.sum(y, 0)) for x, y in zip(xs, wider, strict=True)]

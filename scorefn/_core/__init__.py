@@ -1,1 +1,1 @@
-"""The ground floor: checks, arrays, pytrees and derivative rules."""
+"""Basic helpers: checks, arrays, pytrees and derivative rules."""

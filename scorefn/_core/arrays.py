@@ -1,4 +1,4 @@
-"""Arrays and keys: dtypes, stopping, sharding."""
+"""Helpers for arrays and keys: dtypes, stopped gradients, sharding."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -10,46 +10,46 @@ import numpy as np
 
 
 def is_number(x: Any) -> bool:
-    """Whether jax.numpy takes it for a number or an array of numbers, traced ones included."""
+    """Whether x is a number or an array of numbers for jax.numpy, traced or not."""
     return isinstance(x, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
 
 
 def is_float(x: Any) -> bool:
-    """Whether it is a real floating-point number or an array of such."""
+    """Whether x is a real floating-point number or an array of such numbers."""
     return is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
 def as_float(x: Any) -> jax.Array:
-    """The same as a float array; floats keep their precision."""
+    """The number or array as a float array; floats keep their precision."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
 def reuse_key(keys: jax.Array) -> jax.Array:
-    """The same keys once more, on purpose: the same draws are wanted."""
+    """The keys, cloned so that JAX's check of key reuse allows a second use."""
     return jax.random.clone(keys) if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else keys
 
 
 def abstract_key(keys: jax.Array) -> Any:
-    """One of the keys, to trace with and not to draw with.
+    """The shape and dtype of one of the keys, for tracing.
 
-    ``keys[0]`` would not do: JAX's check of key reuse takes it for a use, and along an axis that is
-    sharded explicitly it cannot be taken.
+    ``keys[0]`` does not work here: JAX's check of key reuse counts it as a use, and an axis that is
+    sharded explicitly cannot be indexed.
     """
     return jax.ShapeDtypeStruct(keys.shape[1:], keys.dtype)
 
 
 def wide(*dtypes: Any) -> Any:
-    """The widest float among the dtypes, float32 at least; under strict promotion as well."""
+    """The widest float among the dtypes, at least float32; also under strict promotion."""
     floats = [jnp.dtype(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
     return max([jnp.dtype(jnp.float32), *floats], key=lambda dtype: jnp.finfo(dtype).bits)
 
 
 def stop(tree: Any) -> Any:
-    """The pytree with no derivative passing through; leaves that are no arrays stay as they are."""
+    """The pytree with stopped gradients; leaves that are not arrays are unchanged."""
 
     def stopped(leaf: Any) -> Any:
-        # asarray, since under an eager grad of a Python float the primal is a float to jax 0.10.
+        # asarray, because under an eager grad of a Python float jax 0.10 returns a Python float.
         return jnp.asarray(jax.lax.stop_gradient(leaf)) if isinstance(leaf, jax.Array) else leaf
 
     return jax.tree.map(stopped, tree)
@@ -66,8 +66,8 @@ def held_fixed(fn: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
 
 
 def as_local(tree: Any, like: Any) -> Any:
-    """The float arrays unchanged, and inside shard_map as local to each device as others are."""
-    # The sum of no elements is 0 and as local as the elements.
+    """The float arrays, varying over the devices of shard_map over which `like` varies."""
+    # The sum of no elements is 0 and varies over the devices over which the elements vary.
     sums = [jnp.sum(jnp.ravel(leaf)[:0], dtype=jnp.float32) for leaf in jax.tree.leaves(like)]
     zero = reduce(jnp.add, sums, jnp.zeros((), jnp.float32))
 
@@ -79,9 +79,9 @@ def as_local(tree: Any, like: Any) -> Any:
 
 
 def gathered(x: jax.Array, axis: int) -> jax.Array:
-    """The array with all of an axis on each device, as running sums need it.
+    """The array with one axis replicated on all devices, for running sums.
 
-    Where axes are sharded explicitly this has to be said; else the compiler sees to it.
+    Needed for explicitly sharded axes only; otherwise the compiler does it.
     """
     sharding: Any = jax.typeof(x).sharding
     parts = list(sharding.spec)
@@ -92,7 +92,7 @@ def gathered(x: jax.Array, axis: int) -> jax.Array:
 
 
 def spread_like(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The array with its leading axis on the devices as another's: what `gathered` undoes."""
+    """The array with its leading axis sharded like that of another; undoes `gathered`."""
     sharding: Any = jax.typeof(like).sharding
     if not sharding.spec or sharding.spec[0] is None:
         return x
@@ -100,7 +100,7 @@ def spread_like(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """A scalar 0, whose derivative along x is the weight: it carries an estimate into a cost."""
+    """A scalar 0 whose derivative along x is the weight."""
     return jnp.sum(weight * (x - jax.lax.stop_gradient(x)))
 
 
@@ -116,11 +116,11 @@ def finite_product(zero: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
-    """Appends axes of length 1 so that x lines up with the leading axes of `like`."""
+    """The array x with axes of length 1 appended, to match the leading axes of `like`."""
     if x.shape != like.shape[: x.ndim]:
         raise ValueError(
-            f"{name} has shape {x.shape}, which is not a leading part of {like.shape}, the shape "
-            f"that it must line up with; broadcasting the two would pair every draw with every "
-            f"other one. Reshape {name}, or sum the log-probability over its event axes."
+            f"{name} has shape {x.shape}, which is not a leading part of the shape {like.shape}: "
+            f"broadcasting would pair every draw with every other one. Reshape {name}, or sum the "
+            f"log-probability over its event axes."
         )
     return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))

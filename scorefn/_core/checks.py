@@ -1,4 +1,4 @@
-"""Checks of arguments, made while tracing: they cost nothing at run time."""
+"""Checks of arguments while tracing, without cost at run time."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ def check_instance(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
-    """A static Python int of at least so much."""
+    """The value, checked to be a static Python int of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, int):
         kind = "a traced value" if isinstance(value, jax.core.Tracer) else repr(value)
         raise TypeError(
-            f"{name} must be a static Python int, got {kind}; it fixes the shapes of the program, "
-            f"so give it as a constant (under jit: static_argnames)."
+            f"{name} must be a static Python int, got {kind}. It determines array shapes, so give "
+            f"a constant (under jit: static_argnames)."
         )
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value}.")
@@ -31,8 +31,8 @@ def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
 
 
 def check_number(name: str, value: Any, *, above: float = -np.inf, least: float = -np.inf) -> None:
-    """A Python number in its range; arrays are let through."""
-    # Pytrees are rebuilt around tracers and placeholders, and around gradients, of any sign.
+    """Raises ``ValueError`` if a Python number is out of range; arrays are not checked."""
+    # JAX rebuilds pytrees with tracers, placeholders and gradients, which may have any value.
     if not isinstance(value, int | float):
         return
     if not (value > above and value >= least):
@@ -41,14 +41,14 @@ def check_number(name: str, value: Any, *, above: float = -np.inf, least: float 
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """One of the values that exist."""
+    """Raises ``ValueError`` unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
 def check_key(key: Any) -> jax.Array:
-    """One random key, typed or raw."""
-    hint = "pass jax.random.key(seed), or one key out of jax.random.split(key, n)"
+    """The key, checked to be one random key, typed or raw."""
+    hint = "pass jax.random.key(seed), or one key of jax.random.split(key, n)"
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and (dtype != jnp.uint32 or not shape):
@@ -74,15 +74,15 @@ def check_sharding(sharding: Any, num_samples: int) -> NamedSharding | None:
     ):
         raise TypeError(
             f"sharding must be a NamedSharding of one axis, the samples, as in "
-            f"NamedSharding(mesh, PartitionSpec('devices')); got {sharding!r}."
+            f"NamedSharding(mesh, PartitionSpec('devices')), got {sharding!r}."
         )
     context = jax.sharding.get_abstract_mesh()
     manual = [name for name in context.manual_axes if name in np.ravel(sharding.spec[0])]
     if manual:
         raise ValueError(
-            f"sharding spreads the samples over {', '.join(map(repr, manual))}, over which this "
-            f"code is mapped by shard_map already. Leave sharding out: there each device draws "
-            f"num_samples of its own, with a key of its own, as fold_in(key, axis_index(name))."
+            f"sharding spreads the samples over {', '.join(map(repr, manual))}, which shard_map "
+            f"already maps over. Omit sharding: inside shard_map each device draws its own "
+            f"num_samples, with its own key, as fold_in(key, axis_index(name))."
         )
     try:
         sharding.shard_shape((num_samples,))

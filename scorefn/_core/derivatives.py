@@ -1,4 +1,4 @@
-"""Derivative rules that no transformation forgets, and arrays that refuse a derivative."""
+"""Derivative rules that survive all transformations, and arrays that refuse derivatives."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,24 +11,25 @@ from jax.interpreters import ad, batching, mlir
 Arrays = Sequence[jax.Array]
 Fn = Callable[..., list[jax.Array]]
 Moving = tuple[bool, ...]
-# From which of the arguments move, all arguments, and the tangents of those that do.
+# A function of: which arguments are differentiated, all arguments, and the tangents of those.
 Derivative = Callable[[Moving, Arrays, Arrays], tuple[list[jax.Array], list[jax.Array]]]
 
 
 def with_jvp(fn: Fn, derivative: Derivative) -> Fn:
-    """`fn` of arrays to a list of arrays, differentiated by a rule.
+    """The function `fn`, of arrays to a list of arrays, with a custom derivative rule.
 
-    ``jax.custom_jvp`` will not do: up to jax 0.10 a scan that is differentiated in reverse keeps
-    the function and forgets the rule, so that a second derivative is that of the function's code.
+    ``jax.custom_jvp`` does not work here: up to jax 0.10 reverse-mode differentiation of a scan
+    drops the rule, so a second derivative is that of the code of the function.
 
     Args:
         fn: the function; it closes over nothing that is traced.
-        derivative: ``derivative(moving, arrays, tangents)``, to the outputs and their tangents.
-            Arguments that do not move have no tangent, and are not differentiated.
+        derivative: ``derivative(moving, arrays, tangents)``, returning the outputs and their
+            tangents. Arguments that are not marked as moving have no tangent, and are not
+            differentiated.
     """
 
     def bound(*arrays: jax.Array) -> list[jax.Array]:
-        # As what it closes over, arrays keep the axes of devices over which they vary.
+        # Closed-over arrays keep the device axes over which they vary.
         outputs = jax.make_jaxpr(lambda: fn(*arrays))().out_avals
         return _with_jvp.bind(*arrays, fn=fn, derivative=derivative, outputs=tuple(outputs))
 
@@ -74,7 +75,7 @@ batching.fancy_primitive_batchers[_with_jvp] = _with_jvp_batch
 
 
 def nondifferentiable(array: jax.Array, message: str) -> jax.Array:
-    """The array itself; differentiating with respect to it raises ``TypeError(message)``."""
+    """The array, unchanged; differentiating with respect to it raises ``TypeError(message)``."""
     return _nondifferentiable.bind(array, message=message)
 
 
@@ -83,11 +84,10 @@ def first_order_only(
     name: str,
     hint: str = "Use ScoreFunction, or Enumerate if the support is small.",
 ) -> jax.Array:
-    """The array itself, with its derivative; a second derivative raises ``TypeError``.
+    """The array with its first derivative; a second derivative raises ``TypeError``.
 
-    An estimator whose first derivative is right and whose second is not routes the parameters of
-    its distribution through this. Mixed derivatives, once in the array and once in something else,
-    pass.
+    For the parameters of a distribution, in estimators that are right to first order only. Mixed
+    derivatives, once in the array and once in something else, are allowed.
     """
     message = (
         f"{name} is right to first order only: a second derivative with respect to the parameters "
@@ -100,15 +100,15 @@ def first_order_only(
 
     @identity.defjvp
     def _(primals: Any, tangents: Any) -> Any:
-        # A factor of 1 that depends on x by name: who differentiates the derivative meets it.
+        # A factor of 1 that formally depends on x, so that differentiating the derivative raises.
         once = nondifferentiable(primals[0], message)
         return primals[0], tangents[0] * jnp.where(jnp.isnan(once), 1, 1).astype(once.dtype)
 
     return identity(array)
 
 
-# A primitive of its own and not a `custom_jvp`, because up to jax 0.10 a scan forgets the rule of a
-# `custom_jvp` once it has been differentiated: a second derivative would slip through.
+# A primitive instead of a `custom_jvp`, because up to jax 0.10 a differentiated scan drops the rule
+# of a `custom_jvp`: a second derivative would not raise.
 _nondifferentiable = Primitive("scorefn_poison")
 _nondifferentiable.def_impl(lambda x, **_: x)
 _nondifferentiable.def_abstract_eval(lambda aval, **_: aval)

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def renamed_keyword(old: str, new: str) -> Callable[[T], T]:
-    """A decorator of functions and classes that passes the keyword `old` on as `new`."""
+    """A decorator for functions and classes that passes the keyword `old` as `new`."""
 
     def decorate(target: T) -> T:
         fn: Any = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]

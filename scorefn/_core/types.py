@@ -1,4 +1,4 @@
-"""Types that many rooms share."""
+"""Types shared by many packages."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Distributions: two functions and parameters, and a few records."""
+"""Distributions given by two functions and parameters, and a few families."""
 
 from ._deterministic import Deterministic as Deterministic
 from ._discrete import Bernoulli as Bernoulli

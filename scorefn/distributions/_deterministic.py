@@ -1,4 +1,4 @@
-"""A point mass: parameters as a distribution, for estimators that treat f as a black box."""
+"""A point mass, for estimators that treat a function of parameters as a black box."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from scorefn._core.types import PyTree
 
 @pytree_dataclass
 class Deterministic:
-    """All mass at one point: every draw is the value itself, and derivatives pass through it.
+    """A point mass: every draw is the value, and derivatives pass through it.
 
     Attributes:
         value: any pytree of arrays.

@@ -1,4 +1,4 @@
-"""Records of independent discrete factors: bits and categories."""
+"""Distributions of independent discrete factors: bits and categories."""
 
 from dataclasses import replace
 from typing import TypeVar
@@ -15,14 +15,14 @@ from ._integer_icdf import bits_at, categories_at, words
 
 @pytree_dataclass
 class Bernoulli:
-    """Independent bits, given by plain logits.
+    """Independent bits, given by their logits.
 
-    A draw is made of one uniform integer for each bit: its probability is right to 2^-32, and to
-    the rounding of its sigmoid (float64: 2^-64).
+    A draw uses one uniform integer for each bit. Its probability is right to 2^-32 (float64: 2^-64)
+    and to the rounding of its sigmoid.
 
     Attributes:
-        logits: [...], log-odds of 1 in nats; a draw has the same shape.
-        dtype: of the draws; None is the dtype of the logits.
+        logits: [...], log-odds of 1 in nats; a draw has the shape of the logits.
+        dtype: the dtype of the draws; None is the dtype of the logits.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -41,8 +41,8 @@ class Bernoulli:
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each bit of a draw, [...]."""
         logits = jnp.asarray(self.logits)
-        # max(l, 0) + log1p(exp(-|l|)) by one branch or the other: max and abs have derivatives of
-        # their own at 0, which do not add up to 1/2.
+        # max(l, 0) + log1p(exp(-|l|)), by branches: the derivatives of max and abs at 0 do not add
+        # up to 1/2.
         positive = logits >= 0
         size = jnp.where(positive, logits, -logits)
         log_normalizer = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
@@ -53,7 +53,7 @@ class Bernoulli:
         return self.draw_from(words(key, jnp.shape(self.logits), self.logits))
 
     def draw_from(self, words: jax.Array) -> jax.Array:
-        """The draw made of uniform integers: 1 from low ones; ``~words`` make its mirror image."""
+        """The draw given uniform integers: 1 for low ones; ``~words`` give its mirror image."""
         return self.cast(bits_at(words, self.logits))
 
     def noise(self, key: jax.Array) -> jax.Array:
@@ -62,30 +62,30 @@ class Bernoulli:
         return jax.random.logistic(key, jnp.shape(self.logits), dtype)
 
     def draw_at(self, noise: jax.Array) -> jax.Array:
-        """The draw at given logistic noise: 1 where the noise lies below the logit.
+        """The draw at given logistic noise: 1 where the noise is below the logit.
 
-        Noise made of float32 knows no probabilities below 2^-23.
+        Noise in float32 does not resolve probabilities below 2^-23.
         """
-        # With u = sigmoid(noise) this is u < sigmoid(logit), right for logits of any size.
+        # With u = sigmoid(noise) this is u < sigmoid(logit), accurate for logits of any size.
         return self.cast(noise < jnp.asarray(self.logits, noise.dtype))
 
     def cast(self, bits: jax.Array) -> jax.Array:
-        """Bits of any dtype, as draws."""
+        """Bits of any dtype as draws."""
         return bits.astype(jnp.asarray(self.logits).dtype if self.dtype is None else self.dtype)
 
 
 @pytree_dataclass
 class Categorical:
-    """Independent categories, given by plain logits.
+    """Independent categories, given by their logits.
 
-    A draw is made by the inverse cdf, from one uniform integer for each factor. The probability of
-    a category is then p up to 2^-30 + 2^-18 p (float64: 2^-62 + 2^-47 p), for any number of
-    categories, and 0 where p is 0. The Gumbel noise of `jax.random.categorical`, one number for
+    A draw is made by the inverse cdf from one uniform integer for each factor. The probability of a
+    category has an error of at most 2^-30 + 2^-18 p (float64: 2^-62 + 2^-47 p), for any number of
+    categories, and is 0 if p is 0. The Gumbel noise of `jax.random.categorical`, one number for
     each category, is right to about 2^-24 and takes C times the memory.
 
     Attributes:
         logits: [..., C], normalized or not, in nats; a draw has shape [...] and values 0 .. C-1.
-        dtype: of the draws.
+        dtype: the dtype of the draws.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -110,7 +110,7 @@ class Categorical:
         return self.draw_from(words(key, jnp.shape(self.logits)[:-1], self.logits))
 
     def draw_from(self, words: jax.Array) -> jax.Array:
-        """The draw made of uniform integers: the category ascends with them."""
+        """The draw given uniform integers; the category increases with them."""
         return self.cast(categories_at(words, self.logits))
 
     def cast(self, index: jax.Array) -> jax.Array:
@@ -120,13 +120,13 @@ class Categorical:
 
 @pytree_dataclass
 class OneHotCategorical:
-    """Independent categories whose draws are one-hot vectors, given by plain logits.
+    """Independent categories with one-hot draws, given by their logits.
 
-    They are drawn as those of `Categorical`.
+    Draws are made as for `Categorical`.
 
     Attributes:
-        logits: [..., C], normalized or not, in nats; a draw has the same shape.
-        dtype: of the draws; None is the dtype of the logits.
+        logits: [..., C], normalized or not, in nats; a draw has the shape of the logits.
+        dtype: the dtype of the draws; None is the dtype of the logits.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -151,7 +151,7 @@ class OneHotCategorical:
         return self.draw_from(words(key, jnp.shape(self.logits)[:-1], self.logits))
 
     def draw_from(self, words: jax.Array) -> jax.Array:
-        """The draw made of uniform integers: the category ascends with them."""
+        """The draw given uniform integers; the category increases with them."""
         return self.cast(categories_at(words, self.logits))
 
     def cast(self, index: jax.Array) -> jax.Array:

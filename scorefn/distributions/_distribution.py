@@ -1,4 +1,4 @@
-"""A distribution: two pure functions and their parameters, or any object that has both methods."""
+"""Distributions: two pure functions and their parameters, or objects with both methods."""
 
 import inspect
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from scorefn._core.pytree import pytree_dataclass, static_field
 
 @pytree_dataclass
 class Distribution:
-    """Any distribution whose log-density can be written down: two pure functions and parameters.
+    """A distribution given by a log-density, a sampler and parameters.
 
-    Wherever a distribution is asked for, an object of distrax, TFP on JAX, numpyro or flowjax
-    serves as it is; this record is for everything else. It is a pytree: `params` holds the leaves,
-    the two functions are compared by identity, so functions defined once never retrace.
+    Objects of distrax, TFP on JAX, numpyro and flowjax are accepted wherever a distribution is;
+    this record is for all other distributions. It is a pytree with the leaves of `params`. The
+    functions are compared by identity, so functions that are defined once cause no retracing.
 
     Attributes:
-        log_prob: ``log_prob(params, x) -> scalar``, the log-density of ONE draw, in nats. It may
-            be unnormalized only where an estimator says so.
-        sample: ``sample(params, key) -> x``, one draw: any pytree of arrays, of any dtype. It may
-            but need not be differentiable; only ``Pathwise`` asks for it.
+        log_prob: ``log_prob(params, x) -> scalar``, the log-density of ONE draw, in nats. It must
+            be normalized, unless the estimator allows otherwise.
+        sample: ``sample(params, key) -> x``, one draw: any pytree of arrays, of any dtype. Only
+            ``Pathwise`` and other pathwise estimators need it to be differentiable.
         params: any pytree of arrays.
 
     Example:
@@ -43,11 +43,11 @@ class Distribution:
     params: Any
 
     def draw(self, key: jax.Array) -> Any:
-        """One draw, through which derivatives pass if `sample` lets them. The key is consumed."""
+        """One draw, with the derivative of `sample`. The key is consumed."""
         return self.sample(self.params, key)
 
     def stopped_draw(self, key: jax.Array) -> Any:
-        """One draw that no derivative passes through. The key is consumed."""
+        """One draw without a derivative. The key is consumed."""
         return stop(self.sample(stop(self.params), key))
 
     def log_density(self, x: Any) -> jax.Array:
@@ -55,11 +55,11 @@ class Distribution:
         return _scalar(self.log_prob(self.params, x), x)
 
     def floats(self) -> list[Any]:
-        """The leaves of params that a score can be taken of."""
+        """The float leaves of params, along which a score can be taken."""
         return [leaf for leaf in jax.tree.leaves(self.params) if is_float(leaf)]
 
     def with_floats(self, floats: list[Any]) -> "Distribution":
-        """The same distribution with other values for `floats`."""
+        """The distribution with other values for `floats`."""
         leaves, structure = jax.tree.flatten(self.params)
         rest = iter(floats)
         merged = [next(rest) if is_float(leaf) else leaf for leaf in leaves]
@@ -67,17 +67,17 @@ class Distribution:
 
     def score(self, x: Any) -> Any:
         """The derivative of the log-density of one draw along each of `floats`, a list."""
-        # Inside shard_map the gradient by a parameter that all devices share is summed over them.
+        # Inside shard_map the gradient along a parameter shared by devices is summed over them.
         return jax.grad(lambda floats: self.with_floats(floats).log_density(x))(
             as_local(self.floats(), x)
         )
 
 
 def as_distribution(distribution: Any) -> Distribution:
-    """The distribution as our record, whichever library it comes from.
+    """The distribution, of any library, as a `Distribution`.
 
     Raises:
-        TypeError: it has no ``log_prob`` and ``sample`` methods, or it is a class.
+        TypeError: it lacks ``log_prob`` or ``sample`` methods, or it is a class.
     """
     if isinstance(distribution, Distribution):
         return distribution
@@ -87,7 +87,7 @@ def as_distribution(distribution: Any) -> Distribution:
         raise TypeError(
             f"distribution must be a scorefn.Distribution, or an object with the methods log_prob "
             f"and sample as those of distrax, TFP, numpyro and flowjax; got "
-            f"{type(distribution).__name__}. Wrap two functions of your own: "
+            f"{type(distribution).__name__}. Wrap two functions as "
             f"Distribution(log_prob, sample, params)."
         )
     seeded = "seed" in inspect.signature(sample).parameters
@@ -95,7 +95,7 @@ def as_distribution(distribution: Any) -> Distribution:
 
 
 def is_object(distribution: Distribution) -> bool:
-    """Whether params is an object with methods of its own, wrapped by `as_distribution`."""
+    """Whether params is an object of another library, wrapped by `as_distribution`."""
     return distribution.log_prob is _method_log_prob
 
 
@@ -108,7 +108,7 @@ def _keyed_sample(distribution: Any, key: jax.Array) -> Any:
 
 
 def _method_log_prob(distribution: Any, x: Any) -> jax.Array:
-    # Batch dimensions of one draw are independent factors; a joint may return one term for each.
+    # Batch dimensions of one draw are independent factors; a joint may return one term per part.
     return reduce(jnp.add, map(jnp.sum, jax.tree.leaves(distribution.log_prob(x))))
 
 

@@ -1,4 +1,4 @@
-"""Implicit reparameterization: a draw that carries the derivative of its distribution function."""
+"""Implicit reparameterization: derivatives of draws from their distribution function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,24 +19,24 @@ def implicit_reparameterization(
     params: PyTree,
     x: jax.Array,
 ) -> jax.Array:
-    r"""The draw itself, with the derivative that keeps ``cdf(params, x)`` constant.
+    r"""The draw, unchanged, with the derivative that keeps ``cdf(params, x)`` constant.
 
     .. code-block:: text
 
         value       x
         derivative  -(d cdf(params, x) / dparams) / p(x) * dparams,  p = exp(log_prob)
 
-    and so on at every order, in forward and in reverse mode: x is the quantile of its own level.
-    The sampler may be anything, rejection or a discrete choice of components. Used as the `sample`
-    of a `Distribution`, `Pathwise` differentiates with respect to all of params.
+    and so on at every order, in forward and in reverse mode: x is the quantile of its level. The
+    sampler may be any, for example rejection or a discrete choice of components. In the `sample` of
+    a `Distribution` it lets `Pathwise` differentiate with respect to all of params.
 
     Args:
-        cdf: ``cdf(params, x)``, the distribution function, elementwise: of the shape of x. It may
-            be off by a constant that does not depend on params.
+        cdf: ``cdf(params, x)``, the distribution function, elementwise and shaped like x. A
+            constant that does not depend on params may be added.
         log_prob: ``log_prob(params, x)``, the log-density of each element, in nats, normalized.
-        params: any pytree; what is to be differentiated may also be closed over.
-        x: continuous draws, of any shape: each element a draw of its own. No derivative passes
-            through the way they were made.
+        params: any pytree; differentiated parameters may also be closed over.
+        x: continuous draws, of any shape, each element separate. Derivatives of the sampler itself
+            are stopped.
 
     Returns:
         x, bit for bit.
@@ -90,13 +90,13 @@ def implicit_reparameterization(
 
     @draw.defjvp
     def _(primals: Any, tangents: Any) -> Any:
-        # The rule speaks of the draw and not of x, so that it can be differentiated in its turn.
+        # The rule uses the draw instead of x, so that it can be differentiated again.
         floats, _ = primals
         moving = draw(*primals)
         (_, density), (change, _) = jax.jvp(
             lambda floats: evaluate(floats, moving), (floats,), (tangents[0],)
         )
-        # In tails where the density underflows, so does the change.
+        # In tails where the density underflows, the change underflows too.
         density = jnp.maximum(density, jnp.log(jnp.finfo(density.dtype).tiny))
         return moving, (-change * jnp.exp(-density)).astype(moving.dtype)
 
@@ -105,13 +105,14 @@ def implicit_reparameterization(
 
 @pytree_dataclass
 class NormalMixture:
-    r"""Independent mixtures of Normals, whose draws can be differentiated in all parameters.
+    r"""Independent mixtures of Normals, with draws differentiable in all parameters.
 
-    The draw carries the implicit derivative (the distributional transform), so that `Pathwise`
-    learns the weights of the components too. Right at every order.
+    Draws carry the implicit derivative (the distributional transform), so that `Pathwise` also
+    learns the weights of the components. Right at every order.
 
     Attributes:
-        logits: [..., K], of the components, normalized or not, in nats; a draw has shape [...].
+        logits: [..., K], the logits of the components, normalized or not, in nats; a draw has shape
+            [...].
         loc: [..., K], the means.
         scale: [..., K], the standard deviations, positive.
 
@@ -166,7 +167,7 @@ def _mixture_log_prob(params: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
 
 
 def _mixture_level(params: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
-    """The distribution function, less 1 above the mean: of small numbers in either tail."""
+    """The distribution function, minus 1 above the mean, which is accurate in both tails."""
     logits, loc, scale = params
     weights = jax.nn.softmax(logits)
     x = x[..., None]

@@ -186,7 +186,7 @@ def test_sharding_inside_shard_map_is_an_error():
         in_specs=PartitionSpec(),
         out_specs=PartitionSpec("a"),
     )
-    with pytest.raises(ValueError, match="over 'a', over which this code is mapped by shard_map"):
+    with pytest.raises(ValueError, match="over 'a', which shard_map already maps over"):
         here(0.0)
 
 
