@@ -3,7 +3,9 @@
 import doctest
 import importlib.util
 import re
+import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -18,32 +20,46 @@ del RECIPES["default"]  # it lists the others
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
+MODULE = "scorefn.estimators._discrete.self_critical"
+CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def load(source, monkeypatch):
+    """The module of the example estimator, as if it lay where the page says."""
+    module = types.ModuleType(MODULE)
+    monkeypatch.setitem(sys.modules, MODULE, module)
+    exec(source, vars(module))
+    return module
+
+
+def run(source):
+    scope = {}
+    exec(source, scope)
+    return scope
+
+
 @pytest.mark.usefixtures("x64")
-def test_the_example_estimator_passes_its_exact_tests():
-    scope = {"__name__": "self_critical"}
-    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
-        exec(block, scope)
-    tests = [value for name, value in scope.items() if name.startswith("test_")]
+def test_the_example_estimator_passes_its_exact_tests(monkeypatch):
+    module = load(CODE[0], monkeypatch)
+    tests = [value for name, value in run(CODE[1]).items() if name.startswith("test_")]
     assert len(tests) == 3
     for test in tests:
         test()
-    assert scope["entry"].build(problem("bernoulli")) == scope["SelfCritical"]()
+    entry = run(f"from {MODULE} import SelfCritical\n{CODE[2]}")["entry"]
+    assert entry.build(problem("bernoulli")) == module.SelfCritical()
 
-    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
-    for example in finder.find(scope["SelfCritical"], globs=scope):
+    runner = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder().find(module.SelfCritical, globs=vars(module)):
         runner.run(example)
     assert runner.summarize(verbose=False) == (0, 3)
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_exact_test_of_the_example_notices_a_baseline_that_has_seen_its_sample():
-    source = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    broken = source[0].replace("attach(c, baseline=m)", "attach(c, baseline=c)")
-    assert broken != source[0]
-    scope = {"__name__": "self_critical"}
-    for block in (broken, source[1]):
-        exec(block, scope)
-    mean, _ = scope["moments"](scope["SelfCritical"](), 1)
+def test_the_exact_test_notices_a_baseline_that_has_seen_its_sample(monkeypatch):
+    broken = CODE[0].replace("attach(c, baseline=m)", "attach(c, baseline=c)")
+    assert broken != CODE[0]
+    module = load(broken, monkeypatch)
+    mean, _ = run(CODE[1])["moments"](module.SelfCritical(), 1)
     exact = exact_derivatives(problem("bernoulli"), 2)
     assert abs(mean[0] - exact[0]).max() < 1e-12 < 1e-2 < abs(mean[1] - exact[1]).max()
 
