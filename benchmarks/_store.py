@@ -1,27 +1,12 @@
-"""Files that are always whole: atomic writes, and the partial results that a rerun resumes from."""
+"""Results in json, and the partial results that a rerun resumes from."""
 
-import csv
-import io
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
-def write(path: Path, content: str | bytes) -> None:
-    """Writes a file at once: readers, and a killed run, see the old content or the new one."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from scorefn.diagnostics._compare.files import finite, write
 
 
 def check_writable(directory: Path) -> None:
@@ -34,17 +19,8 @@ def check_writable(directory: Path) -> None:
 
 def to_json(value: Mapping[str, Any]) -> str:
     """As json, one line for each entry and each row; numbers that are not finite become null."""
-    entries = [f"{json.dumps(name)}: {_lines(entry)}" for name, entry in _finite(value).items()]
+    entries = [f"{json.dumps(name)}: {_lines(entry)}" for name, entry in finite(value).items()]
     return "{\n " + ",\n ".join(entries) + "\n}\n"
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """As csv, the columns of the first row; None is an empty field."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_finite(rows))
-    return file.getvalue()
 
 
 def read(path: Path) -> Any:
@@ -94,11 +70,3 @@ def _lines(value: Any) -> str:
     if not (isinstance(value, list) and value):
         return json.dumps(value, allow_nan=False)
     return "[\n  " + ",\n  ".join(json.dumps(item, allow_nan=False) for item in value) + "\n ]"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

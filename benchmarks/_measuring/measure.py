@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
+
+from scorefn.diagnostics._compare.programs import computed_whole, directions
 
 Gradient = Callable[[Any, jax.Array], dict[str, jax.Array]]
 
@@ -29,12 +30,10 @@ def gradients(
     gradient: Gradient, problem: Any, keys: jax.Array, zero: jax.Array, *, at_once: int
 ) -> dict[str, jax.Array]:
     """The program of `batch`, where zero is 0."""
+    run = partial(gradient, problem)
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
-        # A compiler takes nothing out of a branch, and does not know that this one is taken.
-        run = partial(gradient, problem)
-        shapes = jax.eval_shape(run, key)
-        return jax.lax.cond(zero == 0, run, lambda _: jax.tree.map(jnp.zeros_like, shapes), key)
+        return computed_whole(run, zero, jax.eval_shape(run, key), key)
 
     return jax.lax.map(one, keys, batch_size=at_once if at_once > 1 else None)
 
@@ -180,5 +179,4 @@ def moments(
 
 def _directions(exact: np.ndarray) -> np.ndarray:
     """The exact gradient, and eight vectors of random signs, [9, d]."""
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(8, exact.size))
-    return np.vstack([np.ravel(exact), signs])
+    return np.vstack([np.ravel(exact), directions(np.ravel(exact))])

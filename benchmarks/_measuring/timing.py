@@ -1,14 +1,13 @@
 """Time for one gradient, the estimators taking turns so that a busy machine is fair to all."""
 
-import gc
-import random
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+
+from scorefn.diagnostics._compare.timing import Stopwatch
 
 from .measure import Gradient, batch
 
@@ -28,37 +27,38 @@ def microseconds(
     dispatch does not count. One at a time, each gradient is computed whole; in one vmap they share
     what does not depend on the key.
     """
+    watch = batches(gradient, problems, seed, rounds=rounds, size=size, at_once=at_once)
+    medians = np.median(watch.wall, axis=0) / size * 1e6
+    return dict(zip(problems, medians.tolist(), strict=True))
+
+
+def batches(
+    gradient: Gradient,
+    problems: Mapping[Any, Any],
+    seed: int,
+    *,
+    rounds: int,
+    size: int,
+    at_once: int = 1,
+) -> Stopwatch:
+    """The times of batches of so many gradients of each problem."""
     keys = jax.random.split(jax.random.key(seed), size)
-    batches = {
-        name: partial(_run, gradient, problem, keys, at_once) for name, problem in problems.items()
-    }
-    found = seconds(batches, seed, rounds=rounds)
-    return {name: took / size * 1e6 for name, took in found.items()}
+
+    def run(problem: Any) -> None:
+        jax.block_until_ready(batch(gradient, problem, keys, at_once=at_once))
+
+    return timed({name: partial(run, found) for name, found in problems.items()}, seed, rounds)
 
 
-def _run(gradient: Gradient, problem: Any, keys: jax.Array, at_once: int) -> None:
-    jax.block_until_ready(batch(gradient, problem, keys, at_once=at_once))
+def timed(programs: Mapping[Any, Callable[[], Any]], seed: int, rounds: int) -> Stopwatch:
+    """The times of programs that return when they are done, after one run of each."""
+    once = {name: partial(_once, run) for name, run in programs.items()}
+    watch = Stopwatch(once, seed=seed, least_seconds=0.0)
+    for _ in range(rounds):
+        watch.run()
+    return watch
 
 
-def seconds(
-    programs: Mapping[str, Callable[[], Any]], seed: int, *, rounds: int
-) -> dict[str, float]:
-    """Of each program, which returns when it is done: the median, after one run that is not timed.
-
-    Each round runs every program once, in random order.
-    """
-    order = random.Random(seed)
-    for run in programs.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            for name in order.sample(list(programs), len(programs)):
-                start = time.perf_counter()
-                programs[name]()
-                times[name].append(time.perf_counter() - start)
-    finally:
-        gc.enable()
-    return {name: float(np.median(found)) for name, found in times.items()}
+def _once(run: Callable[[], Any], repetitions: int) -> None:
+    del repetitions
+    run()

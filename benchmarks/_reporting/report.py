@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import _store
 from benchmarks._suite import Results, Suite, Table
+from scorefn.diagnostics._compare.files import write as write_file
 
 from . import tables
 from .html import html
@@ -73,10 +74,10 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(os.path.relpath(results.resolve(), out.resolve())).as_posix()
     for name, content in pages(suites, found, figures, folder).items():
-        _store.write(out / name, content)
+        write_file(out / name, content)
     made = tables.in_markdown_of(suites, found)
     for document in documents:
-        _store.write(document, tables.filled(document.read_text(), made))
+        write_file(document, tables.filled(document.read_text(), made))
     return [name for name in suites if name not in found]
 
 

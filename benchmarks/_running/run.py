@@ -13,8 +13,9 @@ from rich.table import Column
 
 import scorefn as sf
 from benchmarks._reporting.plots import png_files
-from benchmarks._store import Partial, to_csv, to_json, write
+from benchmarks._store import Partial, to_json
 from benchmarks._suite import Suite, assemble
+from scorefn.diagnostics._compare.files import to_csv, write
 
 
 def run(

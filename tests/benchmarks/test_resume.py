@@ -96,22 +96,6 @@ def test_resuming_says_so(tmp_path: Path) -> None:
     assert "other settings" in _store.Partial(path, {"seed": 1}).note
 
 
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    _store.write(path, "old")
-
-    def fail(*_: Any) -> None:
-        raise OSError
-
-    monkeypatch.setattr(_store.os, "replace", fail)
-    with pytest.raises(OSError):  # noqa: PT011
-        _store.write(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_json_has_no_numbers_that_json_does_not_know() -> None:
     text = _store.to_json({"a": math.nan, "rows": [{"b": math.inf, "c": 0.1}], "none": []})
     assert json.loads(text, parse_constant=pytest.fail) == {

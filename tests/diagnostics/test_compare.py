@@ -25,8 +25,9 @@ from support.compiled import only_in_branches
 import scorefn as sf
 from scorefn.diagnostics._compare.bias import bias, exact
 from scorefn.diagnostics._compare.comparison import Comparison
+from scorefn.diagnostics._compare.experiment import Experiment, Plan, _Silent
 from scorefn.diagnostics._compare.moments import Moments
-from scorefn.diagnostics._compare.programs import Programs, directions
+from scorefn.diagnostics._compare.programs import Components, Programs
 from scorefn.diagnostics._compare.ranking import LARGEST_SHARE, open_pairs, spent
 from scorefn.diagnostics._compare.row import Row, ranked
 from scorefn.diagnostics._compare.timing import Stopwatch, median_interval
@@ -61,7 +62,8 @@ def test_the_variance_and_its_error_are_those_of_the_closed_form(found: sf.Compa
     squares = np.square(gradients - chances @ gradients)
     variance = chances @ squares
     error = math.sqrt(chances @ np.square(squares - variance) / row.repeats)
-    assert row.repeats == 4096
+    # At most 4000: whole batches of 256.
+    assert row.repeats == 3840
     # A false alarm of 6e-10.
     assert abs(row.variance - variance) < 6.2 * error
     assert row.variance_se == pytest.approx(error, rel=0.12)
@@ -193,14 +195,23 @@ def noisy(params: dict[str, jax.Array], key: jax.Array, estimator: dict[str, flo
 PARAMS = {"w": jnp.zeros(3), "b": jnp.zeros(())}
 
 
+def _drawn(scales: dict[str, float], *, batches: int, chunk_size: int) -> Moments:
+    """The moments of batches of 8, of estimators of these scales."""
+    plan = Plan(8, math.inf, chunk_size, stop_early=False, alpha=0.1, tolerance=0.0)
+    estimators = {name: {"scale": scale} for name, scale in scales.items()}
+    experiment = Experiment(noisy, estimators, PARAMS, plan, _Silent())
+    experiment.compile(KEY, first=None)
+    moments = Moments(Components(PARAMS), list(scales))
+    for _ in range(batches):
+        experiment._add(moments, KEY)
+    return moments
+
+
 @pytest.mark.parametrize("chunk_size", [4, 8])
 def test_moments_are_those_of_numpy(chunk_size: int) -> None:
     scales = {"a": 0.5, "b": 2.0}
-    programs = {name: Programs(noisy, {"scale": scale}, PARAMS) for name, scale in scales.items()}
-    signs = directions(PARAMS)
-    moments = Moments(PARAMS, signs, list(scales))
-    for _ in range(3):
-        moments.add(programs, KEY, 8, chunk_size)
+    moments = _drawn(scales, batches=3, chunk_size=chunk_size)
+    signs = moments.components.signs
     keys = jnp.concatenate([jax.random.split(jax.random.fold_in(KEY, n), 8) for n in (0, 8, 16)])
     distances = {}
     for i, (name, scale) in enumerate(scales.items()):
@@ -257,8 +268,7 @@ def test_a_long_run_is_a_reference_with_noise(values: sf.Comparison) -> None:
 
 
 def test_the_noise_of_both_is_taken_from_a_bias() -> None:
-    moments = Moments(PARAMS, directions(PARAMS), ["a"])
-    moments.add({"a": Programs(noisy, {"scale": 0.5}, PARAMS)}, KEY, 8, 8)
+    moments = _drawn({"a": 0.5}, batches=1, chunk_size=8)
     reference = exact(moments, jax.tree.map(lambda p: p - 3, PARAMS))
     distance = np.sum((moments.mean[0] + 3) ** 2)
     for noise in (0.0, 2.0):
@@ -302,13 +312,37 @@ def test_it_stops_when_the_ranking_is_settled() -> None:
     assert "Ranking settled." in " ".join(str(found).split())
 
 
-def test_it_stops_when_time_is_up() -> None:
-    estimators = {"one": {"scale": 1.0}, "two": {"scale": 1.0}}
-    found = sf.compare(
-        noisy, estimators, PARAMS, KEY, num_repeats=10**9, max_seconds=0.0, stop_early=False
-    )
-    assert found.stopped == "max_seconds"
-    assert found["one"].repeats == 256
+def test_the_time_limit_is_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which to trace the loss takes 1 second, and a gradient 5 milliseconds."""
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def wait(noise: Any) -> Any:
+        clock[0] += 5e-3 * np.size(noise) / 4
+        return np.asarray(noise)
+
+    def loss(params: jax.Array, key: jax.Array, estimator: dict[str, float]) -> jax.Array:
+        clock[0] += 1.0
+        noise = jax.random.normal(key, (4,)) * estimator["scale"]
+        noise = jax.pure_callback(wait, noise, noise, vmap_method="broadcast_all")
+        return jnp.sum(params * noise)
+
+    def run(max_seconds: float) -> sf.Comparison:
+        clock[0] = 0.0
+        estimators = {name: {"scale": 1.0} for name in "abcd"}
+        limits = {"num_repeats": 10**6, "max_seconds": max_seconds, "stop_early": False}
+        return sf.compare(loss, estimators, jnp.zeros(4), KEY, **limits)
+
+    for seconds in (300.0, 40.0, 12.0):
+        found = run(seconds)
+        assert seconds / 2 < clock[0] <= seconds
+        assert found.stopped == "max_seconds"
+        assert all(row.repeats > 10 for row in found.rows)
+    found = run(5.0)
+    assert clock[0] <= 5.0
+    assert found["a"].repeats == found["b"].repeats > 10
+    for name in "cd":
+        assert found[name].error == "TimeoutError: not compiled within max_seconds=5"
 
 
 def test_means_that_differ_without_a_reference_are_no_choice() -> None:
@@ -358,7 +392,7 @@ def _measured(scales: list[float], *, count: int = 2000, common: bool = True) ->
 
 def _moments(squares: np.ndarray) -> Moments:
     names = list(map(str, range(len(squares))))
-    moments = Moments(jnp.zeros(1), np.ones((1, 1), np.int8), names)
+    moments = Moments(Components(jnp.zeros(1)), names)
     moments.count = squares.shape[1]
     moments.distance.add(squares)
     moments._squares = squares.sum(1)
@@ -423,19 +457,18 @@ def test_a_call_is_made_long_enough_though_it_was_held_up_before(
 ) -> None:
     clock, held_up, counts = [0.0], [10.0, 10.0], []
 
-    def steps(key: jax.Array, count: int) -> None:
+    def steps(count: int) -> None:
         """A gradient of 1 µs, a call of 100 µs; the first calls have to wait."""
-        del key
         counts.append(count)
         clock[0] += 1e-4 + 1e-6 * count + (held_up.pop() if held_up else 0.0)
 
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    stopwatch = Stopwatch({"a": SimpleNamespace(steps=steps)}, KEY)
+    stopwatch = Stopwatch({"a": steps})
     for _ in range(9):
         stopwatch.run()
     assert counts[:3] == [1, 1, 1]
     assert min(counts[-9:]) >= 1000
-    assert np.exp(np.median(stopwatch.log_seconds())) == pytest.approx(1e-6, rel=0.1)
+    assert np.median(stopwatch.wall) == pytest.approx(1e-6, rel=0.1)
 
 
 def test_costs_that_need_no_parameters_are_timed_at_each_step() -> None:
@@ -446,7 +479,7 @@ def test_costs_that_need_no_parameters_are_timed_at_each_step() -> None:
         cost = lambda bits: jnp.sum(jnp.sin(data * jnp.sum(bits)))  # noqa: E731
         return sf.expectation(cost, sf.Bernoulli(logits), key, estimator)
 
-    program = Programs(loss, sf.Enumerate(), jnp.zeros(9))
+    program = Programs(loss, sf.Enumerate(), jnp.zeros(9), Components(jnp.zeros(9)))
     text = program._steps.lower(program._params, program._arrays, KEY, 0.0, 3).compile().as_text()
     assert only_in_branches(text, "sine")
 
@@ -509,8 +542,10 @@ def test_the_best_is_unbiased_and_fits_the_budget(budget: dict[str, float], best
 
 
 def test_no_choice_is_an_error() -> None:
-    with pytest.raises(ValueError, match="fit a budget of 3 evaluations"):
+    with pytest.raises(ValueError, match="fit a budget of 3 evaluations of f for a step"):
         _comparison(ROWS).best(max_evaluations=3)
+    with pytest.raises(ValueError, match="3 evaluations of f and 0.1 seconds for a step"):
+        _comparison(ROWS).best(max_evaluations=3, max_seconds=0.1)
     with pytest.raises(ValueError, match="no estimator is finite and unbiased"):
         _comparison((*ROWS[:2], ROWS[-1])).best()
     with pytest.raises(KeyError, match="there is no estimator 'x'; there are .*good"):
@@ -565,6 +600,10 @@ def test_a_loss_that_never_works_raises() -> None:
         ({"reference": "c"}, ValueError, "reference must be one of a, or an exact gradient"),
         ({"reference": {"w": 0.0}}, ValueError, "reference must be a pytree of shapes"),
         ({"reference_repeats": 100}, TypeError, "the name of an estimator"),
+        ({"params": {}}, TypeError, "at least one, .* got no arrays"),
+        ({"params": {"w": 1}}, TypeError, "pytree of float arrays, .* got int32"),
+        ({"max_seconds": math.nan}, ValueError, "max_seconds must be above 0, got nan"),
+        ({"max_seconds": 0}, ValueError, "max_seconds must be above 0, got 0"),
         ({"alpha": 1.0}, ValueError, "alpha must lie between 0 and 1"),
         ({"tolerance": -1.0}, ValueError, "tolerance must be at least 0"),
         ({"key": 0}, TypeError, "key must be a random key"),
@@ -573,6 +612,6 @@ def test_a_loss_that_never_works_raises() -> None:
 def test_an_argument_that_does_not_fit_is_named(
     changes: dict[str, Any], kind: type, message: str
 ) -> None:
-    given = {"estimators": {"a": {"scale": 1.0}}, "key": KEY, "num_repeats": 4, **changes}
+    given = {"estimators": {"a": {"scale": 1.0}}, "params": PARAMS, "key": KEY, "num_repeats": 4}
     with pytest.raises(kind, match=message):
-        sf.compare(noisy, given.pop("estimators"), PARAMS, given.pop("key"), **given)
+        sf.compare(noisy, **{**given, **changes})

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks._measuring.measure import Measurement, measure, moments
-from benchmarks._measuring.timing import microseconds, seconds
+from benchmarks._measuring.timing import microseconds, timed
 from benchmarks._packages.call import missing, version
 from benchmarks._packages.toys import TOYS
 from benchmarks._suite import Row, Sizes, Step, Suite, step_key
@@ -94,8 +94,8 @@ def _of_torch(name: str, seed: int, sizes: Sizes) -> tuple[Measurement, dict[str
     expected = exact if call.unbiased else None
     found = moments(estimates, exact, expected, magnitude=toy.size)
     size = sizes["timing"]["size"]
-    took = seconds({name: partial(batch, size, seed)}, seed, rounds=rounds)
-    return found, {name: took[name] / size * 1e6}
+    watch = timed({name: partial(batch, size, seed)}, seed, rounds)
+    return found, {name: float(np.median(watch.wall)) / size * 1e6}
 
 
 def _nothing(note: str) -> Row:

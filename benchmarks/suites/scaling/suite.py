@@ -5,10 +5,7 @@ whatever devices there are. Virtual devices of a CPU share its cores: there the 
 nothing about devices, and the CPU time says what their number costs.
 """
 
-import gc
 import os
-import random
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks._measuring.measure import batch, measure
+from benchmarks._measuring.measure import measure
+from benchmarks._measuring.timing import batches
 from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
 from . import tables
@@ -94,17 +92,8 @@ def _microseconds(
     problems: Sequence[Problem], seed: int, *, rounds: int, size: int
 ) -> tuple[list[float], list[float]]:
     """Wall and CPU time of one gradient of each problem, in turns: the medians over rounds."""
-    keys, order = jax.random.split(jax.random.key(seed), size), random.Random(seed)
-    times = np.zeros((rounds, len(problems), 2))
-    for p in problems:
-        jax.block_until_ready(batch(gradient, p, keys, at_once=1))
-    gc.collect()
-    for turn in times:
-        for i in order.sample(range(len(problems)), len(problems)):
-            start = time.perf_counter(), time.process_time()
-            jax.block_until_ready(batch(gradient, problems[i], keys, at_once=1))
-            turn[i] = np.array([time.perf_counter(), time.process_time()]) - start
-    wall, cpu = np.median(times, axis=0).T / size * 1e6
+    watch = batches(gradient, dict(enumerate(problems)), seed, rounds=rounds, size=size)
+    wall, cpu = (np.median(times, axis=0) / size * 1e6 for times in (watch.wall, watch.cpu))
     return wall.tolist(), cpu.tolist()
 
 

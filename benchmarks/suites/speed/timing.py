@@ -1,16 +1,17 @@
 """What a compiled program holds, and programs that take turns on one clock."""
 
-import gc
-import random
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+
+from scorefn.diagnostics._compare.timing import Stopwatch
 
 Program = Callable[..., Any]
 
@@ -94,33 +95,20 @@ def interleaved(
     more rounds than 7. CPU time is that of the whole process: what other processes do to the
     machine moves it little, and moves both sides of a ratio alike.
     """
-    order = random.Random(seed)
-    repeats = {name: _repeats(run, least_seconds) for name, run in programs.items()}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
-    gc.collect()
-    gc.disable()
+    watch = Stopwatch(
+        {name: partial(_repeated, run) for name, run in programs.items()},
+        seed=seed,
+        least_seconds=least_seconds,
+    )
     start = time.perf_counter()
-    try:
-        for done in range(rounds):
-            if done >= 7 and time.perf_counter() - start > most_seconds:
-                break
-            for name in order.sample(list(programs), len(programs)):
-                found[name].append(_turn(programs[name], repeats[name]))
-    finally:
-        gc.enable()
-    return {name: Times(*np.array(turns).T) for name, turns in found.items()}
+    for done in range(rounds):
+        if done >= 7 and time.perf_counter() - start > most_seconds:
+            break
+        watch.run()
+    clock = watch.cpu if on_cpu() else watch.wall
+    return {name: Times(clock[:, i], watch.wall[:, i]) for i, name in enumerate(programs)}
 
 
-def _repeats(run: Callable[[], Any], least_seconds: float) -> int:
-    jax.block_until_ready(run())
-    _, wall = min((_turn(run, 2) for _ in range(3)), key=lambda turn: turn[1])
-    return max(1, int(np.ceil(least_seconds / wall)))
-
-
-def _turn(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    clock = time.process_time if on_cpu() else time.perf_counter
-    start, wall = clock(), time.perf_counter()
+def _repeated(run: Callable[[], Any], repeats: int) -> None:
     for _ in range(repeats):
         jax.block_until_ready(run())
-    took, wall = clock() - start, time.perf_counter() - wall
-    return took / repeats, wall / repeats

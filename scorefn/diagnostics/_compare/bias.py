@@ -1,10 +1,9 @@
-"""Biases against a reference, with the noise of both, and of their common draws, taken out."""
+"""Biases relative to a reference, corrected for the noise of both and of their common draws."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from scorefn._core.types import PyTree
@@ -16,7 +15,7 @@ from .ranking import quantile
 
 @dataclass(frozen=True)
 class Reference:
-    """What means are compared with.
+    """The gradient that means are compared with.
 
     Attributes:
         name: as in `Comparison.reference`.
@@ -47,10 +46,9 @@ class Bias:
 
 def exact(moments: Moments, gradient: PyTree) -> Reference:
     """A reference without noise, given as a pytree."""
-    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)]
-    flat = np.concatenate(leaves)
-    along = moments.project(flat)
-    return Reference("exact", flat, along, np.zeros_like(along), 0.0)
+    row = moments.components.row(gradient)
+    along = moments.components.project(row)
+    return Reference("exact", row, along, np.zeros_like(along), 0.0)
 
 
 def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
@@ -67,14 +65,14 @@ def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
 
 
 def most_precise(moments: Moments, estimators: Mapping[str, Any]) -> Reference | None:
-    """The mean of the least variance, of those that do not say they are biased."""
+    """The mean of least variance among the estimators that do not say that they are biased."""
     pairs = zip(moments.variance, moments.names, strict=True)
     fit = [(v, n) for v, n in pairs if np.isfinite(v) and declared(estimators[n]) is not False]
     return mean_of(moments, min(fit)[1], same_draws=True) if fit else None
 
 
 def bias(moments: Moments, row: int, reference: Reference, *, alpha: float) -> Bias | None:
-    """The bias of one estimator; None of the reference itself. Alpha is for all directions."""
+    """The bias of one estimator; None for the reference itself. Alpha is for all directions."""
     if row == reference.row:
         return None
     count, gradient = moments.count, moments.mean[row]
@@ -85,7 +83,7 @@ def bias(moments: Moments, row: int, reference: Reference, *, alpha: float) -> B
     if reference.row is not None:
         common = np.array([c.covariance[row, reference.row] for c in moments.along]) / count
         noise = np.maximum(noise - 2 * common, 0.0)
-        total = moments.sum_of_squares(noise)
+        total = moments.components.sum_of_squares(noise)
     rounding = _rounding(moments, reference)
     z = np.where(error == 0, 0.0, np.abs(error) / np.sqrt(noise + rounding**2))
     worst = float(np.max(z))  # nan if any is
@@ -97,7 +95,7 @@ def bias(moments: Moments, row: int, reference: Reference, *, alpha: float) -> B
 
 
 def _rounding(moments: Moments, reference: Reference) -> float:
-    """What rounding does to a mean: terms as large as a gradient cancel on the way to it."""
+    """The rounding error of a mean: terms as large as a gradient cancel on the way to it."""
     sizes = moments.variance + np.sum(np.square(moments.mean), axis=1)
     largest = np.max(sizes[np.isfinite(sizes)], initial=np.sum(np.square(reference.gradient)))
-    return float(8 * moments.eps * np.sqrt(largest))
+    return float(8 * moments.components.eps * np.sqrt(largest))

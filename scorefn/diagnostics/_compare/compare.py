@@ -1,22 +1,20 @@
 """The variance benchmark, on a loss of the user's own."""
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.checks import check_count, check_key
+from scorefn._core.checks import check_count, check_key, check_number
 from scorefn._core.types import PyTree
 
-from .bias import exact, mean_of, most_precise
+from .bias import Reference, exact, mean_of, most_precise
 from .comparison import Comparison
-from .evaluations import evaluations
-from .measuring import compiled, long_run, measured, planned
-from .programs import directions
-from .progress import bar
-from .row import ranked
-from .rows import failed, measured_rows
+from .experiment import BATCH, CHUNK_NUMBERS, Experiment, Plan, progress_bar
+from .row import failed, measured_rows, ranked
 
 
 def compare(
@@ -39,7 +37,8 @@ def compare(
 
     .. code-block:: text
 
-        ranked by   variance x time of one gradient: what is left of the variance after a second
+        ranked by   variance x time of one gradient: the variance of the mean of all gradients
+                    that are computed in a microsecond
 
     The variance is summed over all components, its standard error that of the squared distance
     to the mean. Every estimator sees the same keys: a row does not depend on which others there
@@ -50,39 +49,43 @@ def compare(
     `tolerance`. The chance of an error in this is at most alpha over all pairs and all looks
     together: look k may spend ``alpha / (k (k + 1))``, half of it on the variances, whose
     log-ratios are taken for normal, half on the times, by order statistics. No pair is settled
-    while one repeat makes more than 5% of a variance; tails so heavy that even that was not seen
+    while one repeat makes more than 5% of a variance; tails so heavy that no such repeat was seen
     yet can deceive it, as they deceive every estimate of a variance. And an estimator that showed
-    no variance is taken at its word: n repeats miss an event of probability p with (1 - p)^n.
+    no variance counts as one without any: n repeats miss an event of probability p with (1 - p)^n.
 
     Compiles two programs for each estimator and a small one to count evaluations of f. Memory does
     not grow with `num_repeats`: `chunk_size` gradients, and their mean in double precision.
 
     Args:
         loss: ``loss(params, key, estimator) -> scalar``, as one that calls `expectation`.
-        estimators: by name, what is handed to the loss: estimators, or any values that it makes
-            use of, as pairs of an estimator and a number of samples. Arrays in them are traced,
-            everything else is static.
-        params: a pytree of float arrays, to differentiate in and to measure at.
+        estimators: what the loss is called with, by name: estimators, or any values that the loss
+            uses, for example pairs of an estimator and a number of samples. Arrays in them are
+            traced, everything else is static.
+        params: a pytree of float arrays, at which gradients in all of them are measured.
         key: one random key. It is consumed.
-        num_repeats: at most so many gradients of each, at least 2; rounded up to whole batches of
-            256 or, if there are less, to whole chunks.
-        max_seconds: no batch begins after so many seconds, compilation not counted. None is no
+        num_repeats: at most so many gradients of each, at least 2: whole batches of 256, or, if it
+            is less, one batch.
+        max_seconds: for the whole call, compilation included. No batch begins that would end
+            later; batches are smaller if few would fit; estimators that could not be compiled in
+            time are rows with a TimeoutError. What takes longer is the least that there is to do:
+            to compile one estimator, and some gradients of each that was compiled. None is no
             limit.
-        reference: what biases are measured against: the exact gradient, a pytree like params; or
-            the name of one of the estimators, as one that enumerates. None takes the row with the
-            least variance of those that do not say they are biased.
-        reference_repeats: with a name: its mean over so many repeats with keys of their own, a
-            long run. None takes its mean over the repeats that are compared.
-        chunk_size: gradients at a time, under one vmap. None keeps them below 16 MiB, and 256.
+        reference: the gradient that biases are measured against: the exact gradient, a pytree like
+            params; or the name of one of the estimators, for example of one that enumerates. None
+            takes the row of least variance among those that do not say that they are biased.
+        reference_repeats: with a name: at most so many repeats, with keys of their own, whose mean
+            is the reference, and at most half of the time left. None takes the mean over the
+            repeats that are compared.
+        chunk_size: at most so many gradients under one vmap. None keeps them below 16 MiB, and 256.
         stop_early: whether it stops when the ranking is settled.
         alpha: the chance that any pair is settled the wrong way; and the chance that any bias is
             found where there is none. For normal means; see above.
-        tolerance: works that differ by less count as equal.
+        tolerance: values of variance x time that differ by a smaller part than this count as equal.
         progress: shows a bar, if tqdm is installed and stderr is a terminal.
 
     Returns:
-        A `Comparison`. An estimator that raises, as `Pathwise` on a discrete draw, is a row with
-        its error.
+        A `Comparison`. An estimator that raises, for example `Pathwise` on a discrete draw, is a
+        row with its error.
 
     Raises:
         TypeError, ValueError: an argument does not fit.
@@ -102,38 +105,48 @@ def compare(
         Glynn and Whitt, The asymptotic efficiency of simulation estimators (1992), on variance x
         time; Lan and DeMets, Discrete sequential boundaries for clinical trials (1983), on looks.
     """
+    begin = time.perf_counter()
     params = jax.tree.map(jnp.asarray, params)
     run_key, reference_key, count_key = jax.random.split(check_key(key), 3)
     _check(estimators, params, reference, reference_repeats)
-    plan = planned(
-        *(params, num_repeats, chunk_size),
-        max_seconds=max_seconds,
+    check_count("num_repeats", num_repeats, at_least=2)
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}.")
+    check_number("tolerance", tolerance, least=0)
+    check_number("max_seconds", max_seconds, above=0)
+    if chunk_size is None:
+        components = sum(leaf.size for leaf in jax.tree.leaves(params))
+        chunk_size = min(BATCH, max(1, CHUNK_NUMBERS // max(components, 1)))
+    plan = Plan(
+        num_repeats=num_repeats,
+        max_seconds=math.inf if max_seconds is None else max_seconds,
+        chunk_size=check_count("chunk_size", chunk_size),
         stop_early=stop_early,
         alpha=alpha,
         tolerance=tolerance,
+        begin=begin,
     )
-    signs = directions(params)
-    with bar(num_repeats, shown=progress) as shown:
-        programs, errors = compiled(loss, estimators, params, signs, count_key, plan, shown)
-        if reference in errors if isinstance(reference, str) else not programs:
-            raise errors[reference] if isinstance(reference, str) else next(iter(errors.values()))
-        counts = {n: evaluations(loss, params, count_key, estimators[n]) for n in programs}
-        found = measured(programs, params, signs, run_key, plan, shown)
-        if reference is None:
-            against = most_precise(found.moments, estimators)
-        elif not isinstance(reference, str):
-            against = exact(found.moments, reference)
-        elif reference_repeats is None:
-            against = mean_of(found.moments, reference, same_draws=True)
-        else:
-            shown.set_description(f"reference {reference}")
-            alone = {reference: programs[reference]}
-            run = long_run(alone, params, signs, reference_key, plan, reference_repeats)
-            against = mean_of(run, reference, same_draws=False)
-    rows = measured_rows(found, estimators, counts, against, alpha=alpha)
+    named = reference if isinstance(reference, str) else None
+    with progress_bar(num_repeats, shown=progress) as bar:
+        experiment = Experiment(loss, estimators, params, plan, bar)
+        experiment.compile(count_key, first=named)
+        errors = experiment.errors
+        if named in errors or not experiment.programs:
+            raise errors[named or next(iter(errors))]
+        against: Reference | None = None
+        if named is not None and reference_repeats is not None:
+            run = experiment.long_run(named, reference_key, reference_repeats)
+            against = mean_of(run, named, same_draws=False)
+        found = experiment.measure(run_key)
+    if named is not None and against is None:
+        against = mean_of(found.moments, named, same_draws=True)
+    elif reference is None:
+        against = most_precise(found.moments, estimators)
+    elif named is None:
+        against = exact(found.moments, reference)
+    rows = measured_rows(found, estimators, against, alpha=alpha)
     rows += [failed(name, estimators[name], error) for name, error in errors.items()]
-    names = found.moments.names
-    device = jax.devices()[0]
+    names, device = found.moments.names, jax.devices()[0]
     return Comparison(
         rows=ranked(rows),
         open_pairs=tuple((names[a], names[b]) for a, b in found.open_pairs),
@@ -156,8 +169,15 @@ def _check(
     is_mapping = isinstance(estimators, Mapping) and estimators
     if not is_mapping or not all(isinstance(name, str) for name in estimators):
         raise TypeError(
-            f"estimators must be a dict from names to estimators, as {{'loo': "
+            f"estimators must be a dict from names to estimators, for example {{'loo': "
             f"ScoreFunction(LeaveOneOut())}}, got {estimators!r}."
+        )
+    leaves = jax.tree.leaves(params)
+    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        got = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves) or "no arrays"
+        raise TypeError(
+            f"params must be a pytree of float arrays, at least one, with respect to which the "
+            f"loss is differentiated; got {got}."
         )
     if reference_repeats is not None:
         check_count("reference_repeats", reference_repeats, at_least=2)

@@ -1,4 +1,4 @@
-"""The result of a comparison: rows that print, draw, and go to files; and the choice among them."""
+"""The result of a comparison: rows to print, draw and write to files, and the best of them."""
 
 import math
 import os
@@ -6,19 +6,18 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .display import WIDTH, optional, plot, table
 from .files import to_csv, to_json, write
-from .plot import optional, plot
 from .ranking import LARGEST_SHARE
 from .row import Row
-from .table import WIDTH, table
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; prints as a table, the best estimator first.
+    """The result of `compare`, which prints as a table, the best estimator first.
 
-    In the table, *±* is the standard error of the variance, as a part of it; *(b)* marks an
-    estimator that says it is biased; *bias* is a part of the gradient, where it is significant.
+    In the table, *±* is the standard error of the variance, relative to it; *(b)* marks an
+    estimator that says it is biased; *bias* is relative to the gradient, where it is significant.
 
     Attributes:
         rows: one for each estimator, by variance x time; a `Row` has the fields ``estimator``,
@@ -27,15 +26,15 @@ class Comparison:
             ``relative_bias``, ``bias_z``, ``bias_found``, ``error``.
         open_pairs: the pairs of names whose order is not settled.
         stopped: why it ended: ``"settled"``, ``"num_repeats"`` or ``"max_seconds"``.
-        looks: how often it was looked whether the ranking is settled.
-        alpha: the chance that any pair is in a wrong order though settled, or any bias found
-            that is none.
-        tolerance: works that differ by less, as a part, count as equal.
+        looks: how often it was tested whether the ranking is settled.
+        alpha: the chance that any pair is settled in the wrong order, or that any bias is found
+            where there is none.
+        tolerance: values of variance x time that differ by a smaller part than this count as equal.
         reference: the name of the estimator against which biases are measured; ``"exact"`` for a
             gradient that was given; None if there was nothing to measure against.
-        reference_named: whether the caller said so. Otherwise it is the row with the least variance
-            of those that do not say that they are biased.
-        device: on what it ran.
+        reference_named: whether the caller named it. Otherwise it is the row of least variance
+            among those that do not say that they are biased.
+        device: the device on which it ran.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -67,7 +66,7 @@ class Comparison:
 
     @property
     def settled(self) -> bool:
-        """Whether the order of all that was measured is settled."""
+        """Whether the order of all estimators that were measured is settled."""
         return not self.open_pairs
 
     def best(
@@ -75,17 +74,17 @@ class Comparison:
     ) -> str:
         """The name of the best unbiased estimator.
 
-        Without a budget, of least variance x time. With one, that of the least variance of the
-        mean of as many gradients as fit: of a large budget the same in effect, of a small one
-        perhaps another, because there are no parts of a gradient. No estimator is returned that
-        says it is biased, or of which a bias was found.
+        Without a budget, the one of least variance x time. With a budget, the one of least variance
+        of the mean of as many gradients as fit; for a small budget this may be another one, because
+        only whole gradients count. No estimator is returned that says it is biased, or whose bias
+        was found.
 
         Args:
             max_evaluations: of f, for one step.
             max_seconds: for one step. With both, both must hold.
 
         Raises:
-            ValueError: none will do; or estimators that say they are unbiased disagree, and no
+            ValueError: there is none; or estimators that say they are unbiased disagree, and no
                 reference says which is right.
         """
         if self.reference is not None and not self.reference_named:
@@ -98,9 +97,10 @@ class Comparison:
             return fit[0].estimator
         left = [row.left(evaluations=max_evaluations, seconds=max_seconds) for row in fit]
         if math.isinf(min(left)):
+            bounds = {"evaluations of f": max_evaluations, "seconds": max_seconds}
+            budget = " and ".join(f"{n:g} {of}" for of, n in bounds.items() if n is not None)
             raise ValueError(
-                f"no unbiased estimator is known to fit a budget of {max_evaluations} evaluations "
-                f"and {max_seconds} seconds (None is no bound):\n{self}"
+                f"no unbiased estimator is known to fit a budget of {budget} for a step:\n{self}"
             )
         return fit[left.index(min(left))].estimator
 

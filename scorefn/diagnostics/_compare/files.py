@@ -1,4 +1,4 @@
-"""A comparison as a file that is always whole."""
+"""Tables of numbers in files that are always whole."""
 
 import csv
 import io
@@ -11,26 +11,26 @@ from typing import Any
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """As csv; None is an empty field, and so is what is not finite."""
+    """Rows as csv, in the columns of the first row; None and what is not finite is empty."""
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_finite(row) for row in rows)
+    writer.writerows(finite(row) for row in rows)
     return file.getvalue()
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """As json; numbers that are not finite, which json does not have, become null."""
-    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+    """A value as json; numbers that are not finite, which json does not have, become null."""
+    return json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
 
 
-def write(path: str | os.PathLike[str], text: str) -> None:
+def write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Writes a file at once: readers, and a killed program, see the old content or the new one."""
-    path = Path(path)
+    path, data = Path(path), content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -38,9 +38,10 @@ def write(path: str | os.PathLike[str], text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value with None in place of every number that is not finite."""
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,105 +5,62 @@ batch is lucky for all, which makes ratios of variances sharper than the varianc
 draws have in common is measured (`Comoments`), never assumed away.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from scorefn._core.types import PyTree
-
-from .programs import Programs, zeros
+from .programs import Batch, Components
 
 
 class Moments:
-    """What is known of the gradients of several estimators after so many batches.
+    """Moments of the gradients of several estimators, after so many batches.
 
     Attributes:
+        components: of a gradient.
+        names: of the estimators.
         count: repeats so far.
-        mean: of the gradient, [estimators, components].
+        mean: the mean gradient, [estimators, components].
         distance: co-moments of the squared distances of a gradient from the mean of those before,
             times k / (k + 1) after k of them: then each has the variance as its mean.
         largest: the largest of these, [estimators].
         along: co-moments of the projections, for each direction, [estimators] each.
     """
 
-    def __init__(self, params: PyTree, signs: PyTree, names: Sequence[str]) -> None:
-        self.count = 0
-        self.names = tuple(names)
-        self._zeros = zeros(params)
-        self._signs = signs
-        self._flat_signs = [np.reshape(s, (len(s), -1)) for s in jax.tree.leaves(signs)]
-        components = sum(leaf.size for leaf in jax.tree.leaves(self._zeros))
-        directions = sum(len(s) for s in self._flat_signs)
-        self.mean = np.zeros((len(names), components))
+    def __init__(self, components: Components, names: Sequence[str]) -> None:
+        self.components, self.names, self.count = components, tuple(names), 0
+        self.mean = np.zeros((len(names), components.size))
         self._squares = np.zeros(len(names))
         self.distance = Comoments(len(names))
         self.largest = np.zeros(len(names))
-        self.along = [Comoments(len(names)) for _ in range(directions)]
+        self.along = [Comoments(len(names)) for _ in range(components.directions)]
 
-    def add(
-        self, programs: Mapping[str, Programs], key: jax.Array, size: int, chunk_size: int
-    ) -> None:
-        """One more batch, its draws those of the key and of how many came before."""
-        key = jax.random.fold_in(key, self.count)
-        # Of the first batch the mean is wanted before the distances: it is run twice.
-        first = self.count == 0
-        distances, projections = [], []
-        for i, name in enumerate(self.names):
-            run = programs[name].batch
-            sizes = {"size": size, "chunk_size": chunk_size}
-            centre = self.tree(self.mean[i])
-            if first:
-                centre = run(key, centre, self._signs, **sizes)[0]
-            mean, squares, along = run(key, centre, self._signs, **sizes)
-            at, step = _flat(centre), _flat(mean)
-            scale = size / max(size - 1, 1) if first else self.count / (self.count + 1)
-            distances.append(squares * scale)
-            projections.append(along + self.project(at))
-            # Chan, Golub and LeVeque (1983), equation 2.1.
-            share = size / (self.count + size)
-            between = np.sum(np.square(at + step - self.mean[i])) * self.count * share
-            within = np.sum(squares) - size * np.sum(np.square(step))
+    def add(self, batches: Sequence[Batch]) -> None:
+        """One more batch of each estimator, its centre the mean so far; the first one's its own."""
+        size = len(batches[0].squares)
+        scale = self.count / (self.count + 1) if self.count else size / max(size - 1, 1)
+        # Chan, Golub and LeVeque (1983), equation 2.1.
+        share = size / (self.count + size)
+        for i, batch in enumerate(batches):
+            step = batch.centre + batch.mean - self.mean[i]
+            between = np.sum(np.square(step)) * self.count * share
+            within = np.sum(batch.squares) - size * np.sum(np.square(batch.mean))
             self._squares[i] += max(within, 0.0) + between if within == within else np.nan
-            self.mean[i] += (at + step - self.mean[i]) * share
+            self.mean[i] += step * share
         self.count += size
+        distances = np.array([batch.squares * scale for batch in batches])
         self.largest = np.maximum(self.largest, np.max(distances, axis=1))
-        self.distance.add(np.array(distances))
+        self.distance.add(distances)
+        project = self.components.project
+        projections = np.array([batch.along + project(batch.centre) for batch in batches])
         for k, comoments in enumerate(self.along):
-            comoments.add(np.array(projections)[:, :, k])
-
-    @property
-    def eps(self) -> float:
-        """What a gradient is rounded by, as a part of it."""
-        return max(float(np.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(self._zeros))
+            comoments.add(projections[:, :, k])
 
     @property
     def variance(self) -> np.ndarray:
-        """Of one gradient, summed over its components, [estimators]; 0 where it is but rounding."""
+        """Of one gradient, summed over its components, [estimators]; 0 if it is only rounding."""
         found = self._squares / (self.count - 1)
-        rounding = (8 * self.eps) ** 2 * np.sum(np.square(self.mean), axis=1)
+        rounding = (8 * self.components.eps) ** 2 * np.sum(np.square(self.mean), axis=1)
         return np.where(found <= rounding, 0.0, found)
-
-    def project(self, gradient: np.ndarray) -> np.ndarray:
-        """A gradient along each direction, [directions]."""
-        return np.concatenate(
-            [s @ g for s, g in zip(self._flat_signs, self._split(gradient), strict=True)]
-        )
-
-    def sum_of_squares(self, along: np.ndarray) -> float:
-        """The squared norm of a gradient, from its squares along each direction."""
-        ends = np.cumsum([len(s) for s in self._flat_signs])[:-1]
-        return float(sum(np.mean(part) for part in np.split(along, ends)))
-
-    def tree(self, gradient: np.ndarray) -> PyTree:
-        """A gradient as a pytree."""
-        leaves, structure = jax.tree.flatten(self._zeros)
-        parts = zip(leaves, self._split(gradient), strict=True)
-        return jax.tree.unflatten(structure, [g.reshape(z.shape).astype(z.dtype) for z, g in parts])
-
-    def _split(self, gradient: np.ndarray) -> list[np.ndarray]:
-        sizes = [leaf.size for leaf in jax.tree.leaves(self._zeros)]
-        return np.split(gradient, np.cumsum(sizes)[:-1])
 
 
 class Comoments:
@@ -133,7 +90,3 @@ class Comoments:
     def covariance(self) -> np.ndarray:
         """[numbers, numbers]."""
         return self._products / (self.count - 1)
-
-
-def _flat(tree: PyTree) -> np.ndarray:
-    return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])

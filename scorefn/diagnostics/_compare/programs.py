@@ -1,6 +1,7 @@
-"""What is compiled of each estimator: gradients to be measured, and gradients to be timed."""
+"""The programs of an estimator: gradients to be measured, and gradients to be timed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
@@ -14,111 +15,53 @@ from scorefn._core.types import PyTree
 Loss = Callable[[PyTree, jax.Array, Any], jax.Array]
 
 
-class Programs:
-    """The two compiled programs of one estimator.
+class Components:
+    """The components of a gradient in a row, and random directions among them.
 
-    Its arrays are arguments of theirs, so that no compiler folds them; all else in it is static, as
-    in a loss that closes over it.
+    Attributes:
+        zeros: zeros like a gradient, float32 or wider.
+        signs: see `directions`.
+        size: the number of components.
+        directions: the number of directions, of all leaves together.
+        eps: the largest relative rounding error of a component.
     """
 
-    def __init__(self, loss: Loss, estimator: Any, params: PyTree) -> None:
-        leaves, structure = jax.tree.flatten(estimator)
-        is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-        self._params = params
-        self._arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+    def __init__(self, params: PyTree) -> None:
+        self.zeros = jax.tree.map(lambda p: np.zeros(p.shape, wide(p.dtype)), params)
+        self.signs = directions(params)
+        self._leaves, self._structure = jax.tree.flatten(self.zeros)
+        self._flat_signs = [np.reshape(s, (len(s), -1)) for s in jax.tree.leaves(self.signs)]
+        self.size = sum(leaf.size for leaf in self._leaves)
+        self.directions = sum(len(signs) for signs in self._flat_signs)
+        self.eps = max(float(np.finfo(leaf.dtype).eps) for leaf in self._leaves)
 
-        def gradient(params: PyTree, key: jax.Array, arrays: list[jax.Array]) -> PyTree:
-            given = iter(arrays)
-            pairs = zip(leaves, is_array, strict=True)
-            whole = jax.tree.unflatten(
-                structure, [next(given) if array else leaf for leaf, array in pairs]
-            )
-            return jax.grad(loss)(params, key, whole)
+    def row(self, gradient: PyTree) -> np.ndarray:
+        """The components of a pytree, [size]."""
+        leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)]
+        return np.concatenate(leaves)
 
-        self._batch = jax.jit(_batch(gradient), static_argnames=("size", "chunk_size"))
-        self._steps = jax.jit(_steps(gradient))
+    def tree(self, row: np.ndarray) -> PyTree:
+        """The pytree of a row of components."""
+        parts = zip(self._leaves, self._split(row), strict=True)
+        leaves = [part.reshape(zero.shape).astype(zero.dtype) for zero, part in parts]
+        return jax.tree.unflatten(self._structure, leaves)
 
-    def batch(
-        self, key: jax.Array, centre: PyTree, signs: PyTree, *, size: int, chunk_size: int
-    ) -> tuple[PyTree, np.ndarray, np.ndarray]:
-        """The mean of so many gradients, and of each the squared norm and the projections.
+    def project(self, row: np.ndarray) -> np.ndarray:
+        """A gradient along each direction, [directions]."""
+        parts = zip(self._flat_signs, self._split(row), strict=True)
+        return np.concatenate([signs @ part for signs, part in parts])
 
-        All three are of the gradient less the centre; [size] and [size, directions] the last two.
-        """
-        found = self._batch(
-            *(self._params, self._arrays, reuse_key(key), centre, signs),
-            size=size,
-            chunk_size=chunk_size,
-        )
-        mean, squares, projections = jax.device_get(found)
-        return mean, np.asarray(squares, np.float64), np.asarray(projections, np.float64)
+    def sum_of_squares(self, along: np.ndarray) -> float:
+        """The squared norm of a gradient, from its squares along each direction."""
+        ends = np.cumsum([len(signs) for signs in self._flat_signs])[:-1]
+        return float(sum(np.mean(part) for part in np.split(along, ends)))
 
-    def steps(self, key: jax.Array, count: int) -> None:
-        """So many gradients, one after the other."""
-        # A rate of 0 that the compiler does not know of.
-        jax.block_until_ready(self._steps(self._params, self._arrays, reuse_key(key), 0.0, count))
-
-
-def _batch(gradient: Callable[..., PyTree]) -> Callable[..., Any]:
-    def run(
-        params: PyTree,
-        arrays: list[jax.Array],
-        key: jax.Array,
-        centre: PyTree,
-        signs: PyTree,
-        *,
-        size: int,
-        chunk_size: int,
-    ) -> Any:
-        def errors(key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
-            found = gradient(params, key, arrays)
-            error = jax.tree.map(lambda g, c: g.astype(c.dtype) - c, found, centre)
-            square = reduce(jnp.add, [jnp.sum(jnp.square(e)) for e in jax.tree.leaves(error)])
-            # Not in the lower precision that accelerators multiply matrices in.
-            along = jax.tree.map(
-                lambda s, e: jnp.sum(s.astype(e.dtype) * e, axis=tuple(range(1, s.ndim))),
-                signs,
-                error,
-            )
-            return error, square, jnp.concatenate(jax.tree.leaves(along))
-
-        def step(total: PyTree, keys: jax.Array) -> tuple[PyTree, tuple[jax.Array, jax.Array]]:
-            error, squares, along = jax.vmap(errors)(keys)
-            return jax.tree.map(lambda t, e: t + jnp.sum(e, 0), total, error), (squares, along)
-
-        keys = jax.random.split(key, size)
-        chunks = keys.reshape(size // chunk_size, chunk_size, *keys.shape[1:])
-        zeros = jax.tree.map(jnp.zeros_like, centre)
-        total, (squares, along) = jax.lax.scan(step, zeros, chunks)
-        mean = jax.tree.map(lambda t: t / size, total)
-        return mean, squares.reshape(size), along.reshape(size, -1)
-
-    return run
-
-
-def _steps(gradient: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Gradient descent: each gradient needs the parameters that the one before it left.
-
-    Nothing can then be moved out of the loop, as all of an `Enumerate` would be that sees the same
-    parameters again and again; and no time goes into dispatch. What needs neither parameters nor
-    key, as its costs of a fixed support, stays because a compiler takes nothing out of a branch.
-    """
-
-    def run(
-        params: PyTree, arrays: list[jax.Array], key: jax.Array, rate: jax.Array, count: jax.Array
-    ) -> PyTree:
-        def step(i: jax.Array, params: PyTree) -> PyTree:
-            one = partial(gradient, params, jax.random.fold_in(key, i), arrays)
-            found = jax.lax.cond(rate == 0, one, partial(jax.tree.map, jnp.zeros_like, params))
-            return jax.tree.map(lambda p, g: p - jnp.asarray(rate, p.dtype) * g, params, found)
-
-        return jax.lax.fori_loop(0, count, step, params)
-
-    return run
+    def _split(self, row: np.ndarray) -> list[np.ndarray]:
+        return np.split(row, np.cumsum([leaf.size for leaf in self._leaves])[:-1])
 
 
 def directions(params: PyTree, *, at_most: int = 8) -> PyTree:
-    """Random signs for each parameter, [directions, ...] of int8: 1 for a scalar, `at_most` else.
+    """Random signs for each parameter, [directions, ...] of int8: 1 for a scalar, else `at_most`.
 
     A component that is rarely far from 0, as one category of a thousand, has no normal mean in
     some thousand repeats; a sum of all of them has. A bias of norm b shows in each direction as a
@@ -134,6 +77,127 @@ def directions(params: PyTree, *, at_most: int = 8) -> PyTree:
     return jax.tree.map(signs, params)
 
 
-def zeros(params: PyTree) -> PyTree:
-    """Zeros like a gradient, float32 or wider."""
-    return jax.tree.map(lambda p: np.zeros(p.shape, wide(p.dtype)), params)
+@dataclass(frozen=True)
+class Batch:
+    """A batch of gradients of one estimator, relative to a centre.
+
+    Attributes:
+        centre: [components].
+        mean: the mean of gradient - centre, [components].
+        squares: the squared norms of gradient - centre, [repeats].
+        along: the projections of gradient - centre, [repeats, directions].
+    """
+
+    centre: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+    along: np.ndarray
+
+
+class Programs:
+    """The two compiled programs of one estimator.
+
+    Arrays of the estimator are arguments, so that no compiler folds them; the rest is static, as in
+    a loss that closes over it.
+    """
+
+    def __init__(self, loss: Loss, estimator: Any, params: PyTree, components: Components) -> None:
+        leaves, structure = jax.tree.flatten(estimator)
+        is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+        self._params, self._components = params, components
+        self._arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+
+        def gradient(params: PyTree, key: jax.Array, arrays: list[jax.Array]) -> PyTree:
+            given = iter(arrays)
+            pairs = zip(leaves, is_array, strict=True)
+            whole = jax.tree.unflatten(
+                structure, [next(given) if array else leaf for leaf, array in pairs]
+            )
+            return jax.grad(loss)(params, key, whole)
+
+        self._batch = jax.jit(partial(_batch, gradient), static_argnames=("size", "chunk_size"))
+        self._steps = jax.jit(partial(_steps, gradient))
+
+    def batch(self, key: jax.Array, centre: np.ndarray, *, size: int, chunk_size: int) -> Batch:
+        """So many independent gradients, relative to the centre."""
+        components, given = self._components, (self._params, self._arrays, reuse_key(key))
+        sizes = {"size": size, "chunk_size": chunk_size}
+        found = self._batch(*given, components.tree(centre), components.signs, **sizes)
+        mean, squares, along = jax.device_get(found)
+        # The centre as it was subtracted: in the precision of a gradient.
+        at = components.row(components.tree(centre))
+        return Batch(
+            at, components.row(mean), np.asarray(squares, np.float64), np.asarray(along, np.float64)
+        )
+
+    def steps(self, key: jax.Array, count: int) -> None:
+        """So many gradients, one after the other."""
+        jax.block_until_ready(self._steps(self._params, self._arrays, reuse_key(key), 0.0, count))
+
+
+def _batch(
+    gradient: Callable[..., PyTree],
+    params: PyTree,
+    arrays: list[jax.Array],
+    key: jax.Array,
+    centre: PyTree,
+    signs: PyTree,
+    *,
+    size: int,
+    chunk_size: int,
+) -> Any:
+    def errors(key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
+        found = gradient(params, key, arrays)
+        error = jax.tree.map(lambda g, c: g.astype(c.dtype) - c, found, centre)
+        square = reduce(jnp.add, [jnp.sum(jnp.square(e)) for e in jax.tree.leaves(error)])
+        # Not in the lower precision that accelerators multiply matrices in.
+        along = jax.tree.map(
+            lambda s, e: jnp.sum(s.astype(e.dtype) * e, axis=tuple(range(1, s.ndim))), signs, error
+        )
+        return error, square, jnp.concatenate(jax.tree.leaves(along))
+
+    def step(total: PyTree, keys: jax.Array) -> tuple[PyTree, tuple[jax.Array, jax.Array]]:
+        error, squares, along = jax.vmap(errors)(keys)
+        return jax.tree.map(lambda t, e: t + jnp.sum(e, 0), total, error), (squares, along)
+
+    keys = jax.random.split(key, size)
+    chunks = keys.reshape(size // chunk_size, chunk_size, *keys.shape[1:])
+    zeros = jax.tree.map(jnp.zeros_like, centre)
+    total, (squares, along) = jax.lax.scan(step, zeros, chunks)
+    mean = jax.tree.map(lambda t: t / size, total)
+    return mean, squares.reshape(size), along.reshape(size, -1)
+
+
+def _steps(
+    gradient: Callable[..., PyTree],
+    params: PyTree,
+    arrays: list[jax.Array],
+    key: jax.Array,
+    rate: jax.Array,
+    count: jax.Array,
+) -> PyTree:
+    """Gradient descent: each gradient needs the parameters that the one before it left.
+
+    Nothing can then be moved out of the loop, as all of an `Enumerate` would be that sees the same
+    parameters again and again; and no time goes into dispatch. The rate is 0.
+    """
+
+    def step(i: jax.Array, params: PyTree) -> PyTree:
+        one = partial(gradient, arrays=arrays)
+        found = computed_whole(one, rate, params, params, jax.random.fold_in(key, i))
+        return jax.tree.map(lambda p, g: p - jnp.asarray(rate, p.dtype) * g, params, found)
+
+    return jax.lax.fori_loop(0, count, step, params)
+
+
+def computed_whole(
+    function: Callable[..., PyTree], zero: jax.typing.ArrayLike, like: PyTree, *arguments: Any
+) -> PyTree:
+    """``function(*arguments)``, of which no compiler moves any part out of a loop around it.
+
+    A compiler takes nothing out of a branch, and does not know that `zero` is 0. Otherwise the
+    costs of a fixed support, for example, would be computed once for all gradients that are timed.
+    `like` has the shapes of the result.
+    """
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    return jax.lax.cond(zero == 0, function, lambda *_: nothing, *arguments)

@@ -1,8 +1,8 @@
-"""When a ranking by variance x time is settled, looked at again and again as the repeats come.
+"""A sequential test of whether a ranking by variance x time is settled.
 
-At look k the chance of an error that may be spent is ``alpha / (k (k + 1))``: over all looks, of
-which nobody knows how many there will be, these add up to alpha. It is split evenly over all pairs,
-and in each pair over two intervals: one for the ratio of the variances, one for that of the times.
+Look k may err with probability ``alpha / (k (k + 1))``: over any number of looks these add up to
+alpha. It is split evenly over all pairs, and in each pair over two intervals: one for the ratio of
+the variances, one for the ratio of the times.
 """
 
 import itertools
@@ -20,12 +20,12 @@ LARGEST_SHARE = 0.05
 
 
 def spent(alpha: float, look: int) -> float:
-    """What may be spent of alpha at that look, counted from 1."""
+    """The part of alpha for that look, counted from 1."""
     return alpha / (look * (look + 1))
 
 
 def quantile(alpha: float) -> float:
-    """How many standard errors a normal number is away from its mean with so small a chance."""
+    """The two-sided quantile of a standard normal number."""
     return -NormalDist().inv_cdf(alpha / 2)
 
 
@@ -37,11 +37,11 @@ def open_pairs(
     alpha: float,
     tolerance: float,
 ) -> list[tuple[int, int]]:
-    """The pairs of estimators of which neither is better yet, nor both equal within tolerance.
+    """The pairs of estimators that are neither in order yet, nor equal within tolerance.
 
-    Normal theory for the logarithm of the ratio of two variances, with the covariance of their
-    squared distances, which share their draws; order statistics of the ratios of the times of each
-    round, which need no theory.
+    By normal theory for the logarithm of the ratio of two variances, with the covariance of their
+    squared distances, which share their draws; and by order statistics of the ratios of the times
+    of each round.
     """
     pairs = list(itertools.combinations(finite, 2))
     each = alpha / (2 * max(len(pairs), 1))
@@ -54,7 +54,7 @@ def open_pairs(
         if math.isinf(low):
             return True
         if variance[a] == 0 or variance[b] == 0:
-            # Against none every variance is larger; of two of none the faster is better.
+            # Every variance is larger than 0; of two estimators without any the faster is better.
             ratio, width = _log_ratio(variance[a], variance[b]), 0.0
         else:
             if max(share[a], share[b]) > LARGEST_SHARE:
@@ -72,7 +72,7 @@ def open_pairs(
 
 
 def largest_share(moments: Moments) -> np.ndarray:
-    """The part of the variance that one single repeat makes, [estimators]; 0 of no variance."""
+    """The part of the variance that the largest repeat makes, [estimators]; 0 of no variance."""
     total = moments.variance * moments.count
     return np.divide(moments.largest, total, out=np.zeros_like(total), where=total > 0)
 

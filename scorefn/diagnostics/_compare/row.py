@@ -1,34 +1,44 @@
-"""One estimator of a comparison: a record of plain numbers."""
+"""The rows of a comparison: a record of plain numbers for each estimator."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .bias import Reference, bias
+from .evaluations import declared
+from .experiment import Found
+from .ranking import largest_share, spent
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one estimator; nan where nothing was.
+    """The measurements of one estimator; nan where nothing was measured.
 
     Attributes:
         estimator: its name.
-        unbiased: what it says of itself; None if it says nothing.
+        unbiased: whether it says that it is unbiased; None if it says nothing.
         evaluations: of f for one gradient, counted; None if they could not be.
         repeats: gradients measured.
         variance: of ONE gradient, summed over its components, in units of the gradient squared.
         variance_se: its standard error.
-        largest_share: the part of the variance that one single repeat makes: of heavy tails more
-            than of light ones. Above 0.05 neither variance nor standard error is to be trusted.
+        largest_share: the part of the variance that one single repeat makes, larger for heavy
+            tails. Above 0.05 neither variance nor standard error is to be trusted.
         time_us: microseconds for one gradient, the median over rounds.
         time_us_se: its standard error.
-        variance_x_time: variance left after a second of averaging, times a second; µs.
-        snr: norm of the mean gradient by the standard deviation of one, freed of noise.
-        bias: norm of the difference of the mean from the reference, freed of noise; nan, as the two
-            that follow, of the reference itself and without one.
-        relative_bias: the same as a part of the norm of the reference.
-        bias_z: |difference| by its standard error: for a parameter that is a scalar, and along
-            eight random sign vectors of every other one, the largest.
-        bias_found: whether that is too large for chance; False without a reference.
-        error: the type and the text of what it raised; nothing was measured then.
+        variance_x_time: the variance that is left after averaging gradients for a microsecond,
+            times a microsecond.
+        snr: the ratio of the norm of the mean gradient to the standard deviation of one gradient,
+            corrected for noise.
+        bias: the norm of the difference between mean and reference, corrected for noise. This and
+            the next two are nan for the reference itself and without a reference.
+        relative_bias: the ratio of `bias` to the norm of the reference.
+        bias_z: the largest ratio of |difference| to its standard error: of parameters that are
+            scalars, and along eight random sign vectors of every other one.
+        bias_found: whether `bias_z` is too large for chance; False without a reference.
+        error: the type and the text of the error that it raised; nothing was measured then.
     """
 
     estimator: str
@@ -59,7 +69,7 @@ class Row:
         return math.hypot(self.variance_se * self.time_us, self.time_us_se * self.variance)
 
     def left(self, *, evaluations: float | None, seconds: float | None) -> float:
-        """The variance left by all the gradients that fit, averaged; infinite if none does."""
+        """The variance of the mean of all gradients that fit a budget; infinite if none does."""
         counts = []
         if evaluations is not None:
             # Without a count it cannot be known to fit.
@@ -71,7 +81,7 @@ class Row:
 
 
 def ranked(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """The least variance x time first, the faster of equal ones; what was not measured last."""
+    """The rows by variance x time, then by time; those that were not measured come last."""
     worst = (math.inf, math.inf)
     return tuple(
         sorted(
@@ -79,3 +89,49 @@ def ranked(rows: Iterable[Row]) -> tuple[Row, ...]:
             key=lambda row: (row.variance_x_time, row.time_us) if row.is_finite else worst,
         )
     )
+
+
+def failed(name: str, estimator: Any, error: Exception) -> Row:
+    """The row of an estimator that raises."""
+    return Row(name, declared(estimator), error=f"{type(error).__name__}: {error}")
+
+
+def measured_rows(
+    found: Found,
+    estimators: Mapping[str, Any],
+    reference: Reference | None,
+    *,
+    alpha: float,
+) -> list[Row]:
+    """The rows of the estimators that were measured, in no order."""
+    moments, names = found.moments, found.moments.names
+    variance, share, log_seconds = moments.variance, largest_share(moments), found.log_seconds
+    variance_se = np.sqrt(np.diag(moments.distance.covariance) / moments.count)
+    median = np.exp(np.median(log_seconds, axis=0)) * 1e6
+    # The standard error of a median; by quartiles, because times have a long tail.
+    low, high = np.quantile(log_seconds, [0.25, 0.75], axis=0)
+    median_se = median * 1.2533 * (high - low) / 1.349 / np.sqrt(len(log_seconds))
+    signal = np.sum(np.square(moments.mean), axis=1) - variance / moments.count
+    each = spent(alpha, found.looks) / len(names)
+    rows = []
+    for i, name in enumerate(names):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            snr = np.sqrt(np.maximum(signal[i], 0.0) / variance[i])
+        biased = None if reference is None else bias(moments, i, reference, alpha=each)
+        rows.append(
+            Row(
+                estimator=name,
+                unbiased=declared(estimators[name]),
+                evaluations=found.evaluations[name],
+                repeats=moments.count,
+                variance=float(variance[i]),
+                variance_se=float(variance_se[i]) if variance[i] else 0.0,
+                largest_share=float(share[i]),
+                time_us=float(median[i]),
+                time_us_se=float(median_se[i]),
+                variance_x_time=float(variance[i] * median[i]),
+                snr=float(snr),
+                **({} if biased is None else asdict(biased)),
+            )
+        )
+    return rows

@@ -1,40 +1,44 @@
-"""Time for one gradient, the estimators taking turns so that a busy machine is fair to all."""
+"""A clock for programs that take turns, so that a busy machine is fair to all of them."""
 
 import gc
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import jax
 import numpy as np
-
-from .programs import Programs
-
-LEAST_SECONDS = 3e-3
 
 
 class Stopwatch:
-    """The seconds that one gradient of each estimator took in each round.
+    """Wall and CPU time of several programs, in rounds.
 
-    One round times each of them once, in random order, on a call of so many gradients that it takes
-    some milliseconds.
+    A round runs each program once, in random order. A program is called with a number of
+    repetitions, and returns when they are done; the number is raised until a call takes
+    `least_seconds`, and is 1 if that is 0.
     """
 
-    def __init__(self, programs: Mapping[str, Programs], key: jax.Array) -> None:
+    def __init__(
+        self,
+        programs: Mapping[str, Callable[[int], object]],
+        *,
+        seed: int = 0,
+        least_seconds: float = 3e-3,
+    ) -> None:
         self._programs = programs
-        self._key = key
-        self._order = random.Random(0)
+        self._order = random.Random(seed)
+        self._least_seconds = least_seconds
         self._counts = dict.fromkeys(programs, 1)
-        self._rounds: list[dict[str, float]] = []
-        for name in programs:  # The first calls find out how long is long enough.
-            self._one(name)
-            self._one(name)
+        self._rounds: list[dict[str, tuple[float, float]]] = []
+        for name in programs:
+            # Compiles; and a second call finds out how many repetitions are enough.
+            for _ in range(2 if least_seconds else 1):
+                self._one(name)
+        gc.collect()
 
     @property
     def rounds(self) -> int:
-        """How many rounds there were."""
+        """The number of rounds so far."""
         return len(self._rounds)
 
     def run(self) -> None:
@@ -45,29 +49,37 @@ class Stopwatch:
                 found[name] = self._one(name)
         self._rounds.append(found)
 
-    def _one(self, name: str) -> float:
-        """Seconds for one gradient, of a call that is long enough for a clock."""
+    def _one(self, name: str) -> tuple[float, float]:
+        """Seconds for one repetition, of a call that is long enough for a clock."""
         while True:
             count = self._counts[name]
-            start = time.perf_counter()
-            self._programs[name].steps(self._key, count)
-            seconds = time.perf_counter() - start
+            wall, cpu = time.perf_counter(), time.process_time()
+            self._programs[name](count)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             # A call that was held up once may have looked long enough. Half: times vary.
-            if seconds >= LEAST_SECONDS / 2:
-                return seconds / count
-            self._counts[name] = max(2 * count, math.ceil(count * LEAST_SECONDS / seconds))
+            if wall >= self._least_seconds / 2:
+                return wall / count, cpu / count
+            self._counts[name] = max(2 * count, math.ceil(count * self._least_seconds / wall))
 
-    def log_seconds(self) -> np.ndarray:
-        """[rounds, estimators], the estimators in the order of the mapping."""
-        rows = [[found[name] for name in self._programs] for found in self._rounds]
-        return np.log(np.array(rows).reshape(self.rounds, len(self._programs)))
+    @property
+    def wall(self) -> np.ndarray:
+        """Seconds by the clock on the wall, [rounds, programs], programs in their order."""
+        return self._times()[..., 0]
+
+    @property
+    def cpu(self) -> np.ndarray:
+        """Seconds of CPU time of this process, likewise."""
+        return self._times()[..., 1]
+
+    def _times(self) -> np.ndarray:
+        found = [[times[name] for name in self._programs] for times in self._rounds]
+        return np.reshape(found, (self.rounds, len(self._programs), 2))
 
 
 def median_interval(values: np.ndarray, alpha: float) -> tuple[float, float]:
-    """An interval that holds the median of what values are drawn from, but for alpha.
+    """An interval that misses the median of the values' distribution with probability alpha.
 
-    From one order statistic to another: right for values of any distribution. Infinite where there
-    are too few of them.
+    From one order statistic to another: right for any distribution. Infinite for too few values.
     """
     n, below = len(values), 0.0
     rank = -1

@@ -1,0 +1,250 @@
+"""An experiment: estimators are compiled, then measured in turns until a ranking or a limit."""
+
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from scorefn._core.types import PyTree
+
+from .evaluations import evaluations
+from .moments import Moments
+from .programs import Batch, Components, Loss, Programs
+from .ranking import open_pairs, spent
+from .timing import Stopwatch
+
+# Repeats in a batch, and numbers in a chunk of gradients: 16 MiB of float32.
+BATCH, CHUNK_NUMBERS = 256, 2**22
+# Rounds of timing before the first look, more before each look, at most, and in any case.
+FIRST_ROUNDS, MORE_ROUNDS, MOST_ROUNDS, LEAST_ROUNDS = 25, 5, 100, 5
+
+
+class Bar(Protocol):
+    """A progress bar, as tqdm makes it."""
+
+    def update(self, repeats: int) -> object:
+        """Moves it by so many repeats."""
+
+    def set_description(self, text: str) -> object:
+        """Shows what is going on."""
+
+
+class _Silent:
+    def update(self, repeats: int) -> None: ...
+
+    def set_description(self, text: str) -> None: ...
+
+
+@contextmanager
+def progress_bar(total: int, *, shown: bool) -> Iterator[Bar]:
+    """A bar over the repeats; nothing without tqdm, and where stderr is no terminal."""
+    try:
+        if not shown:
+            raise ImportError
+        with warnings.catch_warnings(action="ignore"):
+            tqdm = import_module("tqdm.auto").tqdm
+    except ImportError:
+        yield _Silent()
+        return
+    with tqdm(total=total, unit="gradient", disable=None, leave=False) as bar:
+        yield bar
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When to stop, and how many gradients at a time.
+
+    Attributes:
+        num_repeats: at most so many gradients of each estimator.
+        max_seconds: for the whole comparison, from `begin` on.
+        chunk_size: gradients under one vmap, at most.
+        stop_early: whether it stops when the ranking is settled.
+        alpha: see `compare`.
+        tolerance: see `compare`.
+        begin: the time at which the comparison began.
+    """
+
+    num_repeats: int
+    max_seconds: float
+    chunk_size: int
+    stop_early: bool
+    alpha: float
+    tolerance: float
+    begin: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds_left(self) -> float:
+        """The seconds until the time is up."""
+        return self.begin + self.max_seconds - time.perf_counter()
+
+    @property
+    def halfway(self) -> float:
+        """The time when half of the seconds left are over."""
+        return time.perf_counter() + self.seconds_left / 2
+
+    def sizes(self, most: int = BATCH) -> dict[str, int]:
+        """The repeats in a batch, and in a chunk of it: whole chunks, and no more repeats."""
+        size = max(2, min(BATCH, self.num_repeats, most))
+        chunks = math.ceil(size / self.chunk_size)
+        return {"size": size // chunks * chunks, "chunk_size": size // chunks}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that was measured.
+
+    Attributes:
+        evaluations: of f for one gradient, by estimator; None if they could not be counted.
+        moments: of the gradients.
+        log_seconds: of one gradient, [rounds, estimators].
+        looks: at the ranking.
+        open_pairs: those that are not settled at the last look.
+        stopped: as in `Comparison`.
+    """
+
+    evaluations: Mapping[str, int | None]
+    moments: Moments
+    log_seconds: np.ndarray
+    looks: int
+    open_pairs: list[tuple[int, int]]
+    stopped: str
+
+
+class Experiment:
+    """The estimators of a comparison that could be compiled.
+
+    Attributes:
+        programs: those that run, by name.
+        errors: what the others raised, by name; a TimeoutError where time was up.
+    """
+
+    def __init__(
+        self, loss: Loss, estimators: Mapping[str, Any], params: PyTree, plan: Plan, bar: Bar
+    ) -> None:
+        self.programs: dict[str, Programs] = {}
+        self.errors: dict[str, Exception] = {}
+        self._loss, self._estimators, self._params = loss, estimators, params
+        self._plan, self._bar = plan, bar
+        self._sizes = plan.sizes()
+        self._components = Components(params)
+        self._evaluations: dict[str, int | None] = {}
+
+    def compile(self, key: jax.Array, *, first: str | None) -> None:
+        """Compiles all programs, those of the estimator `first` before the others.
+
+        One gradient of each estimator is timed before the larger programs are compiled: their
+        batches are smaller if 256 gradients of each would take more than half of the time left.
+        """
+        names = sorted(self._estimators, key=lambda name: name != first)
+        compiling: dict[str, float] = {}
+        one: dict[str, float] = {}
+        for name in names:
+            self._bar.set_description(f"compiling {name}")
+            try:
+                if compiling:  # The larger program of each takes about as long as all this.
+                    self._check_time(sum(compiling.values()) + 2 * max(compiling.values()))
+                begin = time.perf_counter()
+                self.programs[name] = self._program(name, key)
+                compiling[name] = time.perf_counter() - begin
+                self.programs[name].steps(key, 1)
+                one[name] = time.perf_counter() - begin - compiling[name]
+            except Exception as error:  # What it raises is what the row says.
+                self.errors[name] = error
+        left = self._plan.seconds_left - sum(compiling.values())
+        if math.isfinite(left) and one:
+            # One batch here, and two for the first moments.
+            self._sizes = self._plan.sizes(int(left / 6 / sum(one.values())))
+        nowhere = np.zeros(self._components.size)
+        for i, name in enumerate(one):
+            try:
+                if i:
+                    self._check_time(compiling[name])
+                self.programs[name].batch(key, nowhere, **self._sizes)
+            except Exception as error:
+                self.errors[name] = error
+        self.programs = {
+            name: self.programs[name] for name in self._estimators if name not in self.errors
+        }
+
+    def _program(self, name: str, key: jax.Array) -> Programs:
+        """The programs of an estimator, of which one has run; and f counted."""
+        loss, estimator, params = self._loss, self._estimators[name], self._params
+        program = Programs(loss, estimator, params, self._components)
+        program.steps(key, 1)
+        self._evaluations[name] = evaluations(loss, params, key, estimator)
+        return program
+
+    def _check_time(self, seconds: float) -> None:
+        if seconds > self._plan.seconds_left:
+            raise TimeoutError(f"not compiled within max_seconds={self._plan.max_seconds:g}")
+
+    def measure(self, key: jax.Array) -> Found:
+        """Measures all of them, until the ranking is settled or a limit is reached."""
+        plan = self._plan
+        draw_key, time_key = jax.random.split(key)
+        steps = {name: partial(p.steps, time_key) for name, p in self.programs.items()}
+        stopwatch = Stopwatch(steps)
+        moments = Moments(self._components, list(self.programs))
+        looks, next_look = 0, 0.0
+        self._bar.set_description("measuring")
+        while True:
+            took = self._add(moments, draw_key)
+            self._bar.update(self._sizes["size"])
+            is_full = moments.count + self._sizes["size"] > plan.num_repeats
+            is_last = is_full or took > plan.seconds_left
+            if not is_last and moments.count < next_look:
+                continue
+            looks, next_look = looks + 1, 1.5 * moments.count
+            self._time(stopwatch)
+            log_seconds = np.log(stopwatch.wall)
+            finite = np.flatnonzero(np.isfinite(moments.variance)).tolist()
+            alpha = spent(plan.alpha, looks)
+            pairs = open_pairs(moments, log_seconds, finite, alpha=alpha, tolerance=plan.tolerance)
+            is_settled = plan.stop_early and len(finite) > 1 and not pairs
+            if is_last or is_settled or took > plan.seconds_left:
+                limit = "num_repeats" if is_full else "max_seconds"
+                stopped = "settled" if is_settled else limit
+                return Found(self._evaluations, moments, log_seconds, looks, pairs, stopped)
+
+    def long_run(self, name: str, key: jax.Array, repeats: int) -> Moments:
+        """The moments of one estimator over so many repeats; at most half of the time left."""
+        self._bar.set_description(f"reference {name}")
+        alone, halfway = Moments(self._components, [name]), self._plan.halfway
+        while True:
+            took = self._add(alone, key)
+            is_full = alone.count + self._sizes["size"] > repeats
+            if is_full or time.perf_counter() + took > halfway:
+                return alone
+
+    def _add(self, moments: Moments, key: jax.Array) -> float:
+        """One more batch, its draws those of the key and of how many came before; the seconds."""
+        begin = time.perf_counter()
+        key = jax.random.fold_in(key, moments.count)
+        moments.add([self._batch(moments, i, key) for i in range(len(moments.names))])
+        return time.perf_counter() - begin
+
+    def _batch(self, moments: Moments, i: int, key: jax.Array) -> Batch:
+        program, centre = self.programs[moments.names[i]], moments.mean[i]
+        if not moments.count:
+            # Of the first batch the mean is needed before the distances: it is run twice.
+            centre = program.batch(key, centre, **self._sizes).mean
+        return program.batch(key, centre, **self._sizes)
+
+    def _time(self, stopwatch: Stopwatch) -> None:
+        """More rounds of timing; with a time limit, until half of the time left is over."""
+        wanted = min(max(FIRST_ROUNDS, stopwatch.rounds + MORE_ROUNDS), MOST_ROUNDS)
+        halfway, took = self._plan.halfway, 0.0
+        while stopwatch.rounds < wanted:
+            begin = time.perf_counter()
+            if stopwatch.rounds >= LEAST_ROUNDS and begin + took > halfway:
+                return
+            stopwatch.run()
+            took = time.perf_counter() - begin
