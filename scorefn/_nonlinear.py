@@ -136,7 +136,7 @@ def exp_of_expectation(
 
 
 def _terms(radius: float, eps: float) -> int:
-    """The number of powers after which the rest of the series of exp is below rounding."""
+    """The number of powers needed for the series of exp to be exact up to rounding."""
     # exp(-radius) is the smallest possible value. The rest is smaller than its first term divided
     # by (1 - radius / K).
     terms, power = 1, radius
@@ -147,7 +147,7 @@ def _terms(radius: float, eps: float) -> int:
 
 
 def _means_of_products(y: jax.Array, terms: int) -> jax.Array:
-    """The mean of the products of all subsets of k elements, for k = 1 ... terms."""
+    """The mean product of all subsets of k elements, for k = 1 ... terms."""
     # u_k of the first m elements: a subset of size k contains element m with probability k / m.
     k = jnp.arange(1, terms + 1, dtype=y.dtype)
 

@@ -116,7 +116,7 @@ def finite_product(zero: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
-    """The array x with axes of length 1 appended, to match the leading axes of `like`."""
+    """The array x with axes of length 1 appended, aligned with the leading axes of `like`."""
     if x.shape != like.shape[: x.ndim]:
         raise ValueError(
             f"{name} has shape {x.shape}, which is not a leading part of the shape {like.shape}: "

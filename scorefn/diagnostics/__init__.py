@@ -1,4 +1,4 @@
-"""Diagnostics: checks of a gradient or a score, moments of a gradient, comparisons."""
+"""Diagnostics: checks of gradients and scores, moments of gradients, comparisons."""
 
 from ._checks import check_score as check_score
 from ._checks import check_unbiased as check_unbiased

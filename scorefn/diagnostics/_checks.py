@@ -1,4 +1,4 @@
-"""Statistical checks of a gradient estimate and of a score, to run on your own model."""
+"""Statistical checks of gradient estimates and scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from ._moments import moments
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found; prints as a table.
+    """The result of a check; prints as a table.
 
     Attributes:
         estimate: the mean of the repeats, a pytree of arrays.
-        exact: what it should be, likewise.
-        standard_error: of the estimate, rounding included, likewise.
-        z: (estimate - exact) / standard_error, likewise.
+        exact: the exact values, a pytree like `estimate`.
+        standard_error: the standard errors of `estimate`, including rounding, a pytree like it.
+        z: (estimate - exact) / standard_error, a pytree like `estimate`.
         threshold: the largest |z| that passes.
-        passed: whether every component passes. nan never does.
+        passed: whether every component passes. nan does not pass.
     """
 
     estimate: PyTree
@@ -64,23 +64,23 @@ def check_unbiased(
 ) -> Report:
     """A z-test of whether ``jax.grad(loss)`` has the exact gradient as its mean.
 
-    A bias of d standard deviations of one gradient is found almost surely once ``num_repeats`` is
-    above ``((threshold + 3) / d)^2``. Evaluates the gradient `num_repeats` times, jitted.
+    A bias of d standard deviations of one gradient is detected almost surely if ``num_repeats`` is
+    above ``((threshold + 3) / d)^2``. Evaluates the gradient `num_repeats` times, under jit.
 
     Args:
-        loss: ``loss(params, key) -> scalar``, as one that calls `expectation`.
+        loss: ``loss(params, key) -> scalar``, for example a call of `expectation`.
         params: a pytree of float arrays.
         key: one random key. It is consumed.
         exact: the exact gradient, a pytree like params.
         num_repeats: the number of independent gradients, at least 2.
-        alpha: the probability that a right gradient fails, over all its components together
+        alpha: the probability that a right gradient fails, for all components together
             (Bonferroni); approximate for heavy-tailed gradients and few repeats.
 
     Returns:
-        A `Report`, whose fields are pytrees like params; ``report.passed`` is the verdict.
+        A `Report`, whose fields are pytrees like params; ``report.passed`` is the result.
 
     Raises:
-        ValueError: `exact` and `params` differ in structure or shapes; num_repeats below 2.
+        ValueError: `exact` and `params` differ in structure or shapes; num_repeats is below 2.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -101,29 +101,29 @@ def check_unbiased(
 def check_score(
     distribution: Any, key: jax.Array, *, num_samples: int, alpha: float = 1e-6
 ) -> Report:
-    """A z-test of whether the score of a distribution has mean 0 under its own draws.
+    """A z-test of whether the score has mean 0 under the draws of its distribution.
 
-    E[d log p(x)] = 0 for every normalized density whose support does not move. The test finds a
-    sampler and a log-density that do not belong together, a forgotten normalizer, a rate taken for
-    a scale. It cannot see what no parameter changes. `num_samples` draws, log-densities and
-    derivatives of these, jitted.
+    E[d log p(x)] = 0 for every normalized density with a fixed support. The test detects a sampler
+    that does not match the log-density, a missing normalizer, or a rate used as a scale. It cannot
+    detect errors that do not depend on a parameter. Takes `num_samples` draws, log-densities and
+    their derivatives, under jit.
 
-    The float leaves of a pytree count as its parameters. An object that keeps normalized or cached
-    arrays among them (distrax's Categorical, Beta, Dirichlet and mixtures) therefore fails: check
-    it as ``Distribution(log_prob, sample, params)``, built from its parameters in both functions.
+    All float leaves of a pytree are used as its parameters. An object that also stores normalized
+    or cached arrays (distrax's Categorical, Beta, Dirichlet and mixtures) therefore fails: check it
+    as ``Distribution(log_prob, sample, params)``, with functions that build it from its parameters.
 
     Args:
         distribution: a `Distribution`, or an object of distrax, TFP, numpyro, flowjax.
         key: one random key. It is consumed.
         num_samples: the number of draws, at least 2.
-        alpha: the probability that a right distribution fails, over all parameters together;
+        alpha: the probability that a right distribution fails, for all parameters together;
             approximate for heavy-tailed scores and few samples.
 
     Returns:
-        A `Report`, whose fields are dicts from the names of the parameters to arrays.
+        A `Report`, whose fields are dicts of arrays, keyed by the names of the parameters.
 
     Raises:
-        ValueError: the distribution has no float parameters; num_samples below 2.
+        ValueError: the distribution has no float parameters; num_samples is below 2.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -135,8 +135,8 @@ def check_score(
     floats = distribution.floats()
     if not floats:
         raise ValueError(
-            f"distribution must have float parameters to take a score of, got "
-            f"{distribution.params!r}; give it as Distribution(log_prob, sample, params)."
+            f"distribution must have float parameters to take a score, got "
+            f"{distribution.params!r}. Give Distribution(log_prob, sample, params)."
         )
     names = _names(distribution.params)
 
@@ -148,10 +148,10 @@ def check_score(
 
 
 def _names(params: PyTree) -> list[str]:
-    """A name of its own for each float leaf."""
+    """A unique name for each float leaf."""
     leaves = [pair for pair in jax.tree.leaves_with_path(params) if is_float(pair[1])]
     names = [describe(leaf, params) for _, leaf in leaves]
-    # Leaves that are one object, or are found nowhere, share a name: their path tells them apart.
+    # Leaves that are one object, or that are not found, share a name: add their path.
     return [
         name if names.count(name) == 1 else f"{jax.tree_util.keystr(path)} {name}"
         for (path, _), name in zip(leaves, names, strict=True)
@@ -173,7 +173,7 @@ def _test(
         return jnp.sqrt(variance / repeats + rounding**2)
 
     def z(mean: jax.Array, exact: jax.Array, error: jax.Array) -> jax.Array:
-        # Without any variance nothing but equality passes.
+        # Without variance only equality passes.
         return jnp.where(mean == exact, 0, (mean - exact) / error)
 
     exact = jax.tree.map(lambda e, m: jnp.asarray(e, m.dtype), exact, mean)

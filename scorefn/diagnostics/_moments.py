@@ -1,4 +1,4 @@
-"""Mean and variance of a function of a key, in one pass and constant memory."""
+"""The mean and variance of a function of a key, in one pass and constant memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ def moments(
 ) -> tuple[PyTree, PyTree, int]:
     """The mean, the variance and the count of ``fn(key)`` over many keys.
 
-    One pass: chunks are merged as they come, so memory grows with the chunk and not with the
-    number of keys, and a large offset does not cancel. Any function of a key will do, gradients
-    included. Evaluates fn once for each key; mean and variance are unbiased.
+    Chunks are evaluated and merged one after the other, so memory depends on the chunk size and not
+    on the number of keys, and a large offset loses no digits. Works for any function of a key,
+    including gradients. Evaluates fn once for each key; mean and variance are unbiased.
 
     Args:
-        fn: a function of one key, to a pytree of real arrays.
+        fn: a function of one key that returns a pytree of real arrays.
         keys: [n], typed or raw; n >= 2. All are consumed.
         chunk_size: keys evaluated at a time; None means 256 or fewer.
 
@@ -53,7 +53,7 @@ def moments(
     def merge(state: tuple[PyTree, PyTree, PyTree, jax.Array], chunk: jax.Array) -> Any:
         pilot, mean, squares, count = state
         x = values(chunk)
-        # Deviations from the first value: a large offset would cost digits even in a mean of few.
+        # Deviations from the first value: a large offset would lose digits even in a short mean.
         pilot = jax.tree.map(lambda p, x: jnp.where(count == 0, x[0], p), pilot, x)
         x = jax.tree.map(jnp.subtract, x, pilot)
         size = len(chunk)
@@ -88,7 +88,7 @@ def moments(
 
 
 def _chunk(n: int) -> int:
-    """256 or a little less, such that no chunk is shorter and compiled on its own, if there is."""
+    """The default chunk size: a divisor of n if possible, at most 256."""
     whole = [size for size in range(1, 257) if n % size == 0]
     return whole[-1] if n <= 256 or whole[-1] >= 128 else 256
 

@@ -13,32 +13,32 @@ from scorefn._core.types import PyTree
 
 @pytree_dataclass
 class GradientSNR:
-    r"""The signal-to-noise ratio of a gradient, from those that a training run makes anyway.
+    r"""A monitor of the signal-to-noise ratio of the gradients of a training run.
 
     .. code-block:: text
 
         snr    |E g| / sqrt(sum of the variances of g),  exponentially weighted over past steps
 
-    A value to be carried through the loop like the state of an optimizer, also in a scan. With
-    weights w that add up to 1, of the gradients and their squared norms are kept the means m and s:
+    An immutable value that a training loop or scan carries like an optimizer state. With weights w
+    that add up to 1, let m and s be the weighted means of the gradients and their squared norms:
 
     .. code-block:: text
 
         noise     v = (s - |m|^2) / (1 - sum w^2)
         signal    |m|^2 - v sum w^2
 
-    both unbiased for independent gradients of one distribution; what the mean drifts within some
-    ``1 / (1 - decay)`` steps counts as noise. An update takes two passes over the gradient, fewer
-    than Adam; where it runs along the head of a network (see docs/estimators.md), next to nothing.
-    Gradients that are not finite are left out, and counted.
+    Both are unbiased for independent gradients of one distribution; drift of the mean within about
+    ``1 / (1 - decay)`` steps appears as noise. An update takes two passes over the gradient, fewer
+    than Adam; its time is negligible for the head of a network (see docs/estimators.md). Gradients
+    that are not finite are skipped and counted.
 
     Attributes:
         mean_sum: the decayed sum of gradients: zeros like the gradient.
         square_sum: the decayed sum of the squared norm of each array in it, a pytree of scalars.
-        decay: how much of the past is kept at each update, in [0, 1).
+        decay: the factor on past gradients at each update, in [0, 1).
         weight_sum: the decayed sum of the weights.
-        weight_square_sum: the decayed sum of their squares.
-        skipped: how many gradients were left out.
+        weight_square_sum: the decayed sum of the squared weights.
+        skipped: the number of skipped gradients.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -65,7 +65,7 @@ class GradientSNR:
 
     @classmethod
     def like(cls, params: PyTree, *, decay: float = 0.99) -> "GradientSNR":
-        """A monitor that has seen nothing, of gradients like the parameters (or their shapes)."""
+        """A new monitor, for gradients like the parameters (or their shapes)."""
         dtypes = jax.tree.map(lambda p: wide(jnp.result_type(p)), params)
         return cls(
             mean_sum=jax.tree.map(lambda p, d: jnp.zeros(jnp.shape(p), d), params, dtypes),
@@ -80,7 +80,7 @@ class GradientSNR:
         """The monitor after one more gradient, a pytree like `mean_sum`.
 
         Raises:
-            ValueError: it has other shapes.
+            ValueError: the gradient has other shapes.
         """
         got, asked = (jax.tree.map(jnp.shape, tree) for tree in (gradient, self.mean_sum))
         if got != asked:
@@ -106,7 +106,7 @@ class GradientSNR:
         )
 
     def signal(self) -> PyTree:
-        """The squared norm of the mean of each array, without bias; negative by noise alone."""
+        """An unbiased estimate of the squared norm of each mean; noise can make it negative."""
         share = self._share()
         return jax.tree.map(
             lambda m, v: m - v * share.astype(v.dtype), self._mean_squares(), self.noise()
@@ -117,18 +117,18 @@ class GradientSNR:
         share = 1 - self._share()
 
         def noise(mean_square: jax.Array, square: jax.Array) -> jax.Array:
-            # 0 / 0 = nan of one gradient; by rounding alone there is nothing below 0.
+            # 0 / 0 = nan for one gradient; numbers below 0 come from rounding only.
             found = jnp.maximum(square / self.weight_sum.astype(square.dtype) - mean_square, 0)
             return found / jnp.maximum(share, 0).astype(found.dtype)
 
         return jax.tree.map(noise, self._mean_squares(), self.square_sum)
 
     def snr(self) -> jax.Array:
-        """The ratio, of all parameters together; nan before the second update."""
+        """The ratio for all parameters together; nan before the second update."""
         return _ratio(_total(self.signal()), _total(self.noise()))
 
     def snr_by_parameter(self) -> PyTree:
-        """The ratio of each array of its own, a pytree of scalars."""
+        """The ratio for each array, a pytree of scalars."""
         return jax.tree.map(_ratio, self.signal(), self.noise())
 
     def _share(self) -> jax.Array:

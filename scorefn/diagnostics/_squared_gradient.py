@@ -1,4 +1,4 @@
-"""What to minimize for an estimator of less variance."""
+"""An objective whose minimum is an estimator of low variance."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -16,29 +16,29 @@ def squared_gradient(
     key: jax.Array,
     estimator: Any,
 ) -> jax.Array:
-    r"""The squared norm of one gradient estimate: its variance, up to a constant, without bias.
+    r"""The squared norm of one gradient estimate: its variance plus a constant, unbiased.
 
     .. code-block:: text
 
         value                   |g|^2,  g = d loss(params, key, estimator) / dparams
-        derivative (estimator)  E[d |g|^2] = d Var(g),  because E[g] depends on no estimator
+        derivative (estimator)  E[d |g|^2] = d Var(g),  because E[g] does not depend on it
 
-    So ``jax.grad(squared_gradient, argnums=3)`` is an estimate of the gradient of the variance from
-    a single sample, a pytree like the estimator (an immutable value whose hyperparameters are
-    leaves), which an optimizer of optax takes as it is. Unbiased if the estimator is, for every
-    value of its leaves. The costs of two gradients of the loss.
+    So ``jax.grad(squared_gradient, argnums=3)`` estimates the gradient of the variance from a
+    single sample. It is a pytree like the estimator (an immutable value whose hyperparameters are
+    leaves), which optax optimizers accept. Unbiased if the estimator is unbiased for every value of
+    its leaves. It costs about as much as two gradients of the loss.
 
-    Where the mean of g is large beside its noise, that mean drowns what is to be learned: its
-    derivative along the estimator has mean 0, and a variance. Hand in the difference of two losses
-    with keys of their own then, ``loss(params, k1, e) - loss(params, k2, e)``: the means cancel,
-    and the value is twice the variance.
+    If the mean of g is large relative to its noise, it adds noise to this gradient: the derivative
+    of the mean along the estimator has mean 0, but not variance 0. Then use the difference of two
+    losses with separate keys, ``loss(params, k1, e) - loss(params, k2, e)``: the means cancel, and
+    the value is twice the variance.
 
     Args:
-        loss: ``loss(params, key, estimator) -> scalar``, as one that calls `expectation`.
-        params: where the variance is measured: best the logits (the head), not the weights of the
-            network that makes them; any pytree of float arrays.
-        key: one random key. It is consumed; the key of the gradient step itself may serve.
-        estimator: an estimator, or any pytree that the loss makes one from.
+        loss: ``loss(params, key, estimator) -> scalar``, for example a call of `expectation`.
+        params: the parameters along which the variance is measured, any pytree of float arrays:
+            best the logits (the head) instead of the weights of the network that computes them.
+        key: one random key. It is consumed; it may be the key of the gradient step.
+        estimator: an estimator, or any pytree from which the loss makes one.
 
     Returns:
         A scalar.

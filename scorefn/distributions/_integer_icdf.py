@@ -29,7 +29,7 @@ def words(key: jax.Array, shape: tuple[int, ...], logits: jax.Array) -> jax.Arra
 
 
 def words_at(u: jax.Array, logits: jax.Array) -> jax.Array:
-    """The words at numbers u, 0 <= u < 1, of the word size for these logits."""
+    """The words at numbers u in [0, 1), of the word size for these logits."""
     word = _word(logits)
     return (u * 2.0 ** jnp.iinfo(word).bits).astype(word)
 

@@ -26,7 +26,7 @@ from scorefn.distributions._distribution import Distribution
 
 @dataclass(frozen=True)
 class Reach:
-    """The dependence of the leaves of an output on one array, by value and by derivative."""
+    """The dependence of output leaves on one array, by value and by derivative."""
 
     array: Any
     by_value: tuple[bool, ...]

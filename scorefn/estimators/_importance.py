@@ -206,7 +206,7 @@ def _draw_and_log_ratio(
 
 
 def _possible(log_ratios: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A mask of the draws possible under p, and the log-ratios with -inf replaced by 0."""
+    """The mask of possible draws, and the log-ratios with -inf replaced by 0."""
     log_ratios = log_ratios.astype(wide(log_ratios.dtype))
     possible = ~jnp.isneginf(log_ratios)
     # Before the exponential: a `where` after it would still have derivative nan.

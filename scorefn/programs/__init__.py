@@ -1,4 +1,4 @@
-"""Several random choices in one program: by yield, or many of them in one scan."""
+"""Programs of several random choices, written as generators or as a scan."""
 
 from ._forward_recursion import forward_recursion as forward_recursion
 from ._program import program as program

@@ -1,4 +1,4 @@
-"""The branches into which a program splits at a choice, and the random key of each."""
+"""The branches of a program at a choice, and their random keys."""
 
 import itertools
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from scorefn._batching.samples import chunked_vmap
 from scorefn._core.arrays import reuse_key
 
-# Numbers that `split` of a key does not use up, for other keys from the same one.
+# Numbers for fold_in that do not collide with the keys of `split`.
 _AGAIN, _OUTSIDE = 2**31, 2**32 - 1
 
 
 class Branches:
-    """Maps a function over the branches of a choice, and knows the key of the present one."""
+    """A map over the branches of a choice that tracks the current key."""
 
     def __init__(self, chunk_size: int | None, key: jax.Array) -> None:
         self._chunk_size = chunk_size
@@ -25,13 +25,13 @@ class Branches:
 
     @property
     def key(self) -> jax.Array:
-        """The key of the present branch: the same one however often it is asked for."""
-        # Some estimators evaluate f once for all of their samples, in no branch at all.
+        """The key of the current branch; repeated reads return equal keys."""
+        # Some estimators evaluate f once for all samples, outside of any branch.
         present = self._present
         return jax.random.fold_in(self._all, _OUTSIDE) if present is None else reuse_key(present)
 
     def vmap(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """``jax.vmap(fn)``, or chunks of it, where each call of fn has a key of its own."""
+        """``jax.vmap(fn)``, possibly in chunks, with a separate key for each call of fn."""
 
         def one(both: tuple[Any, jax.Array]) -> Any:
             x, key = both
@@ -50,7 +50,7 @@ class Branches:
                 return chunked_vmap(one, chunk_size=self._chunk_size)(both)
             if n > 1:
                 return jax.vmap(one)(both)
-            # An axis less for each choice of one sample: a long program stays flat.
+            # No axis for a choice of one sample, so that arrays of a long program keep few axes.
             y = one(jax.tree.map(lambda x: jnp.reshape(x, x.shape[1:]), both))
             return jax.tree.map(lambda y: jnp.expand_dims(y, 0), y)
 
@@ -58,5 +58,5 @@ class Branches:
 
 
 def dealt(key: jax.Array, n: int) -> jax.Array:
-    """As many keys out of one, which is as good as one itself."""
+    """The keys [n] split from one key; for n = 1 the key itself."""
     return jax.random.split(key, n) if n > 1 else jnp.expand_dims(key, 0)

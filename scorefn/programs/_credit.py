@@ -1,4 +1,4 @@
-"""Costs of a program: sums, parts and the baseline of their total."""
+"""Costs of a program: sums, parts, and a baseline of their total."""
 
 from dataclasses import replace
 from functools import reduce
@@ -17,20 +17,20 @@ from scorefn.estimators._base import Estimator
 
 @pytree_dataclass
 class Parts:
-    """Several costs of one draw whose sum is what its estimator is about."""
+    """Several costs of one draw, whose sum is the cost for its estimator."""
 
     costs: list[PyTree]
 
 
 @pytree_dataclass
 class _OfTotal(Baseline):
-    """A baseline of the sum of the parts, all of it subtracted from the first of them."""
+    """A baseline of the sum of the parts, subtracted from the first part."""
 
     inside: Baseline
 
     @property
     def coupled(self) -> bool:  # type: ignore[override]
-        """As the baseline inside."""
+        """The value of the wrapped baseline."""
         return self.inside.coupled
 
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
@@ -53,7 +53,7 @@ class _OfTotal(Baseline):
 
 
 def with_baseline_of_total(estimator: Any) -> Estimator:
-    """The estimator, whose baseline knows `Parts`."""
+    """The estimator, with baselines that accept `Parts`."""
     changed: dict[str, Any] = {}
     if isinstance(getattr(estimator, "baseline", None), Baseline):
         changed["baseline"] = _OfTotal(estimator.baseline)
@@ -72,7 +72,7 @@ def add_costs(one: PyTree, other: PyTree) -> PyTree:
     def add(a: jax.Array, b: jax.Array) -> jax.Array:
         if jnp.shape(a) != jnp.shape(b):
             raise ValueError(
-                f"The costs of a program are added up, so they need the same shape, got "
+                f"The costs of a program are added up, so they must have equal shapes, got "
                 f"{jnp.shape(a)} and {jnp.shape(b)}."
             )
         a, b = as_float(a), as_float(b)
@@ -82,7 +82,7 @@ def add_costs(one: PyTree, other: PyTree) -> PyTree:
     structures: list[Any] = [jax.tree.structure(cost) for cost in (one, other)]
     if structures[0] != structures[1]:
         raise ValueError(
-            f"The costs of a program are added up, so they need the same structure, got "
+            f"The costs of a program are added up, so they must have equal structures, got "
             f"{structures[0]} and {structures[1]}."
         )
     return jax.tree.map(add, one, other)

@@ -1,4 +1,4 @@
-"""What the choices and costs of a program say that they depend on, checked while tracing."""
+"""A check, while tracing, of the dependencies that choices and costs declare."""
 
 from collections.abc import Callable, Generator
 from typing import Any
@@ -14,15 +14,15 @@ from ._requests import Choice, Cost, next_request
 
 
 def check_claims(body: Callable[[], Generator[Any, Any, PyTree]], draws: int, key: Any) -> None:
-    """Raises ``ValueError`` where something depends by value on a draw that it leaves out.
+    """Raises ``ValueError`` if a declared dependency list omits a draw.
 
-    The program is traced once more, with plain draws and no estimators. Each draw passes a switch
-    that changes nothing, and dead-code elimination tells which switches a number depends on. So it
-    costs one pass, however many costs there are, and nothing at run time.
+    The program is traced once more, with plain draws and without estimators. Each draw passes
+    through a switch without effect, and dead-code elimination shows on which switches a number
+    depends. This takes one trace for any number of costs, and no time at run time.
 
     Args:
-        body: starts the program.
-        draws: how many choices it makes.
+        body: a function that starts the program.
+        draws: the number of choices of the program.
         key: one random key; nothing is drawn with it.
     """
     claims: list[tuple[str, int]] = []
@@ -30,7 +30,7 @@ def check_claims(body: Callable[[], Generator[Any, Any, PyTree]], draws: int, ke
     switches = [jax.ShapeDtypeStruct((), jnp.bool_)] * draws
 
     def claimed(key: jax.Array, switches: list[jax.Array]) -> list[jax.Array]:
-        """One array for each claim, computed from all that the claim is about."""
+        """The values of all claims: the arrays whose dependencies were declared."""
         claims.clear()
         outputs: list[jax.Array] = []
 
@@ -65,7 +65,7 @@ def check_claims(body: Callable[[], Generator[Any, Any, PyTree]], draws: int, ke
         missed = [j + 1 for j in range(draws) if used[j] and not mask >> j & 1]
         if missed:
             raise ValueError(
-                f"The {name} of a program is computed from draw {missed[0]}, directly or through "
-                f"draws between them, and its depends_on leaves that out: a gradient would "
-                f"silently be wrong. List it."
+                f"The {name} of a program depends on draw {missed[0]}, directly or through other "
+                f"draws, and its depends_on omits that draw: a gradient would silently be wrong. "
+                f"Add it to depends_on."
             )

@@ -1,4 +1,4 @@
-"""Chains of few states, summed exactly by forward recursion."""
+"""Exact sums along chains of few states, by forward recursion."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,30 +30,30 @@ def forward_recursion(
         log_normalizer  log E[w]
         expected        E[w sum_t cost(z_t, t)] / E[w]
 
-    Without weights the second is the plain expectation and the first is 0. With
-    ``log_weight = log p(y_t | z_t)`` the chain is a hidden Markov model: the log-likelihood, and
-    the expectation given all observations.
+    Without weights `expected` is the plain expectation and `log_normalizer` is 0. With
+    ``log_weight = log p(y_t | z_t)`` the chain is a hidden Markov model: the results are the
+    log-likelihood, and the expectation given all observations.
 
     Exact at every order. Costs ``length * S`` evaluations of cost and log_weight and
-    ``length * S^2`` of the transition density for S states, where a plain sum over paths has
-    ``S^length`` terms. It asks for a chain: each state depends on the one before only, costs add
-    up, weights multiply. Put two states that belong together into one, of S^2 values. Other
-    graphs: `Enumerate`, choice by choice, or an estimator.
+    ``length * S^2`` of the transition density for S states; a sum over paths would have
+    ``S^length`` terms. The model must be a chain: each state depends only on the previous one,
+    costs add up, and weights multiply. If a state depends on the two previous ones, use pairs of
+    states as states. For other graphs use `Enumerate` for each choice, or another estimator.
 
     Args:
-        cost: ``cost(z, t)``, a real scalar, of one state and the step, from 0 to length - 1.
+        cost: ``cost(z, t)``, a real scalar; z is one state and t the step, from 0 to length - 1.
         initial: the distribution of the first state.
-        transition: ``transition(z, t)``, the distribution of state t given that before, z.
-        length: the number of states in time, a static int.
-        log_weight: ``log_weight(z, t)``, a real scalar, in nats; minus infinity where impossible.
-        support: every state once, [S, ...] or a pytree; None reads it off `initial`, as
-            `Enumerate` does. It must hold for all steps.
+        transition: ``transition(z, t)``, the distribution of state t given the previous state z.
+        length: the number of steps, a static int.
+        log_weight: ``log_weight(z, t)``, a real scalar, in nats; minus infinity if impossible.
+        support: all states, each once, [S, ...] or a pytree; None reads it from `initial`, as
+            `Enumerate` does. It must be valid for all steps.
 
     Returns:
         ``(log_normalizer, expected)``, two scalars.
 
     Raises:
-        ValueError: the support cannot be read off; a density or cost that is no scalar.
+        ValueError: the support cannot be read; a density or cost is not a scalar.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -76,7 +76,7 @@ def forward_recursion(
     states = jax.tree.map(jnp.asarray, Enumerate(support).values(first, key))
 
     def weigh(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Log-weights and costs of all states, [S] each."""
+        """The log-weights and costs of all states, [S] each."""
         costs = jax.vmap(lambda z: as_float(_scalar("cost", cost(z, t))))(states)
         if log_weight is None:
             return jnp.zeros_like(costs), costs
@@ -111,9 +111,9 @@ def forward_recursion(
 
 
 def _logsumexp(x: jax.Array) -> jax.Array:
-    """Over the leading axis; impossible all together is minus infinity, without a derivative."""
+    """The logsumexp over the leading axis; -inf without a derivative if all are -inf."""
     possible = jnp.any(~jnp.isneginf(x), axis=0)
-    # Both sides of the `where`: the derivative of the side that is not taken would be nan.
+    # Masked on both sides: the derivative of the branch that is not taken would be nan.
     safe = jnp.where(possible[None], x, 0)
     return jnp.where(possible, jax.nn.logsumexp(safe, axis=0), -jnp.inf)
 

@@ -1,4 +1,4 @@
-"""Several random choices in one program, each with an estimator of its own."""
+"""Programs of several random choices, each with its own estimator."""
 
 import functools
 import inspect
@@ -22,26 +22,32 @@ from ._replay import Past
 from ._requests import Choice, Cost, next_request
 from ._rollout import Rollout
 
-# Costs by the set of choices that can change them: bit i stands for choice i.
+# Costs, keyed by the set of choices that can change them: bit i represents choice i.
 Costs = dict[int, PyTree]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A program with its arguments: a function of one key. In another program: ``yield from``."""
+    """A program with its arguments: a function of one key.
+
+    Another program includes it by ``yield from``.
+    """
 
     body: Callable[[], Generator[Any, Any, PyTree]]
     has_aux: bool
 
     def __call__(self, key: jax.Array) -> PyTree:
-        """An estimate of the expected total cost, with `has_aux` and aux. The key is consumed."""
+        """An estimate of the expected total cost; with `has_aux`, a pair of that and aux.
+
+        The key is consumed.
+        """
         key = check_key(key)
         past = Past(self.body, self.has_aux)
         costs, aux = _rest(past, self.body(), None, key)
         if past.tally.claims:
             check_claims(self.body, past.tally.draws, key)
         if not costs:
-            raise TypeError("A program must return a cost, or yield scorefn.cost(...); got none.")
+            raise TypeError("A program must return a cost, or yield scorefn.cost(...), got none.")
         total = jax.tree.map(as_float, functools.reduce(add_costs, costs.values()))
         return (total, aux) if self.has_aux else total
 
@@ -57,35 +63,35 @@ def program(
     .. code-block:: text
 
         value       E over choice 1 of E over choice 2 of ... the total cost, each E estimated
-        derivative  of each choice as its estimator says
+        derivative  for each choice, that of its estimator
 
-    ``model(*args)`` is a function of one key, an estimate of the expected total cost: what the
-    body returns plus the costs that it yields. Each estimator receives the rest of the program as
-    its f, mapped once over its samples, with keys of its own for each; so every estimator serves
-    at every choice, and the program is as unbiased as they are and right to the lowest of their
-    orders. Evaluations multiply along the program: two choices of 4 samples evaluate what follows
-    16 times.
+    ``model(*args)`` is a function of one key that returns an estimate of the expected total cost:
+    the returned cost plus all yielded costs. The f of each estimator is the rest of the program,
+    mapped over its samples with a separate key for each. So any estimator can be used for any
+    choice; the program is unbiased if all estimators are, and right to the lowest of their orders.
+    Evaluations multiply along the program: two choices of 4 samples evaluate the rest 16 times.
 
-    Loops and branches over static values are plain Python; a helper that makes choices is a
-    generator too, called by ``yield from``, as is another program. A long loop is a `rollout`.
-    The body may be traced more than once, so it must be repeatable: no side effects, no randomness
-    but its choices.
+    Loops and branches over static values are plain Python. A helper that makes choices is a
+    generator, called by ``yield from``; another program is called this way too. For a long loop use
+    `rollout`. The body may be traced more than once, so it must be repeatable: it must have no side
+    effects, and no randomness except its choices.
 
     Args:
-        body: a generator function of any arguments, which it closes over.
-        has_aux: whether body returns a pair ``(cost, aux)``, aux any pytree of arrays. By
-            ``@functools.partial(scorefn.program, has_aux=True)``.
+        body: a generator function of any arguments.
+        has_aux: whether body returns a pair ``(cost, aux)``, with aux any pytree of arrays. As a
+            decorator: ``@functools.partial(scorefn.program, has_aux=True)``.
 
     Returns:
-        A function of the same arguments, to a function of one key. With `has_aux` that returns a
-        pair of the estimate and aux, which has one leading axis more for each choice of more draws
-        than one, [n_1, n_2, ...] in their order. Their lengths are the numbers of samples, or what
-        else an estimator evaluates side by side: `Enumerate` its support, `DisARM` its pairs.
+        A function of the arguments of body that returns a function of one key. With `has_aux` the
+        latter returns a pair of the estimate and aux. Aux has one additional leading axis for each
+        choice with several draws, [n_1, n_2, ...] in order. The lengths are the numbers of samples,
+        or of the values that an estimator evaluates in parallel: the support of `Enumerate`, the
+        pairs of `DisARM`.
 
     Raises:
-        TypeError: body yields nothing, or something else than choices and costs; costs that are
-            no real numbers; no pair with `has_aux`; whatever the estimators raise.
-        ValueError: a cost that depends on a draw it does not declare.
+        TypeError: body yields nothing, or objects other than choices and costs; costs are not real
+            numbers; body returns no pair with `has_aux`; an estimator raises.
+        ValueError: a cost depends on a draw that its depends_on omits.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -104,9 +110,9 @@ def program(
     """
     if not inspect.isgeneratorfunction(body):
         raise TypeError(
-            f"A program must be a generator function, whose choices are yielded: x = yield "
-            f"scorefn.sample(distribution, estimator); got {body!r}. For one choice "
-            f"scorefn.expectation will do."
+            f"A program must be a generator function that yields its choices, as in x = yield "
+            f"scorefn.sample(distribution, estimator), got {body!r}. For a single choice use "
+            f"scorefn.expectation."
         )
 
     @functools.wraps(body)
@@ -119,7 +125,7 @@ def program(
 def _rest(
     past: Past, generator: Generator[Any, Any, PyTree], value: Any, key: Any
 ) -> tuple[Costs, PyTree]:
-    """From here to the end, estimated: costs by those choices so far that matter, and aux."""
+    """Estimates of the costs from here to the end, keyed by earlier choices, and aux."""
     costs: Costs = {}
     while True:
         ended, request = next_request(generator.send, value)
@@ -138,8 +144,8 @@ def _rest(
             later, aux = _rolled_out(past, generator, request, key)
         else:
             raise TypeError(
-                f"A program yields scorefn.sample(...), cost(...) or rollout(...), got "
-                f"{request!r}; a helper that yields choices is called by yield from."
+                f"A program must yield scorefn.sample(...), cost(...) or rollout(...), got "
+                f"{request!r}. Call a helper that yields choices by yield from."
             )
         for mask, cost in later.items():
             _add(costs, mask, cost)
@@ -149,17 +155,17 @@ def _rest(
 def _estimated(
     past: Past, generator: Generator[Any, Any, PyTree], choice: Choice, key: jax.Array
 ) -> tuple[Costs, PyTree]:
-    """A choice and all that follows, by its estimator."""
+    """The estimate of a choice and the rest of the program, by its estimator."""
     bit = 1 << len(past.draws)
     draw_key, rest_key = jax.random.split(key)
     branches = Branches(choice.chunk_size, rest_key)
     live = [generator]
-    # Which costs there are is known once they have been traced; it is the same each time.
+    # The masks of the costs are known after the first trace, and equal in later ones.
     credited: list[int] = []
     others: list[tuple[int, PyTree]] = []
 
-    # Traced once however often the estimator calls it, and the first time by the generator that
-    # waits here already: a program of N choices takes N steps to trace, not N^2 or 2^N.
+    # Under jit it is traced once for any number of calls, and the first trace uses the generator
+    # that waits here: a program of N choices takes N steps to trace, not N^2 or 2^N.
     @jax.jit
     def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], tuple[list[PyTree], PyTree]]:
         x = kept(x)
@@ -170,7 +176,7 @@ def _estimated(
         return [costs[m] for m in credited], ([costs[m] for m, _ in others], aux)
 
     def f(x: Any) -> tuple[PyTree, tuple[list[PyTree], PyTree]]:
-        # The same noise whenever one branch is evaluated: what differs, differs by the draw.
+        # Repeated evaluations of one branch use equal noise, so they differ by the draw only.
         key = branches.key
         costs, unscored = rest(x, key)
         if not costs:
@@ -187,7 +193,8 @@ def _estimated(
     for m, cost in zip(credited, mean.costs if isinstance(mean, Parts) else [mean], strict=False):
         _add(costs, m & ~bit, cost)
     for (m, ranks), cost in zip(others, uncredited, strict=True):
-        # However an estimator stacks its aux: whichever the draw, this cost has the same mean.
+        # The mean over all leading axes of aux, because the mean of this cost does not depend on
+        # the draw.
         _add(costs, m, jax.tree.map(_mean_down_to, cost, ranks))
     return costs, jax.tree.map(_without_axis_of_one, aux)
 
@@ -195,7 +202,7 @@ def _estimated(
 def _rolled_out(
     past: Past, generator: Generator[Any, Any, PyTree], rollout: Rollout, key: jax.Array
 ) -> tuple[Costs, PyTree]:
-    """A rollout and all that follows, which its choices can change too."""
+    """The estimate of a rollout and the rest of the program."""
     run_key, rest_key = jax.random.split(key)
     carry, steps, log_prob = rollout(run_key)
     later, aux = _rest(past.after_rollout(carry), generator, carry, rest_key)
@@ -216,7 +223,7 @@ def _checked(cost: PyTree) -> PyTree:
     for leaf in jax.tree.leaves(cost):
         if not is_number(leaf):
             raise TypeError(
-                f"The costs of a program are real numbers or pytrees of them, got "
+                f"The costs of a program must be real numbers or pytrees of them, got "
                 f"{type(leaf).__name__}: {leaf!r}."
             )
     return jax.tree.map(jnp.asarray, cost)
@@ -233,7 +240,7 @@ def _without_axis_of_one(aux: jax.Array) -> jax.Array:
 
 
 def _mean(terms: jax.Array) -> jax.Array:
-    # A sum over one term is a loop to XLA, one for each choice, which takes time to compile.
+    # XLA compiles a sum over one term as a loop, one for each choice, which takes compile time.
     return jnp.reshape(terms, terms.shape[1:]) if len(terms) == 1 else jnp.mean(terms, axis=0)
 
 

@@ -1,4 +1,4 @@
-"""The past of a program: enough to come to the same point once more."""
+"""Replay of a generator up to a given choice."""
 
 import functools
 from collections.abc import Callable, Generator
@@ -16,11 +16,11 @@ Body = Callable[[], Generator[Any, Any, PyTree]]
 
 @dataclass
 class Tally:
-    """What a program turned out to hold while it was traced.
+    """Counts collected while a program is traced.
 
     Attributes:
-        draws: the most choices that were made.
-        claims: whether anything said what it depends on.
+        draws: the largest number of choices made.
+        claims: whether any choice or cost declared its dependencies.
     """
 
     draws: int = 0
@@ -29,15 +29,15 @@ class Tally:
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """What has happened up to a point of a program, enough to come there once more.
+    """The history of a program up to a point, sufficient to replay it.
 
     Attributes:
-        body: starts it afresh.
-        has_aux: whether it returns a pair of a cost and aux.
-        sent: what its choices and rollouts received so far.
-        draws: the choices among these.
-        masks: for each of the draws, itself and what it depends on; bit i stands for draw i.
-        tally: shared by all pasts of one program.
+        body: a function that starts the program.
+        has_aux: whether the program returns a pair of a cost and aux.
+        sent: the values sent to its choices and rollouts so far.
+        draws: the draws among these values.
+        masks: the set of each draw and its dependencies; bit i represents draw i.
+        tally: counts shared by all pasts of one program.
     """
 
     body: Body
@@ -48,7 +48,7 @@ class Past:
     tally: Tally = field(default_factory=Tally)
 
     def again(self) -> Generator[Any, Any, PyTree]:
-        """A new generator that waits where the last of what was sent is to be handed in."""
+        """A new generator, replayed to the point where the last value is to be sent."""
         generator = self.body()
         value, sent = None, iter(self.sent)
         for _ in self.sent:
@@ -58,14 +58,15 @@ class Past:
                 value = None
                 if ended:
                     raise RuntimeError(
-                        "A program ended earlier when it was traced once more: it must be "
-                        "repeatable, with no side effects and no randomness but its choices."
+                        "A program ended earlier when it was traced again. It must be "
+                        "repeatable, without side effects and without randomness except its "
+                        "choices."
                     )
             value = next(sent)
         return generator
 
     def after(self, draw: Any, depends_on: tuple[Any, ...] | None) -> "Past":
-        """The past once a choice has been made."""
+        """The past after one more choice."""
         mask = 1 << len(self.draws) | self.mask(depends_on)
         self.tally.draws = max(self.tally.draws, len(self.draws) + 1)
         return replace(
@@ -76,11 +77,11 @@ class Past:
         )
 
     def after_rollout(self, carry: Any) -> "Past":
-        """The past once a rollout has come to its end."""
+        """The past after a rollout."""
         return replace(self, sent=(*self.sent, carry))
 
     def mask(self, depends_on: tuple[Any, ...] | None) -> int:
-        """The set of choices that some draws stand for; None is all."""
+        """The set of choices behind the given draws; None means all."""
         if depends_on is None:
             return (1 << len(self.draws)) - 1
         self.tally.claims = True
@@ -91,6 +92,6 @@ class Past:
             if any(value is part for part in (draw, *jax.tree.leaves(draw))):
                 return mask
         raise ValueError(
-            f"depends_on lists draws as they were received from yield, or leaves of them; "
-            f"{value!r} is none. What was computed from a draw does not tell which one it was."
+            f"depends_on must list draws as received from yield, or leaves of them, got {value!r}. "
+            f"Pass the draw itself instead of a value computed from it."
         )

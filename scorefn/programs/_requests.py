@@ -1,4 +1,4 @@
-"""What a program yields: its random choices and its costs."""
+"""The objects that a program yields: random choices and costs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +13,13 @@ from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution, as_distribution
 from scorefn.estimators._base import Estimator, check_estimator
 
-# In which trace the program that is running now was begun.
+# The JAX trace in which the running program started.
 _trace: ContextVar[Any] = ContextVar("scorefn_program_trace", default=None)
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A random choice that has been asked for; ``yield`` makes it and gives the draw."""
+    """A request for a random choice; ``yield`` returns the draw."""
 
     distribution: Distribution
     estimator: Estimator
@@ -30,7 +30,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """A cost that arises in the middle of a program."""
+    """A cost yielded by a program."""
 
     value: PyTree
     depends_on: tuple[Any, ...] | None
@@ -48,27 +48,27 @@ def sample(
 
     .. code-block:: text
 
-        value       of all that follows: mean of estimator(rest, distribution, keys)
-        derivative  as the estimator says, with the rest of the program as its f
+        value       of the rest of the program: mean of estimator(rest, distribution, keys)
+        derivative  that of the estimator, with the rest of the program as its f
 
-    Bias, orders and evaluations are the estimator's, counted in evaluations of the rest of the
-    program: choices with several samples, one inside the other, multiply.
+    Bias and orders are those of the estimator. The evaluations are evaluations of the rest of the
+    program: the numbers of samples of successive choices multiply.
 
     Args:
-        distribution: of the draw, as for `expectation`.
-        estimator: how the derivative along its parameters is estimated.
-        num_samples: branches into which the program splits here, each with keys of its own.
-        chunk_size: branches at a time, as for `expectation`; None means all.
-        depends_on: the earlier draws that can change this distribution, as they were received;
-            None means all of them. What is left out is a claim, and makes costs that depend on
-            this draw alone cheaper in variance; `cost` checks it.
+        distribution: the distribution of the draw, as for `expectation`.
+        estimator: the estimator of the derivative along its parameters.
+        num_samples: the number of branches into which the program splits, each with its own key.
+        chunk_size: the number of branches evaluated at a time; None means all.
+        depends_on: the earlier draws that can change this distribution, as received from
+            ``yield``; None means all. A shorter list lowers the variance of costs that depend on
+            this draw and not on earlier ones. It is checked while the program is traced.
 
     Returns:
-        A choice, of no use but to be yielded.
+        A choice, to be yielded.
 
     Raises:
-        TypeError: an argument of the wrong kind; or called inside a traced loop or branch of a
-            program, where nothing can be yielded.
+        TypeError: an argument has the wrong type; or sample is called inside a traced loop or
+            branch of a program, where nothing can be yielded.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -88,7 +88,7 @@ def sample(
             "scorefn.sample was called inside a function that JAX traces (the body of a scan, "
             "while_loop, cond, vmap, jit or checkpoint) within a program, where nothing can be "
             "yielded. Write a loop of choices as yield scorefn.rollout(step, init, length=n), "
-            "whose step yields its choices; or as a Python loop over static values; or call "
+            "whose step yields its choices, or as a Python loop over static values; or call "
             "scorefn.expectation there."
         )
     check_estimator(estimator)
@@ -103,23 +103,23 @@ def sample(
 
 
 def cost(value: PyTree, *, depends_on: Sequence[Any] | None = None) -> Cost:
-    r"""A cost of a `program` that arises on the way, to be yielded: ``yield scorefn.cost(c)``.
+    r"""A cost of a `program`, to be yielded: ``yield scorefn.cost(c)``.
 
-    All costs of a program are added up, with what it returns. A choice is credited only with the
-    costs yielded after it, and of those only with the ones that it can change: this lowers the
-    variance, and leaves the mean as it is. Nothing is evaluated.
+    The yielded costs and the returned cost are added up. A choice is credited only with later costs
+    that it can change, which lowers the variance and does not change the mean.
 
     Args:
-        value: a real scalar or a pytree of real arrays, like what the program returns.
-        depends_on: the draws that can change it, as they were received from ``yield``, or leaves
-            of them. What these depend on themselves need not be listed. None means all so far.
+        value: a real scalar or a pytree of real arrays, like the result of the program.
+        depends_on: the draws that can change this cost, as received from ``yield``, or leaves of
+            them. Dependencies of these draws need not be listed. None means all draws so far.
 
     Returns:
-        A request, of no use but to be yielded; the ``yield`` gives None.
+        A request, to be yielded; the ``yield`` returns None.
 
     Raises:
-        ValueError: `depends_on` leaves out a draw that the cost is computed from, directly or by
-            way of later draws; or lists what is no draw of the program. While the program runs.
+        ValueError: `depends_on` omits a draw on which the cost depends, directly or through other
+            draws; or it lists an object that is not a draw of the program. Raised while the program
+            runs.
 
     Example:
         >>> import jax, scorefn as sf
@@ -140,7 +140,7 @@ def cost(value: PyTree, *, depends_on: Sequence[Any] | None = None) -> Cost:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """While user code of a program runs: `sample` then knows in which trace that began."""
+    """A context for user code of a program, which records the current trace for `sample`."""
     token = _trace.set(get_opaque_trace_state())
     try:
         yield
@@ -149,7 +149,7 @@ def running() -> Iterator[None]:
 
 
 def next_request(send: Callable[[Any], Any], value: Any) -> tuple[bool, Any]:
-    """Hands a value to a generator: ``(False, request)``, or ``(True, returned)`` at its end."""
+    """Sends a value to a generator: ``(False, request)``, or ``(True, returned)`` at its end."""
     try:
         with running():
             return False, send(value)

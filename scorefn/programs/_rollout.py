@@ -1,4 +1,4 @@
-"""Many steps of random choices by one scan, each cost with the scores of the choices before it."""
+"""Rollouts: many steps of random choices in one scan."""
 
 import inspect
 from collections.abc import Callable, Generator
@@ -33,7 +33,7 @@ class Rollout:
     chunk_size: int | None
 
     def __call__(self, key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
-        """The last carry, the costs, [length], and the log-probability of all choices."""
+        """The last carry, the costs [length], and the log-probability of all choices."""
 
         def body(carry: Any, x: Any) -> tuple[Any, PyTree]:
             state, log_prob = carry
@@ -49,7 +49,7 @@ class Rollout:
         if self.chunk_size is None:
             (state, log_prob), costs = steps(carry, xs)
             return state, costs, log_prob
-        # Only what a chunk begins with is kept; the rest is computed again in the backward pass.
+        # Only the first carry of each chunk is stored; the backward pass computes the rest again.
         chunks = jax.tree.map(lambda x: x.reshape(-1, self.chunk_size, *x.shape[1:]), xs)
         (state, log_prob), costs = jax.lax.scan(jax.checkpoint(steps), carry, chunks)
         costs = jax.tree.map(lambda c: c.reshape(self.length, *c.shape[2:]), costs)
@@ -64,39 +64,40 @@ def rollout(
     length: int | None = None,
     chunk_size: int | None = None,
 ) -> Rollout:
-    r"""A trajectory of many choices by one scan: `lax.scan` of a step that yields its choices.
+    r"""A trajectory of many choices: `lax.scan` of a step that yields its choices.
 
     .. code-block:: text
 
         value       costs_t
         derivative  d costs_t + costs_t * d (log-probability of all choices before it)
 
-    so that a choice is credited with the costs after it: rewards to go. Unbiased at every order.
-    One evaluation of each step, traced once. The choices of a step are like those of a `program`,
-    but each is one draw, so that their estimators are `ScoreFunction`, whose baseline is a number
-    that may depend on the carry (what is expected of the sum of all later costs: a value function),
-    or `Pathwise`.
+    so that a choice is credited with later costs only (rewards to go). Unbiased at every order. A
+    step is traced once, and evaluated once per step. The choices of a step are like those of a
+    `program`, but with one draw each. Their estimators are `Pathwise`, or `ScoreFunction` with a
+    number as baseline, which may depend on the carry (a value function: an estimate of the sum of
+    all later costs).
 
     ``rollout(...)(key)`` returns ``(carry, costs, log_prob)``. A later cost that depends on the
-    carry needs the score as well: ``attach_score(cost, log_prob)``. In a program,
-    ``carry = yield scorefn.rollout(...)`` adds its costs to those of the program, and sees to that.
+    carry also needs the score: ``attach_score(cost, log_prob)``. In a program,
+    ``carry = yield scorefn.rollout(...)`` adds the costs to those of the program and the score to
+    later costs.
 
     Args:
         step: a generator function ``step(carry, x)``, which yields choices (and costs) and returns
-            ``(carry, cost)``, the cost one real number, or None.
-        init: the carry at first, any pytree of arrays.
-        xs: scanned over, any pytree of arrays [length, ...]; None hands in None.
-        length: the number of steps, a static int, where xs does not tell.
-        chunk_size: steps between checkpoints, a divisor of length: of the carries, one a chunk is
-            kept for the backward pass, and one chunk is computed again at a time. Memory then grows
-            with ``length / chunk_size + chunk_size`` carries. None keeps all.
+            ``(carry, cost)``, with cost one real number, or None.
+        init: the first carry, any pytree of arrays.
+        xs: the inputs of the steps, any pytree of arrays [length, ...], or None.
+        length: the number of steps, a static int; needed if xs is None.
+        chunk_size: the number of steps between checkpoints, a divisor of length. One carry per
+            chunk is stored for the backward pass, which computes one chunk again at a time, so the
+            memory is that of ``length / chunk_size + chunk_size`` carries. None stores all.
 
     Returns:
         A function of one key.
 
     Raises:
-        TypeError: a choice of another kind; a step that is no generator function.
-        ValueError: lengths that do not agree; more samples than one.
+        TypeError: a choice has another estimator; step is not a generator function.
+        ValueError: the lengths do not agree; a choice has several samples.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -117,15 +118,15 @@ def rollout(
     """
     if not inspect.isgeneratorfunction(step):
         raise TypeError(
-            f"step must be a generator function, whose choices are yielded: x = yield "
-            f"scorefn.sample(distribution, estimator); got {step!r}."
+            f"step must be a generator function that yields its choices, as in x = yield "
+            f"scorefn.sample(distribution, estimator), got {step!r}."
         )
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(xs)}
     if length is not None:
         lengths.add(check_count("length", length))
     if len(lengths) != 1:
         raise ValueError(
-            f"length, or the leading axis of the leaves of xs, must tell the number of steps, got "
+            f"length and the leading axes of the leaves of xs must give one number of steps, got "
             f"{sorted(lengths) or None}."
         )
     (steps,) = lengths
@@ -150,7 +151,7 @@ def _one_step(
             return state, total, log_prob
         if isinstance(request, Cost):
             if request.depends_on is not None:
-                raise TypeError("In a rollout a cost depends on all draws so far: no depends_on.")
+                raise TypeError("In a rollout a cost depends on all draws so far. Omit depends_on.")
             total = add_costs(total, _scored(request.value, log_prob))
         elif isinstance(request, Choice):
             key, draw_key = jax.random.split(key)
@@ -160,29 +161,29 @@ def _one_step(
                 total = add_costs(total, zero)
                 log_prob += score.astype(log_prob.dtype)
         else:
-            raise TypeError(f"A step yields scorefn.sample(...) or cost(...), got {request!r}.")
+            raise TypeError(f"A step must yield scorefn.sample(...) or cost(...), got {request!r}.")
 
 
 def _draw(choice: Choice, key: jax.Array) -> tuple[Any, jax.Array | None, jax.Array]:
-    """The draw, its log-probability and its baseline; no log-probability where the path tells."""
+    """The draw, its log-probability (None for `Pathwise`) and its baseline."""
     estimator = choice.estimator
     if choice.num_samples != 1:
         raise ValueError(
-            f"In a rollout each choice is one draw, got num_samples={choice.num_samples}; for "
+            f"In a rollout each choice is one draw, got num_samples={choice.num_samples}. For "
             f"several trajectories use jax.vmap over keys."
         )
     if isinstance(estimator, Pathwise):
         return estimator.guarded_draw(choice.distribution, key), None, jnp.zeros(())
     if not isinstance(estimator, ScoreFunction) or isinstance(estimator.baseline, LearnedBaseline):
         raise TypeError(
-            f"In a rollout each choice is one draw, by Pathwise() or by ScoreFunction with a "
-            f"number as baseline, as in ScoreFunction(ConstantBaseline(value(carry))), which is "
-            f"trained by itself on the costs to go; got {estimator!r}."
+            f"In a rollout the estimator of a choice must be Pathwise(), or ScoreFunction with a "
+            f"number as baseline, as in ScoreFunction(ConstantBaseline(value(carry))), with value "
+            f"trained separately on the costs to go; got {estimator!r}."
         )
     estimator.baseline.check_samples(1)
     x, score = estimator.guarded_draw(choice.distribution, key)
     baseline = estimator.baseline(jnp.zeros((1,), score.dtype))
-    # An impossible draw has no score, and must not take those of the others along.
+    # An impossible draw has no score, and must not remove the scores of other draws.
     return x, jnp.where(jnp.isinf(score), 0, score), jnp.sum(baseline)
 
 

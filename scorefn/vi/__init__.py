@@ -1,10 +1,10 @@
-"""Variational objectives: bounds on a log evidence, made of log-densities and draws.
+"""Variational objectives: bounds on a log evidence.
 
 Every function takes ``log_joint(z) -> scalar``, the log of an unnormalized density of the latent z,
-in nats, which may close over a model's parameters; q, a distribution as `expectation` takes it; and
-one key, which is consumed. It returns a scalar to be MAXIMISED, whose derivatives with respect to
-the parameters of q and of the model are estimates: negate it for a loss. `elbo` takes draws of any
-kind; the others say what they need. All take `chunk_size` and `sharding`, as `expectation` does.
+in nats, which may close over model parameters; q, a distribution as for `expectation`; and one key,
+which is consumed. It returns a scalar to be MAXIMIZED, with estimates of its derivatives along the
+parameters of q and of the model: negate it for a loss. `elbo` works for any draws; the docstrings
+of the others state their requirements. All take `chunk_size` and `sharding`, as `expectation` does.
 """
 
 from ._bounds import iwae as iwae

@@ -1,4 +1,4 @@
-"""Bounds from several samples at once: importance-weighted and Renyi, and with a score function."""
+"""Multi-sample bounds: importance-weighted, Renyi, and VIMCO."""
 
 from functools import partial
 from typing import Any
@@ -24,17 +24,18 @@ def iwae(
     chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
-    """The importance-weighted bound ``E log mean_k w_k``, ``w_k = exp(log_joint(z_k)) / q(z_k)``.
+    """The importance-weighted bound ``E log mean_k w_k`` on the log evidence.
 
-    Value and pathwise derivatives of every order are unbiased for this bound, which tightens with
-    num_samples. The signal-to-noise ratio of the derivative along q falls as 1 / sqrt(num_samples):
-    `dreg` mends that. One evaluation of log_joint for each sample; for reparameterized q.
+    The weights are ``w_k = exp(log_joint(z_k)) / q(z_k)``. Value and pathwise derivatives of every
+    order are unbiased for this bound, which becomes tighter with num_samples. The signal-to-noise
+    ratio of the derivative along q decreases as 1 / sqrt(num_samples); that of `dreg` increases.
+    One evaluation of log_joint for each sample; for reparameterized q.
 
     Args:
         log_joint: see `scorefn.vi`.
         q: the approximate posterior.
         key: one random key.
-        num_samples: the samples K of ONE bound; one of them is the evidence lower bound.
+        num_samples: the number of samples K of ONE bound; K = 1 is the evidence lower bound.
         chunk_size: as for `expectation`.
         sharding: as for `expectation`.
 
@@ -71,15 +72,15 @@ def renyi(
 ) -> jax.Array:
     """The variational Renyi bound, ``E log(mean_k w_k^(1 - alpha)) / (1 - alpha)``.
 
-    alpha = 0 is `iwae`, alpha towards 1 the evidence lower bound, and alpha below 0 bounds the log
-    evidence from above as num_samples grows. Bias, cost and errors as for `iwae`.
+    alpha = 0 gives `iwae`, the limit alpha = 1 the evidence lower bound, and alpha below 0 an upper
+    bound on the log evidence for large num_samples. Bias, cost and errors are those of `iwae`.
 
     Args:
         log_joint: see `scorefn.vi`.
         q: the approximate posterior.
         key: one random key.
-        alpha: any number but 1.
-        num_samples: the samples of one bound.
+        alpha: any number except 1.
+        num_samples: the number of samples of one bound.
         chunk_size: as for `expectation`.
         sharding: as for `expectation`.
 
@@ -102,7 +103,7 @@ def renyi(
         Li and Turner, Renyi divergence variational inference (2016), equation 6.
     """
     if isinstance(alpha, int | float) and alpha == 1:
-        raise ValueError("alpha must not be 1: that limit is the evidence lower bound, use elbo.")
+        raise ValueError("alpha must not be 1: this limit is the evidence lower bound. Use elbo.")
     distribution = as_distribution(q)
     key = check_samples(key, num_samples, chunk_size, sharding)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
@@ -121,7 +122,7 @@ def vimco(
     chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
-    r"""The bound of `iwae` for q of any kind: score function, a baseline for each sample.
+    r"""The bound of `iwae`, with score-function derivatives for any q.
 
     .. code-block:: text
 
@@ -129,14 +130,14 @@ def vimco(
         b_k         L with log w_k replaced by the mean of the other log w_j
         derivative  dL + sum_k (L - b_k) dlog q(z_k)
 
-    Unbiased at every order for the bound, for discrete z too: b_k has not seen z_k. One evaluation
-    of log_joint for each sample; num_samples^2 scalars.
+    Unbiased at every order for the bound, also for discrete z, because b_k does not depend on z_k.
+    One evaluation of log_joint for each sample, and num_samples^2 scalars.
 
     Args:
         log_joint: see `scorefn.vi`.
         q: the approximate posterior.
         key: one random key.
-        num_samples: the samples K of one bound, 2 at least.
+        num_samples: the number of samples K of one bound, at least 2.
         chunk_size: as for `expectation`.
         sharding: as for `expectation`.
 
@@ -144,7 +145,7 @@ def vimco(
         A scalar, in nats: the value of `iwae`.
 
     Raises:
-        ValueError: fewer than 2 samples.
+        ValueError: there are fewer than 2 samples.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf

@@ -17,7 +17,7 @@ from scorefn.estimators._pathwise import Pathwise
 
 from ._weights import LogDensity, log_mean_exp
 
-# Draws are location + scale * noise, whatever the noise.
+# Families with draws location + scale * noise.
 _LOCATION_SCALE = ("Normal", "Laplace", "Logistic", "Uniform", "Gumbel")
 
 
@@ -38,15 +38,15 @@ def dreg(
         derivative  sum_k v_k dlog w_k  along the model's parameters
                     sum_k v_k^2 dlog w_k/dz_k dz_k  along those of q
 
-    Unbiased, to first order, for the same bound; its signal-to-noise ratio along q grows as
-    sqrt(num_samples). One evaluation of log_joint and two of its derivatives for each sample; for
-    reparameterized q.
+    Unbiased, to first order, for the bound of `iwae`; the signal-to-noise ratio along q increases
+    as sqrt(num_samples). One evaluation of log_joint and two of its derivatives for each sample;
+    for reparameterized q.
 
     Args:
-        log_joint: see `scorefn.vi`. What it closes over counts as the model.
+        log_joint: see `scorefn.vi`. Closed-over arrays are the parameters of the model.
         q: the approximate posterior.
         key: one random key.
-        num_samples: the samples K of one bound.
+        num_samples: the number of samples K of one bound.
         chunk_size: as for `expectation`.
         sharding: as for `expectation`.
 
@@ -95,7 +95,7 @@ def gdreg(
     path: Callable[[Any, Any], Any] | None = None,
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
-    r"""The bound of `iwae`, doubly reparameterized along q and along a prior that is learned.
+    r"""The bound of `iwae`, doubly reparameterized along q and a learned prior.
 
     .. code-block:: text
 
@@ -105,23 +105,23 @@ def gdreg(
                     sum_k (v_k dlog_likelihood(z_k)/dz_k - v_k^2 dlog w_k/dz_k) dz_k
                     along those of the prior, as if z_k were a draw of it
 
-    Unbiased, to first order, for the same bound. `dreg` leaves the prior its score, whose noise
-    does not fade as the prior comes close to what it should be. One evaluation of log_likelihood
-    and two of its derivatives for each sample; for reparameterized q. In a hierarchy of latents,
-    q and the prior are each one joint distribution.
+    Unbiased, to first order, for the bound of `iwae`. `dreg` uses the score of the prior, whose
+    noise remains when the prior approaches its optimum. One evaluation of log_likelihood and two of
+    its derivatives for each sample; for reparameterized q. In a hierarchy of latents, q and the
+    prior are each one joint distribution.
 
     Args:
-        log_likelihood: ``log_likelihood(z) -> scalar``, in nats: log p(x | z). What it closes over
-            counts as the model.
-        prior: a distribution of z, as `expectation` takes it.
+        log_likelihood: ``log_likelihood(z) -> scalar``, in nats: log p(x | z). Closed-over arrays
+            are the parameters of the model.
+        prior: a distribution of z, as for `expectation`.
         q: the approximate posterior.
         key: one random key.
-        num_samples: the samples K of one bound.
+        num_samples: the number of samples K of one bound.
         chunk_size: as for `expectation`.
-        path: ``path(params, z) -> z``, of the value of z, with the derivative along params that a
-            reparameterized draw of the prior at z has; params as for `Distribution`, or the object
-            of a library. None knows location-scale families whose mean and covariance can be read
-            off: normals, Laplace, Logistic. `implicit_reparameterization` makes one of a cdf.
+        path: ``path(params, z) -> z``, with the value z and the derivative along params of a
+            reparameterized draw of the prior at z; params as for `Distribution`, or the object of
+            another library. None supports location-scale families with a known mean and covariance:
+            normals, Laplace, Logistic. `implicit_reparameterization` derives a path from a cdf.
         sharding: as for `expectation`.
 
     Returns:
@@ -175,7 +175,7 @@ def gdreg(
 
 
 def _location_scale(prior: Distribution, key: jax.Array) -> Callable[[Any, Any], Any]:
-    """The draw of the prior that has the standardized noise of z."""
+    """A function ``path(params, z)``: the draw of the prior with the standardized noise of z."""
 
     def moments(params: Any) -> tuple[jax.Array, jax.Array]:
         return read_moments("gdreg", None, replace(prior, params=params), key)
@@ -183,8 +183,8 @@ def _location_scale(prior: Distribution, key: jax.Array) -> Callable[[Any, Any],
     name = type(unwrapped(prior.params)).__name__
     if name not in _LOCATION_SCALE and not name.startswith("MultivariateNormal"):
         raise TypeError(
-            f"gdreg knows no path of {type(prior.params).__name__}; give it as "
-            f"path=lambda params, z: ..., of the value of z."
+            f"gdreg knows no path of {type(prior.params).__name__}. Give "
+            f"path=lambda params, z: ..., with the value z."
         )
 
     def path(params: Any, z: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The evidence lower bound: with any estimator, and without the score of q."""
+"""The evidence lower bound, with any estimator or without the score of q."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,17 +32,18 @@ def elbo(
 ) -> jax.Array:
     """The evidence lower bound ``E_q[log_joint(z)] + H(q)``, with any estimator.
 
-    Unbiased if the estimator is. One evaluation of log_joint for each evaluation of f that the
-    estimator makes. A closed-form entropy spares the noise of ``-log q``.
+    Unbiased if the estimator is. One evaluation of log_joint for each evaluation of f by the
+    estimator. A closed-form entropy removes the noise of ``-log q``.
 
     Args:
         log_joint: see `scorefn.vi`.
         q: the approximate posterior.
         key: one random key.
-        estimator: as `Pathwise` for continuous z, `ScoreFunction` or `DisARM` for discrete.
-        num_samples: the terms.
+        estimator: for example `Pathwise` for continuous z, `ScoreFunction` or `DisARM` for discrete
+            z.
+        num_samples: the number of terms.
         entropy: H(q) in nats, differentiable; None estimates it. For a closed-form divergence from
-            the prior hand in the log-likelihood as log_joint, and minus the divergence here.
+            the prior, give the log-likelihood as log_joint and minus the divergence as entropy.
         chunk_size: as for `expectation`.
         sharding: as for `expectation`.
 
@@ -89,29 +90,29 @@ def sticking_the_landing(
     chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> jax.Array:
-    r"""The evidence lower bound by the pathwise derivative, without the score of q, or some of it.
+    r"""The evidence lower bound, with pathwise derivatives that omit the score of q.
 
     .. code-block:: text
 
-        value   mean of log_joint(z) - a log q(z) + (1 - a) H(q)
-        derivative  through z alone in log q: its parameters there are held fixed
+        value       mean of log_joint(z) - a log q(z) + (1 - a) H(q)
+        derivative  in log q through z only, with its parameters held fixed
 
-    The part left out, ``a dlog q(z)/dparams``, has mean 0: this is unbiased for every coefficient
-    a, to first order. With a = 1 all noise vanishes where q is the posterior itself. Elsewhere it
-    can be much worse than a = 0, the closed-form entropy: for N(m, s^2) and the target N(0, 1) the
-    variance along m is (a / s - s)^2 for each sample, least at a = s^2. One evaluation of log_joint
-    and its derivative for each sample; for reparameterized q, as `Pathwise`. A fitted coefficient
-    costs what `FittedControlVariate` does.
+    The omitted part, ``a dlog q(z)/dparams``, has mean 0, so this is unbiased for every coefficient
+    a, to first order. With a = 1 the noise vanishes if q is the exact posterior. Otherwise it can
+    be much worse than a = 0, the closed-form entropy: for N(m, s^2) and the target N(0, 1) the
+    variance along m is (a / s - s)^2 per sample, with the minimum at a = s^2. One evaluation of
+    log_joint and its derivative for each sample; for reparameterized q, as `Pathwise`. A fitted
+    coefficient adds the cost of `FittedControlVariate`.
 
     Args:
         log_joint: see `scorefn.vi`.
         q: the approximate posterior.
         key: one random key.
-        num_samples: the samples; 3 at least if the coefficient is fitted.
-        coefficient: a, a number, which `squared_gradient` can learn; None fits it, for each sample
-            to the others.
-        entropy: H(q) in nats, differentiable; needed unless the coefficient is the number 1. If it
-            is fitted, a function of q, or of the params of a `Distribution`.
+        num_samples: the number of samples, at least 3 if the coefficient is fitted.
+        coefficient: a, a number, which `squared_gradient` can learn. None fits it to the other
+            samples, for each sample.
+        entropy: H(q) in nats, differentiable; needed unless the coefficient is the number 1. For a
+            fitted coefficient, a function of q, or of the params of a `Distribution`.
         chunk_size: as for `expectation`.
         sharding: as for `expectation`.
 
@@ -119,9 +120,9 @@ def sticking_the_landing(
         A scalar, in nats.
 
     Raises:
-        TypeError: as `Pathwise`; a second derivative is taken; entropy is not a function where one
-            is needed.
-        ValueError: no entropy where one is needed; too few samples to fit.
+        TypeError: as `Pathwise`; a second derivative is taken; the coefficient is fitted and
+            entropy is not a function.
+        ValueError: entropy is needed and missing; there are too few samples to fit.
 
     Example:
         >>> import distrax, jax
@@ -139,7 +140,7 @@ def sticking_the_landing(
     needs_entropy = not (isinstance(coefficient, int | float) and coefficient == 1)
     if needs_entropy and entropy is None:
         raise ValueError(
-            f"{name} needs entropy, the closed form for q, unless coefficient is the number 1, got "
+            f"{name} needs entropy, in closed form, unless coefficient is the number 1, got "
             f"{coefficient!r}."
         )
     distribution = as_distribution(q)
@@ -148,10 +149,10 @@ def sticking_the_landing(
     if coefficient is None:
         if not callable(entropy):
             raise TypeError(
-                f"{name} fits its coefficient with entropy as a function of q, as in "
+                f"{name} with coefficient=None needs entropy as a function of q, as in "
                 f"entropy=lambda q: q.entropy(), got {entropy!r}."
             )
-        # To first order, the mean of log q with its parameters fixed changes as minus the entropy.
+        # To first order, the mean of log q with fixed parameters changes like minus the entropy.
         fitted = FittedControlVariate(Pathwise(), log_q, lambda q: -entropy(q))
         value = expectation(log_joint, distribution, key, fitted, **options)
         return first_order_only(value + entropy(distribution.params), name)
@@ -160,7 +161,7 @@ def sticking_the_landing(
         return log_joint(z), log_q(z)
 
     joint, own = expectation(f, distribution, key, Pathwise(), **options)
-    # Each by itself: the derivative along a of a first derivative is right.
+    # Separately, because the derivative along a of a first derivative is right.
     joint, own = first_order_only(joint, name), first_order_only(own, name)
     a = jnp.asarray(coefficient, own.dtype)
     value = joint - a * own

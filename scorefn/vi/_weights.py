@@ -1,4 +1,4 @@
-"""What the bounds share: importance weights in logarithms."""
+"""Logarithms of importance weights, shared by the bounds."""
 
 from collections.abc import Callable
 from typing import Any

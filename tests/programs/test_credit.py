@@ -382,9 +382,9 @@ def test_a_false_claim_of_independence_is_an_error() -> None:
         a = yield sf.sample(sf.Bernoulli(p), NONE)
         yield sf.cost(a, depends_on=[a + 1])
 
-    with pytest.raises(ValueError, match="The cost 1 of a program is computed from draw 1"):
+    with pytest.raises(ValueError, match="The cost 1 of a program depends on draw 1"):
         jax.jit(direct(0.3))(KEY)
-    with pytest.raises(ValueError, match="The draw 2 of a program is computed from draw 1"):
+    with pytest.raises(ValueError, match="The draw 2 of a program depends on draw 1"):
         jax.jit(by_way(0.3))(KEY)
-    with pytest.raises(ValueError, match="lists draws as they were received"):
+    with pytest.raises(ValueError, match="must list draws as received"):
         jax.jit(of_nothing(0.3))(KEY)

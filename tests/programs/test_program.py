@@ -289,5 +289,5 @@ def test_a_program_that_cannot_be_repeated_is_refused() -> None:
         b = yield sf.sample(sf.Bernoulli(jnp.array(0.3)), Twice())
         return b
 
-    with pytest.raises(RuntimeError, match="it must be repeatable"):
+    with pytest.raises(RuntimeError, match="It must be repeatable"):
         jax.eval_shape(model(), KEY)

@@ -422,16 +422,16 @@ def test_programs_that_are_none_are_refused() -> None:
 
     for body, error, message in (
         (nothing, TypeError, "must return a cost, or yield"),
-        (text, TypeError, "are real numbers or pytrees of them, got str: 'dear'"),
-        (no_choice, TypeError, r"yields scorefn\.sample\(\.\.\.\), cost\(\.\.\.\) or rollout"),
-        (shapes, ValueError, r"need the same shape, got \(2,\) and \(\)"),
-        (structures, ValueError, "need the same structure"),
+        (text, TypeError, "must be real numbers or pytrees of them, got str: 'dear'"),
+        (no_choice, TypeError, r"must yield scorefn\.sample\(\.\.\.\), cost\(\.\.\.\) or rollout"),
+        (shapes, ValueError, r"must have equal shapes, got \(2,\) and \(\)"),
+        (structures, ValueError, "must have equal structures"),
         (one_sample, ValueError, "num_samples must be at least 2 with the baseline LeaveOneOut"),
         (integers, TypeError, "Pathwise differentiates f, but f returned int32"),
     ):
         with pytest.raises(error, match=message):
             run(body)
-    with pytest.raises(TypeError, match="must be a generator function, whose choices are yielded"):
+    with pytest.raises(TypeError, match="must be a generator function that yields its choices"):
         sf.program(lambda p: p)
     with pytest.raises(TypeError, match="key must be a random key, got 3"):
         mixed(P)(3)

@@ -438,7 +438,7 @@ def test_what_does_not_fit_raises() -> None:
         vi.sticking_the_landing(jnp.square, q, key, coefficient=None, entropy=lambda q: q.entropy())
     with pytest.raises(TypeError, match="gdreg knows no path of Gamma.*path=lambda params, z"):
         vi.gdreg(jnp.square, distrax.Gamma(1.0, 1.0), q, key, num_samples=2)
-    with pytest.raises(ValueError, match="use elbo"):
+    with pytest.raises(ValueError, match="Use elbo"):
         vi.renyi(jnp.square, q, key, 1.0, num_samples=2)
     with pytest.raises(ValueError, match="num_samples must be at least 2"):
         vi.vimco(jnp.square, q, key, num_samples=1)

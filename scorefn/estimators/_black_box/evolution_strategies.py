@@ -147,7 +147,7 @@ class RankedEvolutionStrategies(Estimator):
 
 
 def _centered_ranks(pairs: jax.Array) -> jax.Array:
-    """The ranks of costs [n, 2, ...] over the first two axes, between -1/2 and 1/2."""
+    """The ranks of costs over the first two axes, scaled to [-1/2, 1/2]."""
     flat = pairs.reshape(-1, *pairs.shape[2:])
     # Ties get their mean rank, so a pair of equal costs has slope 0.
     rank = jax.scipy.stats.rankdata(flat, axis=0).astype(pairs.dtype)

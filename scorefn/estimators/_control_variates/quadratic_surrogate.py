@@ -99,7 +99,7 @@ class QuadraticSurrogate(Transformation):
         return ControlVariate(self.estimator, quadratic, known).terms(f, distribution, keys, vmap)
 
     def _fitted(self, mean: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The slope [D], the curvature [D] or [D, D], and the center, in the dtype of a draw."""
+        """The slope [D], the curvature [D] or [D, D], and the center."""
         center = stop(mean) if self.center is None else self.center
         given = {"slope": self.slope, "curvature": self.curvature, "center": center}
         arrays = {name: jnp.asarray(array, mean.dtype) for name, array in given.items()}

@@ -95,7 +95,7 @@ def _categories(
 
 
 def _break(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The logits of the sticks [..., C - 1] and the log-ratios [..., C], for ascending logits.
+    """The logits of the sticks, [..., C - 1], and the log-ratios of ascending logits.
 
     Stick k breaks with p_k, its probability among k, k+1 ... . Because they ascend, p_k <= 1/2, and
     at most one stick of an antithetic pair breaks. Suppose the draws differ, with the first break
@@ -128,7 +128,7 @@ def _first(broken: jax.Array) -> jax.Array:
 
 
 def _attach(cost: jax.Array, zero: jax.Array) -> jax.Array:
-    """The mean cost of the pair, whose derivative is half the difference times that of zero."""
+    """The mean cost of the pair, with half the difference times `zero` as derivative."""
     # Two scores around the mean: close costs lose no digits, and an infinite one keeps the value.
     mean = stop((cost[0] + cost[1]) / 2)
     return (attach_score(cost[0], zero, mean) + attach_score(cost[1], -zero, mean)) / 2

@@ -106,7 +106,7 @@ class Draws(NamedTuple):
 def draw_with_slopes(
     estimator: Estimator, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
 ) -> Draws:
-    """One draw of independent bits for each key, with one evaluation of f and its derivative."""
+    """One draw of bits for each key, with f and its derivative."""
     name = type(estimator).__name__
     if len(keys) < 2:
         raise ValueError(
@@ -132,7 +132,7 @@ def draw_with_slopes(
 
 
 def lined_up(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The array [n, D] reshaped to [n, 1 ..., D], with as many axes as `like`."""
+    """The array [n, D] reshaped to [n, 1 ..., D], with the number of axes of `like`."""
     return x.reshape(x.shape[0], *(1,) * (like.ndim - 2), x.shape[-1])
 
 

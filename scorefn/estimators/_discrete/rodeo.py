@@ -103,7 +103,7 @@ class RODEO(Estimator):
     def _stein(
         self, cost: jax.Array, slope: jax.Array, draws: Draws, vmap: Vmap
     ) -> tuple[jax.Array, jax.Array]:
-        """The values of A h, [n, ...], and of A s, [n, ..., D], each at its own draw."""
+        """The values of A h and A s, each at its own draw."""
         mean = jax.nn.sigmoid(stop(draws.logits))
         value = leave_one_out(stop(cost).astype(slope.dtype))
         # The extrapolation from the others to b is slopes . b - offset.

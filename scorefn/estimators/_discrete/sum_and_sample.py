@@ -160,7 +160,7 @@ def _check_size(estimator: Estimator, size: int, factor: OneFactor) -> None:
 
 
 def _added_up(factor: OneFactor, indices: jax.Array, costs: PyTree) -> PyTree:
-    """The terms [n, ...] from categories and costs [n, size + 1, ...], the last drawn."""
+    """The terms, from categories and costs [n, size + 1, ...], the last one drawn."""
     n, m = indices.shape
     log_probs = factor.log_probs[indices]
     stopped = stop(factor.log_probs)

@@ -8,7 +8,7 @@ from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, One
 
 
 def coupled_noise(factors: Factors, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The choice as `cast` takes it, the z of the choice, and z' ~ p(z | choice).
+    """The choice (an argument of `cast`), its z, and z' ~ p(z | choice).
 
     z' is coupled to z: the noise used to sample p(z | choice) is the noise that gives z. This noise
     does not depend on the choice, so the coupling changes no mean. It halves the number of random

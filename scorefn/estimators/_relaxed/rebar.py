@@ -198,7 +198,7 @@ def controlled(
     free: Any,
     tied: Any,
 ) -> tuple[PyTree, PyTree]:
-    """The score function of f at the stopped x, with the surrogate as its control variate.
+    """The score-function term of f, with the surrogate as control variate.
 
     Args:
         surrogate: ``surrogate(params, z)``.

@@ -92,7 +92,7 @@ def _guarded(family: Family, name: str) -> Family:
 def _replace_each(
     f: Callable[[jax.Array], PyTree], x: jax.Array, points: jax.Array, chunk_size: int | None
 ) -> PyTree:
-    """Costs with factor i of x replaced by point [k, i], stacked over (k, i), i fastest."""
+    """Costs with factor i replaced by point [k, i], stacked over (k, i)."""
     flat = x.reshape(-1)
     total = points.size
 
