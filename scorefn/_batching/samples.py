@@ -24,11 +24,11 @@ def check_samples(
     at_least: int = 1,
     name: str = "num_samples",
 ) -> jax.Array:
-    """The key, if all arguments are what they must be.
+    """The key, after checks of all arguments.
 
     Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: a size that does not fit.
+        TypeError: an argument has the wrong type.
+        ValueError: a size does not fit.
     """
     key = check_key(key)
     check_count(name, num_samples, at_least=at_least)
@@ -44,10 +44,10 @@ def sample_keys(
     chunk_size: ChunkSize = None,
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> tuple[jax.Array, Vmap]:
-    """The keys [n], that of sample i being ``fold_in(key, i)``, and the vmap to use on them.
+    """The keys ``fold_in(key, i)`` of all samples, [n], and the vmap for them.
 
-    The arguments are those that `check_samples` has checked. Here "auto" means no chunks: callers
-    of this function cannot stream.
+    `check_samples` must have checked the arguments. Here "auto" means no chunking: callers of this
+    function cannot stream.
     """
     indices = jnp.arange(num_samples, dtype=jnp.uint32)
     if sharding is not None:

@@ -15,11 +15,11 @@ from scorefn._score import attach_score, leave_one_out, without_impossible
 from .chunk_size import LEAST, fitting, is_narrow
 from .samples import ChunkSize, chunked_vmap, keys_of
 
-# From one key to a term; or, where the mean cost of the other samples is to be its baseline, to a
-# cost and its log-density.
+# A function of one key that returns a term; or, for a leave-one-out baseline, a cost and its
+# log-density.
 OneSample = Callable[[jax.Array], tuple[jax.Array, ...]]
 
-# Of the copies that samples may have of an array.
+# The largest total size of separate copies of an array for the samples.
 _MOST_COPIED = 2**20
 
 
@@ -68,7 +68,7 @@ class _Stream:
     chunk_size: int
 
     def one(self, *arrays: jax.Array) -> list[jax.Array]:
-        """What there is of one sample, its key being the first array."""
+        """The outputs for one sample, whose key is the first array."""
         return jax.core.eval_jaxpr(self.jaxpr.jaxpr, self.jaxpr.consts, *arrays)
 
     def value(self, *arrays: jax.Array) -> list[jax.Array]:
@@ -105,7 +105,7 @@ class _Stream:
         return jax.jvp(mean_and_gradient, (_picked(moving, arrays),), (list(tangents),))
 
     def terms_mean(self, key: jax.Array, *closed_over: jax.Array) -> jax.Array:
-        """The mean of the terms, all of which are there at once: right at every order."""
+        """The mean of all terms, whose derivatives are right at every order."""
         one = lambda key: self.one(key, *closed_over)  # noqa: E731
         keys = keys_of(key, jnp.arange(self.num_samples, dtype=jnp.uint32))
         values, *log_probs = chunked_vmap(one, chunk_size=self.chunk_size)(keys)

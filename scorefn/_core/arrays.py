@@ -105,18 +105,18 @@ def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def finite_product(zero: jax.Array, weight: jax.Array) -> jax.Array:
-    """``zero * weight``, of a zero whose derivative is wanted: the value is 0 for every weight.
+    """The product ``zero * weight``, with the value 0 for every weight.
 
-    A weight that is not finite makes the derivative so, and leaves the value alone.
+    A non-finite weight makes the derivative non-finite and not the value.
     """
-    # 0 * inf is nan, which would spoil the value; sqrt(0) is 0 with an infinite derivative.
+    # 0 * inf would make the value nan; sqrt(0) is 0 and has an infinite derivative.
     usable = jnp.isfinite(weight)
     alarm = jnp.sqrt(jnp.where(usable, 1, zero))
     return jnp.where(usable, zero * jnp.where(usable, weight, 0), alarm)
 
 
 def leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
-    """The array x with axes of length 1 appended, aligned with the leading axes of `like`."""
+    """The array x with axes of length 1 appended, to broadcast against `like`."""
     if x.shape != like.shape[: x.ndim]:
         raise ValueError(
             f"{name} has shape {x.shape}, which is not a leading part of the shape {like.shape}: "

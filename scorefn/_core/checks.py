@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 def check_instance(name: str, value: Any) -> None:
-    """Refuses a class where one of its instances is meant."""
+    """Raises ``TypeError`` if the value is a class instead of an instance."""
     if isinstance(value, type):
         raise TypeError(
             f"{name} must be an instance, got the class {value.__name__}; "

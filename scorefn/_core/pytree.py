@@ -1,4 +1,4 @@
-"""Immutable values that are pytrees, each told apart by its class."""
+"""Immutable dataclasses that are pytrees, distinguished by their class."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -10,18 +10,18 @@ T = TypeVar("T")
 
 
 def static_field(**options: Any) -> Any:
-    """A field of a `pytree_dataclass` that is no child: part of the structure, as a shape is."""
+    """A field of a `pytree_dataclass` that belongs to the structure instead of the leaves."""
     return field(metadata={"static": True}, **options)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field, static_field))
 def pytree_dataclass(cls: type[T]) -> type[T]:
-    """A frozen dataclass that is a pytree: its fields are its children, but for the static ones.
+    """A frozen dataclass that is a pytree with its non-static fields as children.
 
-    JAX's own ``register_dataclass`` will not do (up to jax 0.12 at least): it compares the
-    structures of two records by their static fields alone, so that an ``ARM()`` is equal to a
-    ``DisARM()``. Only their hashes differ, of which a jitted function compares 7 bits: now and
-    then it would run the program of the other class, without a word.
+    JAX's ``register_dataclass`` does not work here (up to jax 0.12 at least): it compares the
+    structures of two records by their static fields only, so an ``ARM()`` equals a ``DisARM()``.
+    Only their hashes differ, of which a jitted function compares 7 bits: it would sometimes
+    silently run the program of the other class.
     """
     cls = dataclass(frozen=True)(cls)
     static = [f.name for f in fields(cls) if f.metadata.get("static")]  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
         return list(zip(keys, values, strict=True)), static_values
 
     def unflatten(static_values: tuple[Any, ...], values: Iterable[Any]) -> T:
-        # Not through the constructor, whose checks are not for what JAX puts into a tree.
+        # Bypasses the constructor, whose checks would reject JAX's placeholders.
         value = object.__new__(cls)
         for name, x in [
             *zip(children, values, strict=True),

@@ -1,4 +1,4 @@
-"""The mean and variance of a function of a key, in one pass and constant memory."""
+"""One-pass mean and variance of a function of a key, in constant memory."""
 
 from collections.abc import Callable
 from typing import Any

@@ -165,7 +165,7 @@ F = TypeVar("F", bound=Factors)
 
 
 def with_float_draws(factors: F) -> F:
-    """The factors with draws of floats: in their own dtype if it is one, else in the logits'."""
+    """The factors with float draws, in their own dtype or that of the logits."""
     logits = jnp.asarray(factors.logits).dtype
     ours = logits if factors.dtype is None else factors.dtype
     floats = [d for d in (ours, logits) if jnp.issubdtype(d, jnp.floating)]

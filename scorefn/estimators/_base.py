@@ -80,10 +80,10 @@ class Estimator(ABC):
     def one_sample(
         self, f: Callable[[Any], PyTree], distribution: Distribution, key: jax.Array
     ) -> tuple[PyTree, ...]:
-        """The term of one sample; or its cost and its log-density.
+        """The term of one sample; or its cost and log-density.
 
-        The latter where ``attach_score`` is to make the term, the mean cost of the others being
-        its baseline.
+        In the second case the caller computes the term by ``attach_score`` with a leave-one-out
+        baseline.
         """
         terms = self(f, distribution, key[None], vmap=_of_one)
         return (jax.tree.map(lambda term: term.reshape(term.shape[1:]), terms),)

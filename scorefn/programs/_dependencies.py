@@ -16,7 +16,7 @@ from ._requests import Choice, Cost, next_request
 def check_claims(body: Callable[[], Generator[Any, Any, PyTree]], draws: int, key: Any) -> None:
     """Raises ``ValueError`` if a declared dependency list omits a draw.
 
-    The program is traced once more, with plain draws and without estimators. Each draw passes
+    The program is traced again, with plain draws and without estimators. Each draw passes
     through a switch without effect, and dead-code elimination shows on which switches a number
     depends. This takes one trace for any number of costs, and no time at run time.
 

@@ -24,7 +24,7 @@ Step = Callable[..., Generator[Any, Any, tuple[Any, PyTree]]]
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """A rollout with its arguments: a function of one key, or a choice of a program."""
+    """A rollout with its arguments: a function of one key, or a program choice."""
 
     step: Step
     init: PyTree

@@ -307,7 +307,7 @@ def sample_gradients(
     keys: jax.Array,
     vmap: Vmap,
 ) -> tuple[jax.Array, jax.Array]:
-    """Stopped gradients of the terms of f, [n, O, P], and of h, [n, m, P]."""
+    """Stopped gradients of f, [n, O, P], and of h, [n, m, P]."""
     flat, unflatten = flat_params(distribution)
     controls = max(1, known_mean(estimator, distribution, keys).size)
     if len(keys) < controls + 2:

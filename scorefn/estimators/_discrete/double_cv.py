@@ -132,7 +132,7 @@ def draw_with_slopes(
 
 
 def lined_up(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The array [n, D] reshaped to [n, 1 ..., D], with the number of axes of `like`."""
+    """The array [n, D] reshaped to [n, 1 ..., D], with the rank of `like`."""
     return x.reshape(x.shape[0], *(1,) * (like.ndim - 2), x.shape[-1])
 
 
