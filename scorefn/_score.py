@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from scorefn._core.arrays import as_float, finite_product, gathered, leading, wide
+from scorefn._core.arrays import (
+    as_float,
+    as_mask,
+    as_segments,
+    finite_product,
+    gathered,
+    leading,
+    wide,
+)
+from scorefn._core.checks import check_count
 
 
 def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0) -> jax.Array:
@@ -74,7 +83,15 @@ def without_impossible(log_prob: jax.Array) -> jax.Array:
     return jnp.where(jnp.isinf(log_prob), 0, log_prob)
 
 
-def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = None) -> jax.Array:
+def leave_one_out(
+    x: ArrayLike,
+    axis: int = 0,
+    *,
+    weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
+) -> jax.Array:
     """The mean of the other elements along an axis, for each element.
 
     .. code-block:: text
@@ -82,23 +99,32 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
         value  sum_{j != i} w_j x_j / sum_{j != i} w_j        (w = 1 when no weight is given)
 
     Used as a baseline it adds no bias to ``(x_i - leave_one_out(x)_i) * score_i``, because it does
-    not depend on element ``i``. If all other weights are 0, it is the unweighted mean.
+    not depend on element ``i``. An element of weight 0 does not count: it is not read, whatever it
+    holds. If no other element counts, the baseline is 0.
 
     Args:
         x: any shape, real; at least 2 elements along ``axis``.
         axis: the axis of the samples.
         weight: non-negative, shaped like ``x`` or like its leading axes up to ``axis``.
+        where: the elements that exist, booleans or integers of 0 and 1, shaped as ``weight``.
+        segment_ids: integers, shaped as ``weight``: groups of any sizes along the axis, from 1 on;
+            0 where nothing is. The others are then those of the same group.
+        num_segments: the largest id, a static int.
 
     Returns:
         An array shaped like ``x``. Derivatives pass through it; apply ``stop_gradient`` to stop
         them.
 
     Raises:
-        ValueError: there are fewer than 2 elements along ``axis``, or the weight does not fit x.
+        ValueError: there are fewer than 2 elements along ``axis``, or the weight or a mask does not
+            fit x.
+        TypeError: a mask of floats.
 
     Example:
         >>> print(leave_one_out([1.0, 2.0, 6.0]))
         [4.  3.5 1.5]
+        >>> print(leave_one_out([1.0, 2.0, 6.0, 8.0], segment_ids=[1, 1, 2, 2], num_segments=2))
+        [2. 1. 8. 6.]
 
     References:
         Salimans and Knowles, On using control variates with stochastic approximation (2014);
@@ -111,17 +137,41 @@ def leave_one_out(x: ArrayLike, axis: int = 0, *, weight: ArrayLike | None = Non
             f"leave_one_out needs at least 2 samples along axis {axis}, got an array of shape "
             f"{x.shape}. A single sample has no others to average."
         )
-    n = x.shape[axis]
-    x = x if weight is None else gathered(x, axis)
-    # (sum - x) / (n - 1) loses digits when x has a large offset; this form does not.
-    mean = jnp.mean(x, axis, keepdims=True)
-    plain = mean - (x - mean) * (1 / (n - 1))  # n - 1 may be beyond the range of 16 bits
-    if weight is None:
-        return plain
-    weight = jnp.broadcast_to(leading(jnp.asarray(weight, x.dtype), x, "weight"), x.shape)
+    if weight is None and where is None and segment_ids is None:
+        # (sum - x) / (n - 1) loses digits when x has a large offset; this form does not.
+        mean = jnp.mean(x, axis, keepdims=True)
+        return mean - (x - mean) * (1 / (x.shape[axis] - 1))  # n - 1 may be beyond 16 bits
+
+    def like_x(name: str, given: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(leading(given, x, name), x.shape)
+
+    dtype = wide(x.dtype)
+    wide_x, axis = gathered(x, axis).astype(dtype), axis % x.ndim
+    weights = jnp.ones_like(wide_x)
+    if weight is not None:
+        weights = like_x("weight", jnp.asarray(weight, dtype))
+    if where is not None:
+        weights = jnp.where(like_x("where", as_mask("where", where)), weights, 0)
+    if segment_ids is None:
+        return _mean_of_others(wide_x, weights, axis).astype(x.dtype)
+    if num_segments is None:
+        raise ValueError("segment_ids need num_segments, the largest id: a static int.")
+    check_count("num_segments", num_segments)
+    ids = like_x("segment_ids", as_segments(segment_ids, num_segments))
+    member = ids[..., None] == jnp.arange(1, num_segments + 1)
+    of_group = jnp.where(member, weights[..., None], 0)
+    means = _mean_of_others(jnp.where(member, wide_x[..., None], 0), of_group, axis)
+    return jnp.sum(jnp.where(member, means, 0), -1).astype(x.dtype)
+
+
+def _mean_of_others(x: jax.Array, weight: jax.Array, axis: int) -> jax.Array:
+    """The weighted mean of the others that count, 0 where none does."""
+    counts = weight != 0
+    x, count = jnp.where(counts, x, 0), jnp.sum(counts, axis, keepdims=True, dtype=x.dtype)
+    mean = jnp.sum(x, axis, keepdims=True) / jnp.maximum(count, 1)
     others = sum_of_others(weight, axis)
-    shifted = sum_of_others(weight * (x - mean), axis)
-    return jnp.where(others > 0, mean + shifted / jnp.where(others > 0, others, 1), plain)
+    shifted = sum_of_others(jnp.where(counts, weight * (x - mean), 0), axis)
+    return jnp.where(others > 0, mean + shifted / jnp.where(others > 0, others, 1), 0)
 
 
 def sum_of_others(x: jax.Array, axis: int = 0) -> jax.Array:

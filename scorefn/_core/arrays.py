@@ -124,3 +124,39 @@ def leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
             f"log-probability over its event axes."
         )
     return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+
+
+def as_mask(name: str, x: Any) -> jax.Array:
+    """The mask as booleans: booleans or integers of 0 and 1 are taken, floats are not."""
+    mask = jnp.asarray(x)
+    if not (mask.dtype == jnp.bool_ or jnp.issubdtype(mask.dtype, jnp.integer)):
+        raise TypeError(
+            f"{name} must be boolean, or integers of 0 and 1, got {mask.dtype}. Weights are no "
+            f"mask: multiply by them, or compare, as in {name} > 0."
+        )
+    if mask.dtype != jnp.bool_ and is_readable(x) and np.any((np.asarray(x) | 1) != 1):
+        raise ValueError(f"{name} must hold 0 and 1 only, got {np.unique(np.asarray(x))[:5]}.")
+    return mask.astype(bool)
+
+
+def as_segments(segment_ids: Any, num_segments: int | None) -> jax.Array:
+    """The ids of packed sequences: integers from 1 on, 0 where nothing is."""
+    ids = jnp.asarray(segment_ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"segment_ids must be integers, 0 for padding, got {ids.dtype}.")
+    if is_readable(segment_ids) and ids.size:
+        known = np.asarray(segment_ids)
+        most = np.inf if num_segments is None else num_segments
+        if known.min() < 0 or known.max() > most:
+            raise ValueError(
+                f"segment_ids must lie in 0 (padding) to num_segments={num_segments}, got "
+                f"{known.min()} to {known.max()}."
+            )
+    return ids.astype(jnp.int32)
+
+
+def is_readable(x: Any) -> bool:
+    """Whether the numbers are known while tracing, on this process."""
+    return not isinstance(x, jax.Array) or (
+        not isinstance(x, jax.core.Tracer) and x.is_fully_addressable
+    )

@@ -127,3 +127,75 @@ def _refuse(primals: Any, tangents: Any, *, message: str) -> Any:
 
 batching.primitive_batchers[_nondifferentiable] = _batch_refused
 ad.primitive_jvps[_nondifferentiable] = _refuse
+
+
+Linear = Callable[[Any, jax.Array], jax.Array]
+
+
+def linear_call(fn: Linear, transpose: Linear, known: Any, x: jax.Array) -> jax.Array:
+    """``fn(known, x)``, linear in x, with a transpose of its own: for rules of derivatives.
+
+    ``jax.custom_derivatives.linear_call`` with a rule for vmap.
+
+    Args:
+        fn: ``fn(known, x)``; closes over nothing that is traced.
+        transpose: ``transpose(known, cotangent)``, shaped like x.
+        known: a pytree of arrays, which are not differentiated.
+        x: an array.
+    """
+    leaves, structure = jax.tree.flatten(known)
+
+    def flat(fn: Linear) -> Fn:
+        return lambda *arrays: [fn(jax.tree.unflatten(structure, arrays[:-1]), arrays[-1])]
+
+    return _linear_call(flat(fn), flat(transpose), *leaves, x)[0]
+
+
+def _linear_call(fn: Fn, transpose: Fn, *arrays: jax.Array) -> list[jax.Array]:
+    outputs = jax.make_jaxpr(lambda: fn(*arrays))().out_avals
+    return _linear.bind(*arrays, fn=fn, transpose=transpose, outputs=tuple(outputs))
+
+
+_linear = Primitive("scorefn_linear_call")
+_linear.multiple_results = True
+_linear.def_impl(lambda *arrays, fn, **_: fn(*arrays))
+_linear.def_abstract_eval(lambda *_, outputs, **__: list(outputs))
+mlir.register_lowering(
+    _linear,
+    lambda ctx, *arrays, fn, **_: mlir.lower_fun(fn, multiple_results=True)(ctx, *arrays),
+)
+
+
+def _linear_jvp(primals: Any, tangents: Any, *, fn: Fn, transpose: Fn, **_: Any) -> Any:
+    *known, x = tangents
+    if not all(isinstance(t, ad.Zero) or t.dtype == jax.dtypes.float0 for t in known):
+        raise TypeError("What this derivative is made of cannot be differentiated once more.")
+    outputs = _linear_call(fn, transpose, *primals)
+    if isinstance(x, ad.Zero):
+        return outputs, [ad.Zero.from_primal_value(y) for y in outputs]
+    return outputs, _linear_call(fn, transpose, *primals[:-1], x)
+
+
+def _linear_transpose(cotangents: Any, *arrays: Any, fn: Fn, transpose: Fn, **_: Any) -> Any:
+    *known, x = arrays
+    (cotangent,) = cotangents
+    if isinstance(cotangent, ad.Zero):
+        return [None] * len(known) + [ad.Zero(x.aval)]
+    return [None] * len(known) + _linear_call(transpose, fn, *known, cotangent)
+
+
+def _linear_batch(axis: Any, arrays: Any, dims: Any, *, fn: Fn, transpose: Fn, **_: Any) -> Any:
+    *known_dims, dim = dims
+
+    def batched(fn: Fn) -> Fn:
+        options = {"axis_name": axis.name, "axis_size": axis.size}
+        return jax.vmap(fn, (*known_dims, 0), **options)
+
+    *known, x = arrays
+    x = jnp.broadcast_to(x, (axis.size, *x.shape)) if dim is None else jnp.moveaxis(x, dim, 0)
+    return _linear_call(batched(fn), batched(transpose), *known, x), [0]
+
+
+ad.primitive_jvps[_linear] = _linear_jvp
+ad.primitive_transposes[_linear] = _linear_transpose
+batching.fancy_primitive_batchers[_linear] = _linear_batch

@@ -1,10 +1,17 @@
-"""What all functions do with their arguments first: one dtype, shapes that line up, a mask."""
+"""What all functions do with their arguments first: one dtype, shapes that line up, masks."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from scorefn._core.arrays import wide
+from scorefn._core.arrays import as_mask, as_segments, wide
+from scorefn._core.checks import check_count
+from scorefn._core.derivatives import linear_call
+
+# Beyond exp(20) a ratio of probabilities says no more than that: far away.
+LIMIT = 20.0
 
 
 def floats(*arrays: ArrayLike) -> list[jax.Array]:
@@ -15,11 +22,8 @@ def floats(*arrays: ArrayLike) -> list[jax.Array]:
     return [x.astype(dtype) for x in found]
 
 
-def aligned(where: ArrayLike | None, **arrays: ArrayLike) -> list[jax.Array]:
-    """The arrays in one dtype and in the shape of the first one, 0 where they are masked.
-
-    What is masked may be anything, nan included: it must reach no sum and no derivative.
-    """
+def same_shape(**arrays: ArrayLike) -> list[jax.Array]:
+    """The arrays in one dtype and in the shape of the first one."""
     found = floats(*arrays.values())
     first, *others = arrays
     shape = found[0].shape
@@ -29,35 +33,146 @@ def aligned(where: ArrayLike | None, **arrays: ArrayLike) -> list[jax.Array]:
                 f"{name} has shape {x.shape}, but {first} has shape {shape}: they must be equal, "
                 f"or {name} a scalar. Broadcasting them would pair what does not belong together."
             )
-    found = [jnp.broadcast_to(x, shape) for x in found]
-    if where is None:
-        return found
-    mask = mask_like(where, found[0], first)
-    return [jnp.where(mask, x, 0) for x in found]
+    return [jnp.broadcast_to(x, shape) for x in found]
 
 
-def leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
-    """Appends axes of length 1 so that x lines up with the leading axes of log-probabilities."""
+def aligned(mask: jax.Array, **arrays: ArrayLike) -> list[jax.Array]:
+    """The arrays in one dtype and in the shape of the first one, 0 where they are masked.
+
+    What is masked may be anything, nan included: it must reach no sum and no derivative.
+    """
+    return [jnp.where(mask, x, 0) for x in same_shape(**arrays)]
+
+
+def lined_up(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
+    """The array or its repetition along the trailing axes, shaped like log-probabilities."""
     if x.shape != like.shape[: x.ndim]:
         raise ValueError(
             f"{name} has shape {x.shape}, but the log-probabilities have shape {like.shape}: it "
             f"must be the same, or a leading part of it, as one number for each sequence is. "
             f"Broadcasting the two would pair what does not belong together."
         )
-    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+    return jnp.broadcast_to(x.reshape(x.shape + (1,) * (like.ndim - x.ndim)), like.shape)
 
 
 def mask_like(where: ArrayLike | None, like: jax.Array, name: str) -> jax.Array:
     """The mask as booleans, shaped like the array of that name; None is all True."""
-    if where is None:
-        return jnp.ones(like.shape, bool)
-    mask = jnp.asarray(where)
-    if mask.shape != like.shape:
-        raise ValueError(f"where has shape {mask.shape}, but {name} has shape {like.shape}.")
-    return mask.astype(bool)
+    return jnp.ones(like.shape, bool) if where is None else _shaped("where", where, like, name)
 
 
 def check_axis(axis: int, like: jax.Array, name: str) -> None:
     """An axis that the array of that name has."""
     if not -like.ndim <= axis < like.ndim:
         raise ValueError(f"axis {axis} does not exist in {name}, of shape {like.shape}.")
+
+
+class Steps(NamedTuple):
+    """Which steps there are, each shaped like the array that they belong to.
+
+    Attributes:
+        exist: the steps that exist.
+        act: those of them at which the policy chose.
+        ids: of the sequences packed into one row, from 1 on; None if a row is one sequence.
+        segments: the largest id.
+        axis: of time.
+    """
+
+    exist: jax.Array
+    act: jax.Array
+    ids: jax.Array | None
+    segments: int | None
+    axis: int
+
+    def by_sequence(self, x: jax.Array) -> jax.Array:
+        """The sums over the steps of each sequence, [..., segments], or [..., 1] without ids."""
+        x = jnp.where(self.exist, x, 0)
+        if self.ids is None:
+            return jnp.sum(jnp.moveaxis(x, self.axis, -1), -1, keepdims=True)
+        own = jnp.moveaxis(x, self.axis, -1)[..., None]
+        return jnp.sum(jnp.where(self._belongs(), own, 0), -2)
+
+    def spread(self, sums: jax.Array) -> jax.Array:
+        """One number for each sequence, at each of its steps; 0 at padding of packed rows."""
+        if self.ids is None:
+            at_steps = jnp.broadcast_to(sums, jnp.moveaxis(self.exist, self.axis, -1).shape)
+        else:
+            at_steps = jnp.sum(jnp.where(self._belongs(), sums[..., None, :], 0), -1)
+        return jnp.moveaxis(at_steps, -1, self.axis)
+
+    def _belongs(self) -> jax.Array:
+        """Whether a step is of a sequence, [..., T, segments]."""
+        if self.ids is None or self.segments is None:
+            raise ValueError("segment_ids need num_segments here, the largest id: a static int.")
+        ids = jnp.moveaxis(self.ids, self.axis, -1)
+        return ids[..., None] == jnp.arange(1, self.segments + 1)
+
+
+def steps_of(
+    like: jax.Array,
+    name: str,
+    axis: int,
+    where: ArrayLike | None = None,
+    acted: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
+) -> Steps:
+    """The masks of the user as those of the array of that name."""
+    check_axis(axis, like, name)
+    exist = mask_like(where, like, name)
+    ids = None
+    if num_segments is not None:
+        check_count("num_segments", num_segments)
+    if segment_ids is not None:
+        ids = as_segments(segment_ids, num_segments)
+        if ids.shape != like.shape:
+            raise ValueError(f"segment_ids has shape {ids.shape}, but {name} has {like.shape}.")
+        exist = exist & (ids > 0)
+    act = exist if acted is None else exist & _shaped("acted", acted, like, name)
+    return Steps(exist, act, ids, num_segments, axis)
+
+
+def _shaped(mask_name: str, mask: ArrayLike, like: jax.Array, name: str) -> jax.Array:
+    found = as_mask(mask_name, mask)
+    if found.shape != like.shape:
+        raise ValueError(
+            f"{mask_name} has shape {found.shape}, but {name} has shape {like.shape}: they must be "
+            f"equal."
+        )
+    return found
+
+
+def scored(value: jax.Array, weight: jax.Array, log_prob: jax.Array) -> jax.Array:
+    """The value, whose derivative is weight times that of the log-probability.
+
+    A selection even where the weight is nan: what a later mask takes out has derivative 0, not 0
+    times nan.
+    """
+    # Where a weight differs between devices so must what it is multiplied by.
+    return _scored(value, weight, log_prob + jnp.zeros_like(weight))
+
+
+@jax.custom_jvp
+def _scored(value: jax.Array, weight: jax.Array, log_prob: jax.Array) -> jax.Array:
+    del weight, log_prob
+    return value
+
+
+@_scored.defjvp
+def _scored_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    value, weight, _ = primals
+
+    def forwards(weight: jax.Array, tangent: jax.Array) -> jax.Array:
+        return weight * tangent
+
+    def backwards(weight: jax.Array, cotangent: jax.Array) -> jax.Array:
+        return jnp.where(cotangent == 0, 0, weight * cotangent)
+
+    return value, linear_call(forwards, backwards, weight, tangents[2])
+
+
+def clamped(value: jax.Array, moving: jax.Array, low: float = -jnp.inf) -> jax.Array:
+    """The log-ratio, at most 20, with the derivative of what moves: as without the bound."""
+    value = jnp.clip(jax.lax.stop_gradient(value), low, LIMIT)
+    return value + (moving - jax.lax.stop_gradient(moving))

@@ -7,8 +7,8 @@ from jax.typing import ArrayLike
 from scorefn._core.checks import check_choice
 from scorefn._core.derivatives import first_order_only
 
-from ._arrays import aligned
-from ._time import reverse_recurrence
+from ._arrays import LIMIT, mask_like, same_shape, scored, steps_of
+from ._recurrence import solve
 
 
 def kl_estimate(
@@ -18,24 +18,30 @@ def kl_estimate(
     log_weight: ArrayLike = 0.0,
     baseline: ArrayLike = 0.0,
     *,
-    axis: int | None = None,
+    axis: int | None = -1,
     where: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
 ) -> jax.Array:
-    r"""KL(policy || reference) from draws: a value, and ALWAYS the gradient of this divergence.
+    r"""KL(policy || reference) from draws: a value, with the gradient of the divergence.
 
     .. code-block:: text
 
         d           log_prob - ref_log_prob,  w = exp(log_weight)
         value       w d for k1;  w (exp(-d) - 1 + d) for k3, never negative
-        derivative  w (d - baseline) dlog_prob
+        derivative  (sum of w d from here to the end - w baseline) dlog_prob
 
     Unbiased, value and first derivative, for actions drawn from the policy, or from another one
     with the log-weight that corrects for it. The estimators themselves will not do as losses: the
     gradient of k1 has mean 0, that of k3 is the gradient of KL(reference || policy).
 
-    Along an axis of time the derivative is that of the divergence of whole sequences: each token's
-    score is weighed by what follows, too, the sum of w d from it to the end. Without the axis the
-    tokens count as decisions of their own, and the way in which they shape the rest is left out.
+    The derivative is that of the divergence of whole sequences: the score of each token is weighted
+    by all that follows along the axis of time. With ``axis=None``, or for a single number, each
+    element is a decision of its own, as in a bandit; for the tokens of a sequence that would leave
+    out how early tokens shape the rest. For independent decisions an axis does no harm but
+    variance. `divergence` has less variance where the logits of all tokens are at hand.
+
+    An action whose log-probability is infinite (impossible under the parameters) adds nothing.
 
     Args:
         log_prob: of the actions that were drawn, in nats, any shape.
@@ -43,18 +49,21 @@ def kl_estimate(
         kind: of the value: ``k1`` or ``k3``, which has less variance near the reference.
         log_weight: shaped like log_prob, or a scalar: 0 on policy; off policy the log-ratio of new
             and old probability, summed over all that led to the action and itself: of tokens the
-            ``cumsum`` of `log_ratio`. No derivative passes through it.
+            ``prefix`` of `log_ratio`. At most 20 counts. No derivative passes through it.
         baseline: shaped like log_prob, or a scalar; must not depend on the action. The divergence
             itself is a good one. Changes the variance of the derivative only.
         axis: the axis of time; None if the elements are no sequence.
         where: shaped like log_prob, what counts; the rest is 0.
+        segment_ids: shaped like log_prob, integers: the sequences that are packed into one row,
+            one run each, from 1 on; 0 where nothing is.
+        num_segments: the largest id, a static int.
 
     Returns:
         Shaped like log_prob, in nats: reduce it.
 
     Raises:
         ValueError: shapes that do not line up, no such kind or axis.
-        TypeError: a second derivative is taken.
+        TypeError: a second derivative is taken; a mask of floats.
 
     Example:
         >>> import jax
@@ -67,18 +76,30 @@ def kl_estimate(
         pitfalls in KL divergence gradient estimation for RL (2025), for the gradients.
     """
     check_choice("kind", kind, ("k1", "k3"))
-    log_prob, ref, log_weight, baseline = aligned(
-        where,
-        log_prob=log_prob,
-        ref_log_prob=ref_log_prob,
-        log_weight=log_weight,
-        baseline=baseline,
+    log_prob, ref, log_weight, baseline = same_shape(
+        log_prob=log_prob, ref_log_prob=ref_log_prob, log_weight=log_weight, baseline=baseline
+    )
+    alone = axis is None or log_prob.ndim == 0
+    if alone and segment_ids is not None:
+        raise ValueError("segment_ids need an axis of time; the elements have none here.")
+    if alone:
+        mask = mask_like(where, log_prob, "log_prob")
+    else:
+        steps = steps_of(log_prob, "log_prob", axis, where, None, segment_ids, num_segments)
+        mask = steps.exist
+    possible = mask & ~jnp.isinf(log_prob)
+    log_prob, ref, log_weight, baseline = (
+        jnp.where(possible, x, 0) for x in (log_prob, ref, log_weight, baseline)
     )
     log_prob = first_order_only(
         log_prob, "kl_estimate", "For higher orders use scorefn.attach_score."
     )
     fixed, ref, log_weight, baseline = jax.lax.stop_gradient((log_prob, ref, log_weight, baseline))
-    d, weight = fixed - ref, jnp.exp(log_weight)
-    value = weight * (d if kind == "k1" else jnp.expm1(-d) + d)
-    to_come = weight * d if axis is None else reverse_recurrence(1.0, weight * d, axis=axis)
-    return value + (to_come - weight * baseline) * (log_prob - fixed)
+    weight = jnp.where(possible, jnp.exp(jnp.minimum(log_weight, LIMIT)), 0)
+    d = jnp.where(weight > 0, fixed - ref, 0)
+    value = weight * (d if kind == "k1" else jnp.expm1(jnp.minimum(-d, LIMIT)) + d)
+    to_come = weight * d
+    if not alone:
+        to_come, _ = solve(jnp.ones_like(d), weight * d, steps, jnp.zeros((), d.dtype))
+    score = jnp.where(possible, to_come - weight * baseline, 0)
+    return scored(value, score, log_prob)

@@ -1,14 +1,17 @@
-"""The log-ratio of new and old probabilities, of tokens or of whole sequences."""
+"""Ratios of new and old probabilities, of tokens or of whole sequences, and weights by them."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from scorefn._core.checks import check_choice
+from scorefn._core.checks import check_choice, check_number
 
-from ._arrays import aligned, check_axis, mask_like
+from ._arrays import LIMIT, Steps, clamped, floats, mask_like, same_shape, steps_of
+from ._recurrence import solve
 
-_LEVELS = ("token", "sequence", "sequence_token")
+_LEVELS = ("token", "prefix", "sequence-sum", "sequence-mean")
 
 
 def log_ratio(
@@ -18,48 +21,145 @@ def log_ratio(
     where: ArrayLike | None = None,
     *,
     axis: int = -1,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
 ) -> jax.Array:
     """The logarithm of the ratio that a surrogate clips or weighs by.
 
     .. code-block:: text
 
-        token           d_t = log_prob_t - old_log_prob_t
-        sequence        the mean of d over the tokens of the sequence, for each of its tokens
-        sequence_token  the value of ``sequence``, the derivative of ``token``
+        token          d_t = log_prob_t - old_log_prob_t
+        prefix         the sum of d up to each token, itself included
+        sequence-sum   the sum of d over the sequence, for each of its tokens
+        sequence-mean  the mean of d over the sequence, for each of its tokens: GSPO
 
-    On policy it is 0. The ratio of a whole sequence is the exponential of the SUM of d, and that of
-    what led to a token is ``exp(cumsum(d))``: these alone make a mean over the old policy one over
-    the new. The other levels are biased off policy, at much less variance.
+    On policy it is 0. ``sequence-sum`` is the importance weight of a sequence and ``prefix`` that
+    of what led to a token: these alone make a mean over the old policy one over the new. The other
+    levels are biased off policy, at much less variance.
+
+    The result is clamped to -20 ... 20, so that no ratio overflows; its derivative is the one that
+    it has without the clamp. An action whose log-probability is infinite (impossible under the
+    parameters) has no derivative.
 
     Args:
         log_prob: of the tokens, [..., T] or with T at the given axis; any shape for ``token``.
         old_log_prob: under the policy that drew them, shaped like log_prob. No derivative passes.
-        level: one of the three.
+        level: one of the four.
         where: shaped like log_prob, the tokens that count; the others have a log-ratio of 0 at
-            level ``token``, whatever their log-probabilities are.
+            level ``token``, whatever their log-probabilities are, and add nothing to the others.
         axis: the axis of tokens.
+        segment_ids: shaped like log_prob, integers: the sequences that are packed into one row,
+            one run each, from 1 on; 0 where nothing is.
+        num_segments: the largest id, a static int.
 
     Returns:
         Shaped like log_prob, in nats, in float32 at least.
 
     Raises:
         ValueError: shapes that do not line up, no such level or axis.
+        TypeError: a mask of floats.
 
     Example:
-        >>> print(log_ratio([-1.0, -2.0], [-1.0, -1.0], "sequence"))
+        >>> print(log_ratio([-1.0, -2.0], [-1.0, -1.0], "sequence-mean"))
         [-0.5 -0.5]
 
     References:
         Zheng et al., Group sequence policy optimization (2025), equations 7 and 14.
     """
     check_choice("level", level, _LEVELS)
-    new, old = aligned(where, log_prob=log_prob, old_log_prob=old_log_prob)
-    each = new - jax.lax.stop_gradient(old)
+    new, old = same_shape(log_prob=log_prob, old_log_prob=old_log_prob)
     if level == "token":
-        return each
-    check_axis(axis, each, "log_prob")
-    tokens = jnp.sum(mask_like(where, each, "log_prob"), axis, keepdims=True, dtype=each.dtype)
-    mean = jnp.sum(each, axis, keepdims=True) / jnp.maximum(tokens, 1)
-    if level == "sequence":
-        return jnp.broadcast_to(mean, each.shape)
-    return jax.lax.stop_gradient(mean) + (new - jax.lax.stop_gradient(new))
+        # Single tokens have no axis.
+        mask = mask_like(where, new, "log_prob")
+        if segment_ids is not None:
+            mask = steps_of(new, "log_prob", axis, where, None, segment_ids, num_segments).exist
+        return clamped(*_parts(new, old, mask), -LIMIT)
+    steps = steps_of(new, "log_prob", axis, where, None, segment_ids, num_segments)
+    value, moving = (_added(x, level, steps) for x in _parts(new, old, steps.exist))
+    return clamped(value, moving, -LIMIT)
+
+
+def importance_weight(
+    log_ratio: ArrayLike,
+    low: float | jax.Array | None = None,
+    high: float | jax.Array | None = None,
+    outside: str = "clip",
+    *,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """The ratio ``exp(log_ratio)`` as a weight: no derivative passes through it.
+
+    Without bounds an average weighted by it is unbiased for the new policy, at a variance that may
+    be infinite. Bounds are a bias: of ``clip`` towards the old policy, of ``zero`` by what is left
+    out altogether.
+
+    Args:
+        log_ratio: see `log_ratio`, in nats, any shape; at most 20 counts.
+        low: the least ratio; None for none.
+        high: the largest ratio; None for none.
+        outside: what a ratio outside of the bounds becomes: ``clip``, the bound (truncated
+            importance sampling), or ``zero``, no weight at all (masked importance sampling).
+        where: shaped like log_ratio, what counts; the rest has weight 0.
+
+    Returns:
+        Shaped like log_ratio, at least 0.
+
+    Raises:
+        ValueError: no such choice, a bound below 0, low above high.
+        TypeError: a mask of floats.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> ratios = jnp.log(jnp.array([0.25, 1.0, 8.0]))
+        >>> print(importance_weight(ratios, high=2.0), importance_weight(ratios, 0.5, 2.0, "zero"))
+        [0.25 1.   2.  ] [0. 1. 0.]
+
+    References:
+        Ionides, Truncated importance sampling (2008); Yao et al., Your efficient RL framework
+        secretly brings you off-policy RL training (2025), for a sampler that differs from the
+        trainer.
+    """
+    check_choice("outside", outside, ("clip", "zero"))
+    check_number("low", low, least=0)
+    check_number("high", high, least=0)
+    if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+        raise ValueError(f"low must be at most high, got {low} and {high}.")
+    (log_ratio,) = floats(log_ratio)
+    mask = mask_like(where, log_ratio, "log_ratio")
+    log_ratio = jax.lax.stop_gradient(jnp.where(mask, log_ratio, 0))
+    weight = jnp.exp(jnp.minimum(log_ratio, LIMIT))
+    least, most = _bound(low, 0.0, weight), _bound(high, jnp.inf, weight)
+    if outside == "clip":
+        weight = jnp.clip(weight, least, most)
+    else:
+        weight = jnp.where((weight < least) | (weight > most), 0, weight)
+    return jnp.where(mask, weight, 0)
+
+
+def _bound(x: Any, missing: float, like: jax.Array) -> jax.Array:
+    return jax.lax.stop_gradient(jnp.asarray(missing if x is None else x, like.dtype))
+
+
+def _parts(new: jax.Array, old: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The log-ratio of each token, finite and stopped, and what of it carries its derivative."""
+    possible = mask & ~jnp.isinf(new)
+    # An impossible action is far below the clamp, however much the others of its sequence add.
+    far = jnp.asarray(1e6, new.dtype)
+    value = jnp.where(mask, jnp.where(new > -jnp.inf, new - old, -far), 0)
+    value = jnp.where(jnp.isinf(value), jnp.copysign(far, value), value)
+    return jax.lax.stop_gradient(value), jnp.where(possible, new, 0)
+
+
+def _added(x: jax.Array, level: str, steps: Steps) -> jax.Array:
+    """The sum or mean over the tokens of a sequence or of a prefix, for each token."""
+    if level == "prefix":
+        if steps.ids is None:
+            return jnp.cumsum(x, axis=steps.axis)
+        flipped = [jnp.flip(y, steps.axis) for y in (x, steps.exist, steps.ids)]
+        backwards = Steps(flipped[1], flipped[1], flipped[2], steps.segments, steps.axis)
+        ones, zero = jnp.ones_like(x), jnp.zeros((), x.dtype)
+        return jnp.flip(solve(ones, flipped[0], backwards, zero)[0], steps.axis)
+    sums = steps.by_sequence(x)
+    if level == "sequence-mean":
+        sums = sums / jnp.maximum(steps.by_sequence(jnp.ones_like(x)), 1)
+    return steps.spread(sums)

@@ -9,12 +9,15 @@ from jax.typing import ArrayLike
 from scorefn._core.checks import check_number
 from scorefn._core.derivatives import first_order_only
 
-from ._arrays import aligned, floats, leading
+from ._arrays import clamped, floats, lined_up, mask_like, scored
+from ._ratio import importance_weight
 
 _HINT = "For higher orders use scorefn.attach_score."
 
 
-def score_surrogate(log_prob: ArrayLike, advantage: ArrayLike) -> jax.Array:
+def score_surrogate(
+    log_prob: ArrayLike, advantage: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
     """Minus log-probability times advantage: REINFORCE as a loss.
 
     .. code-block:: text
@@ -23,19 +26,20 @@ def score_surrogate(log_prob: ArrayLike, advantage: ArrayLike) -> jax.Array:
 
     Unbiased, to first order, for minus the expected reward, if the advantage is the reward less
     something that does not depend on the action, and the action was drawn from this policy. The
-    value means nothing.
+    value means nothing. An action whose log-probability is infinite adds no score.
 
     Args:
         log_prob: of the actions that were drawn, in nats, any shape.
         advantage: shaped like log_prob or like its leading axes, as one for each sequence is. No
             derivative passes through it.
+        where: shaped like log_prob, what counts; the rest is 0, whatever it holds.
 
     Returns:
         Shaped like log_prob: reduce it.
 
     Raises:
         ValueError: shapes that do not line up.
-        TypeError: a second derivative is taken.
+        TypeError: a second derivative is taken; a mask of floats.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -48,8 +52,9 @@ def score_surrogate(log_prob: ArrayLike, advantage: ArrayLike) -> jax.Array:
         Williams, Simple statistical gradient-following algorithms (1992), equation 4.
     """
     log_prob, advantage = floats(log_prob, advantage)
-    log_prob = first_order_only(log_prob, "score_surrogate", _HINT)
-    return -log_prob * _data(advantage, log_prob)
+    mask = mask_like(where, log_prob, "log_prob")
+    advantage = _data("advantage", advantage, mask)
+    return _score(log_prob, -advantage, mask, "score_surrogate")
 
 
 def clipped_surrogate(
@@ -58,12 +63,14 @@ def clipped_surrogate(
     eps_low: float | jax.Array = 0.2,
     eps_high: float | jax.Array | None = None,
     dual_clip: float | jax.Array | None = None,
+    *,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """The loss of PPO: nothing is gained by moving further than a given ratio.
 
     .. code-block:: text
 
-        r      exp(log_ratio)
+        r      exp(log_ratio), at most exp(20)
         value  -min(r advantage, clip(r, 1 - eps_low, 1 + eps_high) advantage)
                and, with dual_clip, at most -dual_clip advantage for a negative advantage
 
@@ -76,12 +83,14 @@ def clipped_surrogate(
         eps_low: how far r may fall, in [0, 1].
         eps_high: how far it may rise; None means as far as it may fall.
         dual_clip: the largest r that counts against a negative advantage, above 1; None for none.
+        where: shaped like log_ratio, what counts; the rest is 0, whatever it holds.
 
     Returns:
         Shaped like log_ratio: reduce it.
 
     Raises:
         ValueError: shapes that do not line up, a range that is none.
+        TypeError: a mask of floats.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,7 +105,10 @@ def clipped_surrogate(
     _check_range(eps_low, eps_high)
     check_number("dual_clip", dual_clip, above=1)
     log_ratio, advantage = floats(log_ratio, advantage)
-    advantage = _data(advantage, log_ratio)
+    mask = mask_like(where, log_ratio, "log_ratio")
+    advantage, log_ratio = _data("advantage", advantage, mask), jnp.where(mask, log_ratio, 0)
+    # An infinite log-ratio has no derivative: it does not move.
+    log_ratio = clamped(log_ratio, jnp.where(jnp.isinf(log_ratio), 0, log_ratio))
     low, high = _bounds(eps_low, eps_low if eps_high is None else eps_high, log_ratio)
     most = _log(dual_clip, log_ratio)
     # The minimum of the two products is r clipped from above or from below, by the sign of the
@@ -112,8 +124,10 @@ def weighted_surrogate(
     advantage: ArrayLike,
     eps_low: float | jax.Array | None = None,
     eps_high: float | jax.Array | None = None,
+    *,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The score, weighed by a truncated ratio: CISPO, truncated importance sampling.
+    """The score, weighted by a truncated ratio: CISPO, truncated importance sampling.
 
     .. code-block:: text
 
@@ -121,21 +135,24 @@ def weighted_surrogate(
 
     Without truncation unbiased, to first order, for actions of another policy, at a variance that
     may be infinite; truncated it is biased, but no action loses its gradient as in
-    `clipped_surrogate`. The value means nothing.
+    `clipped_surrogate`. The value means nothing. For other weights give `score_surrogate` the
+    product of `importance_weight` and the advantage.
 
     Args:
         log_prob: of the actions that were drawn, in nats, any shape.
-        log_ratio: shaped like log_prob; see `log_ratio`. No derivative passes through it.
+        log_ratio: shaped like log_prob or like its leading axes; see `log_ratio`. At most 20
+            counts. No derivative passes through it.
         advantage: shaped like log_prob or like its leading axes. No derivative passes through it.
         eps_low: weights are at least 1 - eps_low; None means no bound.
         eps_high: weights are at most 1 + eps_high; None means no bound.
+        where: shaped like log_prob, what counts; the rest is 0, whatever it holds.
 
     Returns:
         Shaped like log_prob: reduce it.
 
     Raises:
         ValueError: shapes that do not line up, a range that is none.
-        TypeError: a second derivative is taken.
+        TypeError: a second derivative is taken; a mask of floats.
 
     Example:
         >>> import jax
@@ -146,16 +163,26 @@ def weighted_surrogate(
         MiniMax, MiniMax-M1 (2025), equation 4; Ionides, Truncated importance sampling (2008).
     """
     _check_range(eps_low, eps_high)
-    log_prob, log_ratio = aligned(None, log_prob=log_prob, log_ratio=log_ratio)
     log_prob, log_ratio, advantage = floats(log_prob, log_ratio, advantage)
-    log_prob = first_order_only(log_prob, "weighted_surrogate", _HINT)
-    weight = jnp.exp(jnp.clip(log_ratio, *_bounds(eps_low, eps_high, log_ratio)))
-    return -log_prob * jax.lax.stop_gradient(weight) * _data(advantage, log_prob)
+    mask = mask_like(where, log_prob, "log_prob")
+    low = None if eps_low is None else jnp.maximum(1 - jnp.asarray(eps_low, log_ratio.dtype), 0)
+    high = None if eps_high is None else 1 + jnp.asarray(eps_high, log_ratio.dtype)
+    weight = importance_weight(_data("log_ratio", log_ratio, mask), low, high)
+    weighted = weight * _data("advantage", advantage, mask)
+    return _score(log_prob, -weighted, mask, "weighted_surrogate")
 
 
-def _data(advantage: jax.Array, like: jax.Array) -> jax.Array:
-    """The advantage, lined up, and without derivative."""
-    return jax.lax.stop_gradient(leading(advantage, like, "advantage"))
+def _score(log_prob: jax.Array, weight: jax.Array, mask: jax.Array, name: str) -> jax.Array:
+    """Weight times log-probability; 0 what is masked or impossible."""
+    possible = mask & ~jnp.isinf(log_prob)
+    log_prob = first_order_only(jnp.where(possible, log_prob, 0), name, _HINT)
+    value = jax.lax.stop_gradient(jnp.where(possible, weight * log_prob, 0))
+    return scored(value, weight, log_prob)
+
+
+def _data(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
+    """The array without derivative, shaped like the mask, 0 where it is masked."""
+    return jax.lax.stop_gradient(jnp.where(mask, lined_up(x, mask, name), 0))
 
 
 def _check_range(eps_low: Any, eps_high: Any) -> None:
@@ -167,9 +194,7 @@ def _check_range(eps_low: Any, eps_high: Any) -> None:
 
 def _bounds(eps_low: Any, eps_high: Any, like: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The bounds of the log-ratio."""
-    least = None if eps_low is None else 1 - eps_low
-    low = jnp.asarray(-jnp.inf, like.dtype) if least is None else _log(least, like)
-    return low, _log(None if eps_high is None else 1 + eps_high, like)
+    return _log(1 - eps_low, like), _log(1 + eps_high, like)
 
 
 def _log(x: Any, like: jax.Array) -> jax.Array:

@@ -1,61 +1,13 @@
-"""Sums over time, backwards: one recurrence, and the returns and advantages made of it."""
+"""Returns and advantages: sums over time, with values of what follows."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ._arrays import aligned, check_axis, floats, mask_like
+from scorefn._core.checks import check_count
 
-
-def reverse_recurrence(
-    a: ArrayLike,
-    b: ArrayLike,
-    init: ArrayLike = 0.0,
-    *,
-    axis: int = 0,
-    where: ArrayLike | None = None,
-) -> jax.Array:
-    """The solution of ``x_t = b_t + a_t x_{t+1}`` along an axis, with ``x_T = init``.
-
-    Where the mask is False the recurrence stands still, ``x_t = x_{t+1}``, whatever a and b hold.
-    Exact, one pass over the T steps; derivatives pass, at every order.
-
-    Args:
-        a: shaped like b, or a scalar.
-        b: any shape with an axis of time.
-        init: x after the last step: a scalar, or shaped like b without its axis of time.
-        axis: the axis of time.
-        where: shaped like b; None means everywhere.
-
-    Returns:
-        x, shaped like b, in float32 at least.
-
-    Raises:
-        ValueError: shapes that do not line up, no such axis.
-
-    Example:
-        >>> print(reverse_recurrence(0.5, [1.0, 1.0, 4.0]))
-        [2.5 3.  4. ]
-    """
-    b, a, init = floats(b, a, init)
-    check_axis(axis, b, "b")
-    mask = mask_like(where, b, "b")
-    b, a = aligned(where, b=b, a=a)
-    a = jnp.where(mask, a, 1)
-    a, b = jnp.moveaxis(a, axis, 0), jnp.moveaxis(b, axis, 0)
-    if init.shape not in ((), b.shape[1:]):
-        raise ValueError(
-            f"init has shape {init.shape}; it must be a scalar or have the shape {b.shape[1:]}, "
-            f"that of the other arrays without their axis of time."
-        )
-
-    # An associative scan does the same in fewer steps, and is slower on a CPU.
-    def step(x: jax.Array, ab: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        x = ab[1] + ab[0] * x
-        return x, x
-
-    _, x = jax.lax.scan(step, jnp.broadcast_to(init, b.shape[1:]), (a, b), reverse=True)
-    return jnp.moveaxis(x, 0, axis)
+from ._arrays import Steps, aligned, floats, same_shape, steps_of
+from ._recurrence import ends_of, solve
 
 
 def returns(
@@ -63,37 +15,52 @@ def returns(
     discount: ArrayLike,
     bootstrap: ArrayLike = 0.0,
     *,
-    axis: int = 0,
+    axis: int = -1,
     where: ArrayLike | None = None,
+    acted: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
 ) -> jax.Array:
     """The discounted sum of what follows, ``G_t = reward_t + discount_t G_{t+1}``.
 
     With discount 1 the reward-to-go: unbiased as weight of the score of step t, because what came
-    before does not depend on it. A discount below 1 is biased for the undiscounted sum.
+    before does not depend on it. A discount below 1 is biased for the undiscounted sum, and for the
+    discounted one as well unless the score of each step is weighted by `discount_weight`.
 
     Args:
         reward: of each step, any shape with an axis of time.
         discount: shaped like reward, or a scalar; 0 at the last step of an episode.
         bootstrap: the value after the last step, in the units of reward: a scalar, or shaped like
-            reward without its axis of time.
+            reward without its axis of time; of packed rows also [..., num_segments].
         axis: the axis of time.
-        where: the steps that count; others have the return of the next that does.
+        where: shaped like reward, True where a step exists; elsewhere nothing is read.
+        acted: shaped like reward, True where the policy chose; None means all steps that exist. A
+            step that exists and was no action (a tool's answer, the turn of an environment) hands
+            its reward and its discount on to the actions before it.
+        segment_ids: shaped like reward, integers: the sequences that are packed into one row, one
+            run each, from 1 on; 0 where nothing is.
+        num_segments: the largest id, a static int.
 
     Returns:
-        Shaped like reward.
+        Shaped like reward; what stands at steps that were no action means nothing.
 
     Raises:
         ValueError: shapes that do not line up, no such axis.
+        TypeError: a mask of floats.
 
     Example:
         >>> print(returns([0.0, 0.0, 1.0], 0.5))
         [0.25 0.5  1.  ]
+        >>> print(returns([0.0, 0.0, 1.0], 1.0, acted=[True, True, False])[:2])
+        [1. 1.]
 
     References:
         Sutton and Barto, Reinforcement Learning (2018), equation 3.9.
     """
-    reward, discount = aligned(where, reward=reward, discount=discount)
-    return reverse_recurrence(discount, reward, bootstrap, axis=axis, where=where)
+    reward, discount, bootstrap = floats(reward, discount, bootstrap)
+    steps = steps_of(reward, "reward", axis, where, acted, segment_ids, num_segments)
+    reward, discount = aligned(steps.exist, reward=reward, discount=discount)
+    return solve(discount, reward, steps, ends_of(bootstrap, reward, steps))[0]
 
 
 def lambda_returns(
@@ -102,8 +69,11 @@ def lambda_returns(
     next_value: ArrayLike,
     lam: ArrayLike,
     *,
-    axis: int = 0,
+    axis: int = -1,
     where: ArrayLike | None = None,
+    acted: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
 ) -> jax.Array:
     """Returns of all lengths, averaged: each step leaves the rest to the value with 1 - lam.
 
@@ -111,24 +81,29 @@ def lambda_returns(
 
         G_t  reward_t + discount_t ((1 - lam_t) next_value_t + lam_t G_{t+1})
 
-    where G after the last step is its next_value. Biased as far as the values are wrong; lam = 1
+    where G after the last action is its next_value. Biased as far as the values are wrong; lam = 1
     trusts them least. Derivatives pass, through next_value too: stop those of a target.
 
     Args:
         reward: of each step, any shape with an axis of time.
         discount: shaped like reward, or a scalar. 0 where an episode ends: nothing follows.
-        next_value: of the state after each step, shaped like reward. At a step where an episode is
-            cut off though more would follow, that of the state that was reached.
+        next_value: of the state in which the policy acts next, shaped like reward; see
+            `next_value`. At a step where an episode is cut off though more would follow, that of
+            the state that was reached. Not read where the discount is 0.
         lam: in [0, 1], shaped like reward, or a scalar; 0 where an episode is cut off, so that
             nothing of the next one is counted.
         axis: the axis of time.
-        where: the steps that count.
+        where: the steps that exist, as for `returns`.
+        acted: the actions, as for `returns`. Other steps take no lam and no value.
+        segment_ids: of packed rows, as for `returns`.
+        num_segments: the largest id, a static int.
 
     Returns:
-        Shaped like reward.
+        Shaped like reward; what stands at steps that were no action means nothing.
 
     Raises:
         ValueError: shapes that do not line up, no such axis.
+        TypeError: a mask of floats.
 
     Example:
         >>> print(lambda_returns([0.0, 1.0], 1.0, [2.0, 4.0], 0.5))
@@ -137,12 +112,14 @@ def lambda_returns(
     References:
         Sutton and Barto, Reinforcement Learning (2018), equation 12.18.
     """
-    reward, discount, next_value, lam = aligned(
-        where, reward=reward, discount=discount, next_value=next_value, lam=lam
+    reward, discount, next_value, lam = same_shape(
+        reward=reward, discount=discount, next_value=next_value, lam=lam
     )
-    last = _last(next_value, mask_like(where, reward, "reward"), axis)
+    steps = steps_of(reward, "reward", axis, where, acted, segment_ids, num_segments)
+    reward, discount, acts = actions_only(reward, discount, steps, given=acted is not None)
+    next_value, lam = readable(next_value, discount, acts), jnp.where(acts.exist, lam, 0)
     one_step = reward + discount * (1 - lam) * next_value
-    return reverse_recurrence(discount * lam, one_step, last, axis=axis, where=where)
+    return solve(discount * lam, one_step, acts, next_value)[0]
 
 
 def gae(
@@ -152,32 +129,41 @@ def gae(
     next_value: ArrayLike,
     lam: ArrayLike,
     *,
-    axis: int = 0,
+    axis: int = -1,
     where: ArrayLike | None = None,
+    acted: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
 ) -> jax.Array:
-    """The generalised advantage estimate, ``A_t = delta_t + discount_t lam_t A_{t+1}``.
+    """The generalized advantage estimate, ``A_t = delta_t + discount_t lam_t A_{t+1}``.
 
     .. code-block:: text
 
         delta_t  reward_t + discount_t next_value_t - value_t
 
-    Biased as far as the values are wrong; unbiased for lam = 1. ``gae + value`` is the target of
-    the value, the lambda-return. Derivatives pass: stop those of a target.
+    Biased as far as the values are wrong; unbiased for lam = 1 and discount 1 (for a discount below
+    1 see `returns`). ``gae + value`` is the target of the value, the lambda-return. Derivatives
+    pass: stop those of a target.
 
     Args:
         reward: of each step, any shape with an axis of time.
         discount: as for `lambda_returns`: 0 where an episode ends.
         value: of the state before each step, shaped like reward, in its units.
-        next_value: of the state after each step, as for `lambda_returns`.
+        next_value: of the state in which the policy acts next, as for `lambda_returns`; see
+            `next_value`.
         lam: as for `lambda_returns`: 0 where an episode is cut off.
         axis: the axis of time.
-        where: the steps that count; others have the advantage of the next that does.
+        where: the steps that exist, as for `returns`.
+        acted: the actions, as for `returns`. Other steps take no lam and no value.
+        segment_ids: of packed rows, as for `returns`.
+        num_segments: the largest id, a static int.
 
     Returns:
-        Shaped like reward.
+        Shaped like reward; what stands at steps that were no action means nothing.
 
     Raises:
         ValueError: shapes that do not line up, no such axis.
+        TypeError: a mask of floats.
 
     Example:
         >>> print(gae([0.0, 1.0], 1.0, [0.5, 2.0], [2.0, 0.0], 0.5))
@@ -187,16 +173,143 @@ def gae(
         Schulman et al., High-dimensional continuous control using generalized advantage estimation
         (2016), equation 16.
     """
-    reward, discount, value, next_value, lam = aligned(
-        where, reward=reward, discount=discount, value=value, next_value=next_value, lam=lam
+    reward, discount, value, next_value, lam = same_shape(
+        reward=reward, discount=discount, value=value, next_value=next_value, lam=lam
     )
+    steps = steps_of(reward, "reward", axis, where, acted, segment_ids, num_segments)
+    reward, discount, acts = actions_only(reward, discount, steps, given=acted is not None)
+    next_value = readable(next_value, discount, acts)
+    value, lam = (jnp.where(acts.exist, x, 0) for x in (value, lam))
     delta = reward + discount * next_value - value
-    return reverse_recurrence(discount * lam, delta, axis=axis, where=where)
+    return solve(discount * lam, delta, acts, jnp.zeros((), delta.dtype))[0]
 
 
-def _last(x: jax.Array, mask: jax.Array, axis: int) -> jax.Array:
-    """The last element along an axis that counts, and 0 if none does."""
-    check_axis(axis, x, "reward")
-    x, mask = jnp.moveaxis(x, axis, 0), jnp.moveaxis(mask, axis, 0)
-    index = len(x) - 1 - jnp.argmax(jnp.flip(mask, 0), axis=0)
-    return jnp.take_along_axis(x, index[None], axis=0)[0]
+def n_step_returns(
+    reward: ArrayLike,
+    discount: ArrayLike,
+    next_value: ArrayLike,
+    n: int,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    acted: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
+) -> jax.Array:
+    """Targets of n rewards and the value of what follows them.
+
+    .. code-block:: text
+
+        G_t  reward_t + discount_t (reward_{t+1} + ... + discount_{t+n-1} next_value_{t+n-1})
+
+    with fewer rewards where fewer are left. ``n = 1`` is that of temporal differences. Derivatives
+    pass: stop those of a target. n passes over the steps.
+
+    Args:
+        reward: of each step, any shape with an axis of time.
+        discount: as for `lambda_returns`: 0 where an episode ends.
+        next_value: as for `lambda_returns`.
+        n: how many rewards, at least 1, a static int.
+        axis: the axis of time.
+        where: the steps that exist, as for `returns`.
+        acted: the actions, as for `returns`; n counts actions.
+        segment_ids: of packed rows, as for `returns`.
+        num_segments: the largest id, a static int.
+
+    Returns:
+        Shaped like reward; what stands at steps that were no action means nothing.
+
+    Raises:
+        ValueError: shapes that do not line up, no such axis, n below 1.
+        TypeError: a mask of floats.
+
+    Example:
+        >>> print(n_step_returns([1.0, 2.0, 3.0], 0.5, [8.0, 8.0, 8.0], 2))
+        [4.  5.5 7. ]
+
+    References:
+        Sutton and Barto, Reinforcement Learning (2018), equation 7.1.
+    """
+    check_count("n", n)
+    reward, discount, next_value = same_shape(
+        reward=reward, discount=discount, next_value=next_value
+    )
+    steps = steps_of(reward, "reward", axis, where, acted, segment_ids, num_segments)
+    reward, discount, acts = actions_only(reward, discount, steps, given=acted is not None)
+    following = next_value = readable(next_value, discount, acts)
+    for _ in range(n - 1):
+        later = reward + discount * following
+        following = readable(
+            solve(jnp.zeros_like(later), later, acts, next_value)[1], discount, acts
+        )
+    return reward + discount * following
+
+
+def discount_weight(
+    discount: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
+) -> jax.Array:
+    """The product of the discounts of all earlier steps of the episode, ``gamma^t`` for each step.
+
+    The gradient of a discounted sum of rewards is the sum of ``gamma^t * returns_t * score_t``.
+    Without this weight the estimate is the gradient of nothing; most trainers leave it out, and
+    then late actions count more than in the objective. Unbiased with it.
+
+    Args:
+        discount: of each step, any shape with an axis of time; 0 at the last step of an episode,
+            after which the next one starts with 1.
+        axis: the axis of time.
+        where: the steps that exist, as for `returns`.
+        segment_ids: of packed rows, as for `returns`.
+        num_segments: the largest id, a static int.
+
+    Returns:
+        Shaped like discount: multiply advantages by it.
+
+    Raises:
+        ValueError: shapes that do not line up, no such axis.
+        TypeError: a mask of floats.
+
+    Example:
+        >>> print(discount_weight([0.5, 0.5, 0.0, 0.5]))
+        [1.   0.5  0.25 1.  ]
+
+    References:
+        Thomas, Bias in natural actor-critic algorithms (2014); Nota and Thomas, Is the policy
+        gradient a gradient? (2020).
+    """
+    (discount,) = floats(discount)
+    steps = steps_of(discount, "discount", axis, where, None, segment_ids, num_segments)
+    (discount,) = aligned(steps.exist, discount=discount)
+    # The recurrence, forwards.
+    flipped = jax.tree.map(
+        lambda x: jnp.flip(x, axis), (steps.exist, steps.ids, jnp.asarray(discount))
+    )
+    exist, ids, discount = flipped
+    start = jnp.where(discount == 0, 1, 0).astype(discount.dtype)
+    steps = Steps(exist, exist, ids, steps.segments, axis)
+    return jnp.flip(solve(discount, start, steps, jnp.ones((), discount.dtype))[1], axis)
+
+
+def actions_only(
+    reward: jax.Array, discount: jax.Array, steps: Steps, *, given: bool
+) -> tuple[jax.Array, jax.Array, Steps]:
+    """Rewards and discounts from each action up to the next one, and the actions as steps."""
+    reward, discount = aligned(steps.exist, reward=reward, discount=discount)
+    if given:
+        run = jnp.cumsum(steps.act, axis=steps.axis, dtype=jnp.int32)
+        zero, one = jnp.zeros((), reward.dtype), jnp.ones((), reward.dtype)
+        reward, _ = solve(discount, reward, steps, zero, run)
+        discount, _ = solve(discount, jnp.zeros_like(discount), steps, one, run)
+    act = steps.act
+    return *aligned(act, reward=reward, discount=discount), steps._replace(exist=act)
+
+
+def readable(next_value: jax.Array, discount: jax.Array, acts: Steps) -> jax.Array:
+    """The next value; 0 where it is not finite and nothing follows, so that it is not read."""
+    nothing = (discount == 0) & ~jnp.isfinite(next_value)
+    return jnp.where(acts.exist & ~nothing, next_value, 0)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ._arrays import aligned
-from ._time import reverse_recurrence
+from ._arrays import LIMIT, same_shape, steps_of
+from ._recurrence import solve
+from ._time import actions_only, readable
 
 
 class VTrace(NamedTuple):
@@ -34,14 +35,17 @@ def vtrace(
     clip_rho: ArrayLike = 1.0,
     clip_pg_rho: ArrayLike = 1.0,
     *,
-    axis: int = 0,
+    axis: int = -1,
     where: ArrayLike | None = None,
+    acted: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    num_segments: int | None = None,
 ) -> VTrace:
     """Value targets and advantages of a policy, from steps that an older one has made.
 
     .. code-block:: text
 
-        rho_t         exp(log_rho_t), new probability by old
+        rho_t         exp(log_rho_t), the ratio of new to old probability, at most exp(20)
         errors_t      min(clip_rho, rho_t) delta_t
                       + discount_t lam_t min(1, rho_t) errors_{t+1}
         q_t           reward_t + discount_t (next_value_t + lam_t errors_{t+1})
@@ -62,13 +66,17 @@ def vtrace(
         clip_rho: the largest weight of an error; infinite for none.
         clip_pg_rho: the largest weight of an advantage.
         axis: the axis of time.
-        where: the steps that count.
+        where: the steps that exist, as for `returns`.
+        acted: the actions, as for `returns`. Other steps take no lam, no value and no ratio.
+        segment_ids: of packed rows, as for `returns`.
+        num_segments: the largest id, a static int.
 
     Returns:
         A `VTrace`.
 
     Raises:
         ValueError: shapes that do not line up, no such axis.
+        TypeError: a mask of floats.
 
     Example:
         >>> steps = vtrace([0.0, 1.0], 1.0, [0.5, 2.0], [2.0, 0.0], log_rho=[0.0, -0.7])
@@ -79,8 +87,7 @@ def vtrace(
         Espeholt et al., IMPALA: scalable distributed deep-RL with importance weighted
         actor-learner architectures (2018), section 4.1.
     """
-    reward, discount, value, next_value, log_rho, lam, clip_rho, clip_pg_rho = aligned(
-        where,
+    reward, discount, value, next_value, log_rho, lam, clip_rho, clip_pg_rho = same_shape(
         reward=reward,
         discount=discount,
         value=value,
@@ -90,17 +97,17 @@ def vtrace(
         clip_rho=clip_rho,
         clip_pg_rho=clip_pg_rho,
     )
-    rho = jnp.exp(log_rho)
+    steps = steps_of(reward, "reward", axis, where, acted, segment_ids, num_segments)
+    reward, discount, acts = actions_only(reward, discount, steps, given=acted is not None)
+    next_value = readable(next_value, discount, acts)
+    value, log_rho, lam, clip_rho, clip_pg_rho = (
+        jnp.where(acts.exist, x, 0) for x in (value, log_rho, lam, clip_rho, clip_pg_rho)
+    )
+    rho = jnp.exp(jnp.minimum(log_rho, LIMIT))
     delta = jnp.minimum(clip_rho, rho) * (reward + discount * next_value - value)
-    errors = reverse_recurrence(discount * lam * jnp.minimum(1, rho), delta, axis=axis, where=where)
-    q = reward + discount * (next_value + lam * _following(errors, axis))
+    trace = discount * lam * jnp.minimum(1, rho)
+    errors, later = solve(trace, delta, acts, jnp.zeros((), delta.dtype))
+    q = reward + discount * (next_value + lam * later)
     advantage = jnp.minimum(clip_pg_rho, rho) * (q - value)
     errors, advantage, q, fixed = jax.lax.stop_gradient((errors, advantage, q, value))
     return VTrace(errors + (fixed - value), advantage, q)
-
-
-def _following(x: jax.Array, axis: int) -> jax.Array:
-    """Each element's successor along an axis; 0 after the last."""
-    later = jax.lax.slice_in_dim(x, 1, x.shape[axis], axis=axis)
-    none = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
-    return jnp.concatenate([later, none], axis)
