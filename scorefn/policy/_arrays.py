@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from scorefn._core.arrays import as_mask, as_segments, wide
@@ -132,13 +133,12 @@ def steps_of(
 
 
 def _shaped(mask_name: str, mask: ArrayLike, like: jax.Array, name: str) -> jax.Array:
-    found = as_mask(mask_name, mask)
-    if found.shape != like.shape:
+    if np.shape(mask) != like.shape:
         raise ValueError(
-            f"{mask_name} has shape {found.shape}, but {name} has shape {like.shape}: they must be "
-            f"equal."
+            f"{mask_name} has shape {np.shape(mask)}, but {name} has shape {like.shape}: they "
+            f"must be equal."
         )
-    return found
+    return as_mask(mask_name, mask)
 
 
 def scored(value: jax.Array, weight: jax.Array, log_prob: jax.Array) -> jax.Array:

@@ -163,7 +163,7 @@ def ends_of(end: jax.Array, like: jax.Array, steps: Steps) -> jax.Array:
     if steps.ids is not None and end.shape == (*row, steps.segments):
         return steps.spread(end)
     raise ValueError(
-        f"What follows the last step has shape {end.shape}; it must be a scalar or have the shape "
-        f"{row}, that of the other arrays without their axis of time, or of packed rows that and "
-        f"num_segments."
+        f"init, what follows the last step, has shape {end.shape}; it must be a scalar or have "
+        f"the shape {row}, that of the other arrays without their axis of time, or of packed rows "
+        f"also {(*row, 'num_segments')}."
     )

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from scorefn._core.checks import check_choice, check_number
@@ -75,8 +76,8 @@ def reduce(
     steps = steps_of(x, "x", axis, where, None, segment_ids, num_segments)
     if total is None:
         total = _divisor(steps, mode, length).astype(x.dtype)
-    elif jnp.shape(total) != ():
-        raise ValueError(f"total must be a scalar, got shape {jnp.shape(total)}.")
+    elif np.shape(total) != ():
+        raise ValueError(f"total must be a scalar, got shape {np.shape(total)}.")
     if mode == "seq-mean-token-mean":
         each = _ratio(steps.by_sequence(x), _tokens(steps).astype(x.dtype))
         return _ratio(jnp.sum(each), jnp.asarray(total, x.dtype))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.exact import FAST
 
+import scorefn as sf
 from scorefn import policy
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -65,8 +66,9 @@ def vtrace(reward, discount, value, next_value, log_rho, lam, clip_rho, clip_pg_
     return errors[:-1], np.minimum(clip_pg_rho, rho) * (q - value), q
 
 
-def step_functions(**options: Any) -> dict[str, tuple[Any, Any, list[np.ndarray]]]:
-    """By name: ours, the loop, and the arrays that both take."""
+def step_functions(axis: int | None = 0) -> dict[str, tuple[Any, Any, list[np.ndarray]]]:
+    """By name: ours, the loop, and the arrays that both take; None leaves the axis out."""
+    options = {} if axis is None else {"axis": axis}
     values = [REWARD, DISCOUNT, VALUE, NEXT_VALUE, LAM]
     clip = [2.0, 1.5]
     return {
@@ -99,7 +101,7 @@ def test_recurrences_are_those_of_a_loop_along_any_axis(name: str) -> None:
     ours, loop, arrays = step_functions()[name]
     desired = loop(*arrays)
     np.testing.assert_allclose(once(ours)(*arrays), desired, rtol=0, atol=1e-12)
-    other, _, _ = step_functions(axis=-1)[name]
+    other, _, _ = step_functions(axis=None)[name]
     turned = once(other)(*(np.asarray(x).T for x in arrays))
     np.testing.assert_allclose(turned, np.swapaxes(desired, -1, -2), rtol=0, atol=1e-12)
 
@@ -153,9 +155,9 @@ def test_gae_and_lambda_returns_and_vtrace_agree_on_policy() -> None:
 
     @once
     def all_three():
-        advantage = policy.gae(REWARD, DISCOUNT, before, after, LAM)
-        target = policy.lambda_returns(REWARD, DISCOUNT, after, LAM)
-        return advantage, target, policy.vtrace(REWARD, DISCOUNT, before, after, 0.0, LAM)
+        advantage = policy.gae(REWARD, DISCOUNT, before, after, LAM, axis=0)
+        target = policy.lambda_returns(REWARD, DISCOUNT, after, LAM, axis=0)
+        return advantage, target, policy.vtrace(REWARD, DISCOUNT, before, after, 0.0, LAM, axis=0)
 
     advantage, target, steps = all_three()
     np.testing.assert_allclose(advantage + before, target, atol=1e-12)
@@ -248,6 +250,7 @@ def test_a_second_derivative_of_what_is_right_to_first_order_raises() -> None:
         "score_surrogate": lambda x: policy.score_surrogate(x, 1.0),
         "weighted_surrogate": lambda x: policy.weighted_surrogate(x, 0.0, 1.0),
         "kl_estimate": lambda x: policy.kl_estimate(x, -1.0),
+        "entropy": lambda x: policy.entropy(jnp.stack([x, 0 * x])[None], jnp.zeros(1))[0],
     }
     for name, loss in losses.items():
         for second in (
@@ -265,18 +268,21 @@ def test_a_second_derivative_of_what_is_right_to_first_order_raises() -> None:
 SEQUENCES = WHERE.T
 
 
+LEVELS = ("token", "prefix", "sequence-sum", "sequence-mean")
+
+
 def test_log_ratio_at_each_level() -> None:
     @once
     def ratios(new, axis_first):
-        levels = ("token", "sequence", "sequence_token")
-        rows = [policy.log_ratio(new, OLD, level, SEQUENCES) for level in levels]
-        first = [policy.log_ratio(axis_first, OLD.T, k, SEQUENCES.T, axis=0) for k in levels]
+        rows = [policy.log_ratio(new, OLD, level, SEQUENCES) for level in LEVELS]
+        first = [policy.log_ratio(axis_first, OLD.T, k, SEQUENCES.T, axis=0) for k in LEVELS]
         return rows, first
 
     d = np.where(SEQUENCES, NEW - OLD, 0)
-    mean = d.sum(1, keepdims=True) / np.maximum(SEQUENCES.sum(1, keepdims=True), 1)
+    sums = np.broadcast_to(d.sum(1, keepdims=True), d.shape)
+    mean = sums / np.maximum(SEQUENCES.sum(1, keepdims=True), 1)
     rows, first = ratios(NEW, NEW.T)
-    for found, desired in zip(rows, [d, *[np.broadcast_to(mean, d.shape)] * 2], strict=True):
+    for found, desired in zip(rows, [d, np.cumsum(d, 1), sums, mean], strict=True):
         np.testing.assert_allclose(found, desired, atol=1e-12)
     for a, b in zip(rows, first, strict=True):
         np.testing.assert_array_equal(a, np.asarray(b).T)
@@ -288,10 +294,12 @@ def test_log_ratio_differentiates_the_new_policy_only() -> None:
         return once(jax.jacobian(fn, argnums=(0, 1)))(NEW, OLD)
 
     own = np.einsum("ij,kl->ikjl", np.eye(N), np.eye(T)) * SEQUENCES
+    earlier = np.einsum("ij,kl->ikjl", np.eye(N), np.tri(T)) * SEQUENCES
     counts = np.maximum(SEQUENCES.sum(1), 1)
-    shared = np.eye(N)[:, None, :, None] * (SEQUENCES / counts[:, None])
-    shared = np.broadcast_to(shared, own.shape)
-    for level, desired in (("token", own), ("sequence_token", own), ("sequence", shared)):
+    shared = np.broadcast_to(np.eye(N)[:, None, :, None] * SEQUENCES, own.shape)
+    for level, desired in zip(
+        LEVELS, (own, earlier, shared, shared / counts[:, None]), strict=True
+    ):
         along_new, along_old = jacobian(level)
         np.testing.assert_allclose(along_new, desired, atol=1e-12, err_msg=level)
         assert not np.any(along_old)
@@ -333,12 +341,13 @@ def test_reduce_in_each_mode(mode: str) -> None:
 
     @once
     def found(x):
-        last = policy.reduce(x, SEQUENCES, mode)
-        first = policy.reduce(x.T, SEQUENCES.T, mode, axis=0)
-        batches = policy.reduce(x[None], SEQUENCES[None], mode)
-        empty = policy.reduce(x, np.zeros_like(SEQUENCES), mode)
-        whole = policy.reduce(NEW, None, mode)
-        slope = jax.grad(partial(policy.reduce, where=SEQUENCES, mode=mode))(x)
+        mean = partial(policy.reduce, mode=mode, length=T)
+        last = mean(x, SEQUENCES)
+        first = mean(x.T, SEQUENCES.T, axis=0)
+        batches = mean(x[None], SEQUENCES[None])
+        empty = mean(x, np.zeros_like(SEQUENCES))
+        whole = mean(NEW, None)
+        slope = jax.grad(partial(mean, where=SEQUENCES))(x)
         return last, first, batches, empty, whole, slope
 
     *same, empty, whole, slope = found(x)
@@ -362,14 +371,14 @@ def everything(new, old, where):
         policy.score_surrogate(new, advantage),
         policy.clipped_surrogate(ratio, advantage, dual_clip=2.0),
         policy.weighted_surrogate(new, ratio, advantage, 0.2, 0.2),
-        policy.clipped_surrogate(policy.log_ratio(new, old, "sequence", where), advantage),
+        policy.clipped_surrogate(policy.log_ratio(new, old, "sequence-mean", where), advantage),
         policy.kl_estimate(new, old, axis=-1, where=where, log_weight=ratio, baseline=0.1),
         policy.gae(old, 0.9, new, new, 0.9, axis=-1, where=where),
         policy.lambda_returns(old, 0.9, new, 0.9, axis=-1, where=where),
         steps.errors * steps.pg_advantage * steps.q,
     ]
     modes = [*MODES] * 2
-    return sum(policy.reduce(x, where, mode) for x, mode in zip(parts, modes, strict=True))
+    return sum(policy.reduce(x, where, m, length=T) for x, m in zip(parts, modes, strict=True))
 
 
 def test_small_floats_are_computed_in_float32() -> None:
@@ -431,16 +440,57 @@ BAD: dict[str, tuple[Any, str]] = {
     "a column of ratios": (lambda: policy.clipped_surrogate(ONES[:, :1], ONES), r"shape \(2, 3\)"),
     "log-probabilities": (lambda: policy.log_ratio(ONES, ONES[:, :1]), r"old_log_prob.*\(2, 1\)"),
     "weights": (lambda: policy.weighted_surrogate(ONES, ONES[0], 1.0), r"log_ratio has shape"),
+    "weights of a column": (lambda: policy.weighted_surrogate(ONES, ONES[:, :1], 1.0), "log_ratio"),
     "a reference": (lambda: policy.kl_estimate(ONES, ONES[:, :1]), "ref_log_prob has shape"),
     "a length": (
         lambda: policy.gae(ONES, 1.0, np.ones((3, 3)), ONES, 1.0),
         r"value has shape \(3, 3\), but reward has shape \(2, 3\)",
     ),
     "a discount": (lambda: policy.returns(ONES, np.ones(2)), r"discount has shape \(2,\)"),
-    "a bootstrap": (lambda: policy.returns(ONES, 1.0, np.ones(2)), r"init.*\(2,\).*\(3,\)"),
+    "a bootstrap": (lambda: policy.returns(ONES, 1.0, np.ones(3)), r"init.*\(3,\).*\(2,\)"),
+    "segments": (
+        lambda: policy.gae(ONES, 1.0, ONES, ONES, 1.0, segment_ids=[1]),
+        "segment_ids has",
+    ),
+    "a segment": (
+        lambda: policy.reduce(ONES, None, segment_ids=[[1, 2, 3]] * 2, num_segments=2),
+        "segment_ids must lie in 0",
+    ),
+    "no number of segments": (
+        lambda: policy.reduce(ONES, None, "seq-mean-token-sum", segment_ids=ONES.astype(int)),
+        "segment_ids need num_segments",
+    ),
+    "no number of groups": (
+        lambda: sf.leave_one_out(ONES, segment_ids=ONES.astype(int)),
+        "segment_ids need num_segments",
+    ),
+    "segments without time": (
+        lambda: policy.kl_estimate(ONES, ONES, axis=None, segment_ids=ONES.astype(int)),
+        "segment_ids need an axis",
+    ),
+    "a total": (lambda: policy.reduce(ONES, None, total=np.ones(2)), "total must be a scalar"),
+    "a length of 0": (
+        lambda: policy.reduce(ONES, None, "seq-mean-token-sum-norm", length=0),
+        "length must be above 0",
+    ),
+    "logits": (
+        lambda: policy.divergence(ONES[..., None], ONES[..., None, None], ONES),
+        "logits have shapes",
+    ),
+    "a vocabulary": (lambda: policy.entropy(ONES, ONES), "logits have shapes"),
+    "the best of too many": (lambda: policy.best_of(ONES, 4), "k must be at most the number"),
+    "the best of none": (lambda: policy.best_of(ONES, 0), "k must be at least 1"),
+    "a baseline": (lambda: policy.best_of(ONES, 2, baseline="mean"), "baseline must be one of"),
+    "an outside": (
+        lambda: policy.importance_weight(ONES, outside="drop"),
+        "outside must be one of",
+    ),
+    "bounds": (lambda: policy.importance_weight(ONES, 2.0, 1.0), "low must be at most high"),
+    "a reach": (lambda: policy.clipped_value_loss(ONES, ONES, ONES, 0.0), "eps must be above 0"),
+    "no step": (lambda: policy.n_step_returns(ONES, 1.0, ONES, 0), "n must be at least 1"),
     "a mask": (lambda: policy.returns(ONES, 1.0, where=ONES[0]), r"where has shape \(3,\)"),
     "a mask of reduce": (lambda: policy.reduce(ONES, ONES[:, :1]), r"where has shape \(2, 1\)"),
-    "no time": (lambda: policy.returns(1.0, 1.0), "axis 0 does not exist in b"),
+    "no time": (lambda: policy.returns(1.0, 1.0), "axis -1 does not exist in reward"),
     "no sequence": (lambda: policy.reduce(1.0, None), "axis -1 does not exist in x"),
     "an axis": (lambda: policy.lambda_returns(ONES, 1.0, ONES, 1.0, axis=2), "axis 2 does not"),
     "a group of one": (lambda: policy.whiten(ONES[:1], axis=0), "groups of at least 2"),
