@@ -112,28 +112,28 @@ def _log_prob(params: Any, steps: Steps) -> jax.Array:
 
 
 def _to_go(steps: Steps) -> jax.Array:
-    return policy.returns(jnp.ones_like(steps.log_prob), 1.0, axis=1, where=steps.where)
+    return policy.returns(jnp.ones_like(steps.log_prob), 1.0, where=steps.where)
 
 
 def reinforce(params: Any, steps: Steps) -> jax.Array:
     """The return of the whole episode, for each of its actions."""
     whole = jnp.sum(steps.where, axis=1)
-    loss = policy.score_surrogate(_log_prob(params, steps), whole)
-    return policy.reduce(loss, steps.where, "seq-mean-token-sum-norm")
+    loss = policy.score_surrogate(_log_prob(params, steps), whole, where=steps.where)
+    return policy.reduce(loss, steps.where, "seq-mean-token-sum-norm", length=HORIZON)
 
 
 def reward_to_go(params: Any, steps: Steps) -> jax.Array:
     """What comes after an action: the past is noise."""
-    loss = policy.score_surrogate(_log_prob(params, steps), _to_go(steps))
-    return policy.reduce(loss, steps.where, "seq-mean-token-sum-norm")
+    loss = policy.score_surrogate(_log_prob(params, steps), _to_go(steps), where=steps.where)
+    return policy.reduce(loss, steps.where, "seq-mean-token-sum-norm", length=HORIZON)
 
 
 def baseline(params: Any, steps: Steps) -> jax.Array:
     """What comes after an action, less what was expected: a value, learned along."""
     value, to_go = value_of(params, steps.state), _to_go(steps)
-    loss = policy.score_surrogate(_log_prob(params, steps), to_go - value)
+    loss = policy.score_surrogate(_log_prob(params, steps), to_go - value, where=steps.where)
     fit = jnp.square((to_go - value) / 100)
-    return policy.reduce(loss + fit, steps.where, "seq-mean-token-sum-norm")
+    return policy.reduce(loss + fit, steps.where, "seq-mean-token-sum-norm", length=HORIZON)
 
 
 def ppo(params: Any, steps: Steps) -> jax.Array:
@@ -142,7 +142,8 @@ def ppo(params: Any, steps: Steps) -> jax.Array:
     advantage = policy.whiten(to_go - value, where=steps.where)
     ratio = policy.log_ratio(_log_prob(params, steps), steps.log_prob, where=steps.where)
     fit = jnp.square((to_go - value) / 100)
-    return policy.reduce(policy.clipped_surrogate(ratio, advantage) + fit, steps.where)
+    loss = policy.clipped_surrogate(ratio, advantage, where=steps.where)
+    return policy.reduce(loss + fit, steps.where)
 
 
 class Method(NamedTuple):

@@ -113,28 +113,23 @@ def log_probs(params: Any, tokens: jax.Array) -> jax.Array:
 
 def divergence(new: jax.Array, drawn: Answers) -> jax.Array:
     """KL(policy || reference) of whole answers, in nats, with its gradient."""
-    prefix = policy.log_ratio(new, drawn.old_log_prob, where=drawn.where)
-    each = policy.kl_estimate(
-        new,
-        drawn.ref_log_prob,
-        log_weight=jnp.cumsum(prefix, axis=-1),
-        axis=-1,
-        where=drawn.where,
-    )
+    weight = policy.log_ratio(new, drawn.old_log_prob, "prefix", drawn.where)
+    each = policy.kl_estimate(new, drawn.ref_log_prob, log_weight=weight, where=drawn.where)
     return policy.reduce(each, drawn.where, "seq-mean-token-sum")
 
 
 def rloo(new: jax.Array, drawn: Answers) -> jax.Array:
     """The other answers to the same prompt are the baseline; unbiased."""
     advantage = drawn.reward - sf.leave_one_out(drawn.reward, axis=1)
-    loss = policy.score_surrogate(new, advantage)
+    loss = policy.score_surrogate(new, advantage, where=drawn.where)
     return policy.reduce(loss, drawn.where, "seq-mean-token-sum") + BETA * divergence(new, drawn)
 
 
 def grpo(new: jax.Array, drawn: Answers) -> jax.Array:
     """Whitened groups and the clipped surrogate; biased, and good for several steps a batch."""
     ratio = policy.log_ratio(new, drawn.old_log_prob, where=drawn.where)
-    loss = policy.clipped_surrogate(ratio, policy.whiten(drawn.reward, axis=1))
+    advantage = policy.whiten(drawn.reward, axis=1)
+    loss = policy.clipped_surrogate(ratio, advantage, where=drawn.where)
     return policy.reduce(loss, drawn.where, "seq-mean-token-mean") + BETA * divergence(new, drawn)
 
 

@@ -135,7 +135,7 @@ def mean_and_variance(probability, estimates):
 step = np.arange(T)
 table = np.asarray(values(theta))
 value, next_value = table[step, before + T], table[step + 1, after + T]
-to_go = np.asarray(policy.returns(reward, 1.0, axis=1))
+to_go = np.asarray(policy.returns(reward, 1.0))
 weights = {
     "whole return": np.broadcast_to(to_go[:, :1], reward.shape),
     "reward-to-go": to_go,
@@ -178,7 +178,7 @@ lams = np.linspace(0.0, 1.0, 21)
 @jax.jit
 @partial(jax.vmap, in_axes=(None, 0))
 def judged_by(critic, lam):
-    advantage = policy.gae(reward, 1.0, critic * value, critic * next_value, lam, axis=1)
+    advantage = policy.gae(reward, 1.0, critic * value, critic * next_value, lam)
     estimates = gradients(policy.score_surrogate, theta, advantage)
     return mean_and_variance(probability(theta), estimates)
 
@@ -204,7 +204,7 @@ mean, variance = judged_by(0.5, np.array([0.95, 1.0]))
 bias = np.linalg.norm(mean[0] - exact) / np.linalg.norm(exact)
 print("a critic that is half right, λ = 0.95:")
 print(f"bias {100 * bias:.1f} %, variance {variance[0]:.2f} instead of {variance[1]:.2f}")
-half = {"value": 0.5 * value, "next_value": 0.5 * next_value, "lam": 0.95, "axis": 1}
+half = {"value": 0.5 * value, "next_value": 0.5 * next_value, "lam": 0.95}
 target = policy.gae(reward, 1.0, **half) + half.pop("value")
 np.testing.assert_allclose(target, policy.lambda_returns(reward, 1.0, **half), rtol=1e-5, atol=1e-6)
 
@@ -230,9 +230,9 @@ moves = np.linspace(0.0, 2.0, 11)
 @partial(jax.vmap, in_axes=(None, 0))
 def off_policy(level, move):
     new = theta + move * exact / jnp.max(exact)
-    log_ratio = policy.log_ratio(log_prob(new, before, actions), log_old)
-    whole = jnp.broadcast_to(jnp.sum(log_ratio, 1, keepdims=True), log_ratio.shape)
-    log_weight = jnp.stack([0 * log_ratio, log_ratio, whole])[level]
+    taken = log_prob(new, before, actions)
+    step, whole = (policy.log_ratio(taken, log_old, k) for k in ("token", "sequence-sum"))
+    log_weight = jnp.stack([0 * step, step, whole])[level]
     found = gradients(policy.weighted_surrogate, new, log_weight, to_go - value)
     mean, variance = mean_and_variance(p, found)
     truth = jax.grad(expected_return)(new)
@@ -342,7 +342,7 @@ estimators = {
     "k1": lambda new, ref: new - ref,
     "k2": lambda new, ref: (new - ref) ** 2 / 2,
     "k3": lambda new, ref: jnp.expm1(ref - new) - (ref - new),
-    "kl_estimate": policy.kl_estimate,
+    "kl_estimate": partial(policy.kl_estimate, axis=None),  # outcomes, not steps of a sequence
 }
 truth, other = jax.jit(jax.grad(kl))(logits), jax.jit(jax.grad(other_kl))(logits)
 found = {name: mean_of(estimator) for name, estimator in estimators.items()}
@@ -447,12 +447,13 @@ def rollout(params, key):
 
 # %%
 def to_go_of(b):
-    return policy.returns(jnp.ones_like(b["old"]), 1.0, axis=1, where=b["where"])
+    return policy.returns(jnp.ones_like(b["old"]), 1.0, where=b["where"])
 
 
 def score_loss(params, b, weight):
-    loss = policy.score_surrogate(log_prob_of(params, b["state"], b["action"]), weight)
-    return policy.reduce(loss, b["where"], "seq-mean-token-sum-norm")
+    new = log_prob_of(params, b["state"], b["action"])
+    loss = policy.score_surrogate(new, weight, where=b["where"])
+    return policy.reduce(loss, b["where"], "seq-mean-token-sum-norm", length=HORIZON)
 
 
 def fit(params, b, target):
@@ -484,9 +485,9 @@ def again(surrogate):
     def loss(params, b):
         reward, critic = jnp.ones_like(b["old"]), (b["value"], b["next_value"])
         discount = 0.99 * b["goes_on"]
-        advantage = policy.gae(reward, discount, *critic, 0.95, axis=1, where=b["where"])
+        advantage = policy.gae(reward, discount, *critic, 0.95, where=b["where"])
         new = log_prob_of(params, b["state"], b["action"])
-        log_ratio = policy.log_ratio(new, b["old"])
+        log_ratio = policy.log_ratio(new, b["old"], where=b["where"])
         each = surrogate(new, log_ratio, policy.whiten(advantage, where=b["where"]))
         return policy.reduce(each, b["where"]) + fit(params, b, advantage + b["value"])
 
@@ -494,7 +495,7 @@ def again(surrogate):
 
 
 def with_penalty(new, log_ratio, advantage):
-    moved = policy.kl_estimate(new, new - log_ratio, log_weight=log_ratio)
+    moved = policy.kl_estimate(new, new - log_ratio, log_weight=log_ratio, axis=None)
     return policy.weighted_surrogate(new, log_ratio, advantage) + moved
 
 
@@ -682,7 +683,8 @@ axes[0].legend(loc="upper center")
 modes = ("seq-mean-token-sum", "seq-mean-token-sum-norm", "token-mean", "seq-mean-token-mean")
 two = np.array([[True, False, False, False], [True, True, True, True]])
 for i, mode in enumerate(modes):
-    weight = jax.jit(jax.grad(partial(policy.reduce, mode=mode)))(np.ones((2, LENGTH)), two)
+    mean = partial(policy.reduce, mode=mode, length=LENGTH)
+    weight = jax.jit(jax.grad(mean))(np.ones((2, LENGTH)), two)
     axes[1].bar(np.arange(2) + 0.2 * (i - 1.5), weight[:, 0], 0.2, label=mode, color=f"C{i}")
 axes[1].set_xticks([0, 1], ["answer of 1 token", "answer of 4 tokens"])
 axes[1].set(title="what one token weighs, in a batch of the two", ylim=(0, 0.85))
@@ -716,7 +718,7 @@ def pair_loss(table, pair, mode):
     loss = policy.score_surrogate(
         token_log_prob(table)[at][pair], reward - sf.leave_one_out(reward)
     )
-    return policy.reduce(loss, jnp.asarray(there)[pair], mode)
+    return policy.reduce(loss, jnp.asarray(there)[pair], mode, length=LENGTH)
 
 
 def along(x, y):
@@ -744,7 +746,7 @@ for mode in modes:
 # Fine-tuning keeps the model near the reference: the objective is $\mathbb{E}[\text{reward}] - \beta\,
 # \mathrm{KL}(\pi\|\pi_{ref})$. Here it is a sum, and so is the best that any policy can reach, $\beta \log
 # \mathbb{E}_{ref}[e^{r/\beta}]$. In a sequence each token also decides which tokens come next: `kl_estimate`
-# with its `axis` counts that. A recipe is an advantage, a clip, a mean and a divergence. With one step a batch
+# counts that. A recipe is an advantage, a clip, a mean and a divergence. With one step a batch
 # the ratio is 1 and the clip does nothing: that is RLOO.
 
 # %%
@@ -753,8 +755,8 @@ ref = answer_log_prob(reference)
 
 
 def whole_kl(new, b):
-    log_weight = jnp.cumsum(policy.log_ratio(new, b["old"], where=b["where"]), axis=-1)
-    each = policy.kl_estimate(new, b["ref"], log_weight=log_weight, axis=-1, where=b["where"])
+    log_weight = policy.log_ratio(new, b["old"], "prefix", b["where"])
+    each = policy.kl_estimate(new, b["ref"], log_weight=log_weight, where=b["where"])
     return policy.reduce(each, b["where"], "seq-mean-token-sum")
 
 
@@ -765,7 +767,7 @@ def k3_as_a_loss(new, b):
 def recipe(advantage, mode, divergence):
     def loss(new, b):
         log_ratio = policy.log_ratio(new, b["old"], where=b["where"])
-        each = policy.clipped_surrogate(log_ratio, advantage(b["reward"]))
+        each = policy.clipped_surrogate(log_ratio, advantage(b["reward"]), where=b["where"])
         return policy.reduce(each, b["where"], mode) + BETA * divergence(new, b)
 
     return loss
@@ -894,7 +896,7 @@ log_old_5 = jnp.full(5, jnp.log(1 / 5))
 def uniform_mean(logits, *, weighted):
     new = jax.nn.log_softmax(logits)
     weight = policy.log_ratio(new, log_old_5) if weighted else 0.0
-    return jnp.mean(policy.kl_estimate(new, ref_log_prob, log_weight=weight))
+    return jnp.mean(policy.kl_estimate(new, ref_log_prob, log_weight=weight, axis=None))
 
 
 truth = jax.jit(jax.grad(kl))(logits)
@@ -909,7 +911,7 @@ np.testing.assert_allclose(gradient, truth, atol=1e-6)
 
 # %%
 for log_rho in (0.0, np.log(100.0)):
-    judged = policy.vtrace(reward, 1.0, value, next_value, log_rho, axis=1)
+    judged = policy.vtrace(reward, 1.0, value, next_value, log_rho)
     print(f"ratio {np.exp(log_rho):.0f}: largest {np.abs(judged.pg_advantage).max():.2f}")
     if log_rho == 0.0:
         np.testing.assert_allclose(judged.pg_advantage, to_go - value, atol=1e-5)

@@ -170,9 +170,9 @@ def _linear_jvp(primals: Any, tangents: Any, *, fn: Fn, transpose: Fn, **_: Any)
     *known, x = tangents
     if not all(isinstance(t, ad.Zero) or t.dtype == jax.dtypes.float0 for t in known):
         raise TypeError("What this derivative is made of cannot be differentiated once more.")
-    outputs = _linear_call(fn, transpose, *primals)
     if isinstance(x, ad.Zero):
-        return outputs, [ad.Zero.from_primal_value(y) for y in outputs]
+        x = jnp.zeros_like(primals[-1])
+    outputs = _linear_call(fn, transpose, *primals)
     return outputs, _linear_call(fn, transpose, *primals[:-1], x)
 
 

@@ -100,6 +100,12 @@ class Steps(NamedTuple):
             at_steps = jnp.sum(jnp.where(self._belongs(), sums[..., None, :], 0), -1)
         return jnp.moveaxis(at_steps, -1, self.axis)
 
+    def flipped(self) -> "Steps":
+        """The steps in the opposite order of time."""
+        exist, act = (jnp.flip(x, self.axis) for x in (self.exist, self.act))
+        ids = None if self.ids is None else jnp.flip(self.ids, self.axis)
+        return Steps(exist, act, ids, self.segments, self.axis)
+
     def _belongs(self) -> jax.Array:
         """Whether a step is of a sequence, [..., T, segments]."""
         if self.ids is None or self.segments is None:

@@ -79,14 +79,15 @@ def kl_estimate(
     log_prob, ref, log_weight, baseline = same_shape(
         log_prob=log_prob, ref_log_prob=ref_log_prob, log_weight=log_weight, baseline=baseline
     )
-    alone = axis is None or log_prob.ndim == 0
-    if alone and segment_ids is not None:
-        raise ValueError("segment_ids need an axis of time; the elements have none here.")
-    if alone:
-        mask = mask_like(where, log_prob, "log_prob")
-    else:
+    if log_prob.ndim == 0:
+        axis = None
+    if axis is not None:
         steps = steps_of(log_prob, "log_prob", axis, where, None, segment_ids, num_segments)
         mask = steps.exist
+    elif segment_ids is None:
+        mask = mask_like(where, log_prob, "log_prob")
+    else:
+        raise ValueError("segment_ids need an axis of time; the elements have none here.")
     possible = mask & ~jnp.isinf(log_prob)
     log_prob, ref, log_weight, baseline = (
         jnp.where(possible, x, 0) for x in (log_prob, ref, log_weight, baseline)
@@ -99,7 +100,7 @@ def kl_estimate(
     d = jnp.where(weight > 0, fixed - ref, 0)
     value = weight * (d if kind == "k1" else jnp.expm1(jnp.minimum(-d, LIMIT)) + d)
     to_come = weight * d
-    if not alone:
+    if axis is not None:
         to_come, _ = solve(jnp.ones_like(d), weight * d, steps, jnp.zeros((), d.dtype))
     score = jnp.where(possible, to_come - weight * baseline, 0)
     return scored(value, score, log_prob)

@@ -155,10 +155,8 @@ def _added(x: jax.Array, level: str, steps: Steps) -> jax.Array:
     if level == "prefix":
         if steps.ids is None:
             return jnp.cumsum(x, axis=steps.axis)
-        flipped = [jnp.flip(y, steps.axis) for y in (x, steps.exist, steps.ids)]
-        backwards = Steps(flipped[1], flipped[1], flipped[2], steps.segments, steps.axis)
-        ones, zero = jnp.ones_like(x), jnp.zeros((), x.dtype)
-        return jnp.flip(solve(ones, flipped[0], backwards, zero)[0], steps.axis)
+        zero, later = jnp.zeros((), x.dtype), jnp.flip(x, steps.axis)
+        return jnp.flip(solve(jnp.ones_like(x), later, steps.flipped(), zero)[0], steps.axis)
     sums = steps.by_sequence(x)
     if level == "sequence-mean":
         sums = sums / jnp.maximum(steps.by_sequence(jnp.ones_like(x)), 1)

@@ -285,14 +285,11 @@ def discount_weight(
     (discount,) = floats(discount)
     steps = steps_of(discount, "discount", axis, where, None, segment_ids, num_segments)
     (discount,) = aligned(steps.exist, discount=discount)
-    # The recurrence, forwards.
-    flipped = jax.tree.map(
-        lambda x: jnp.flip(x, axis), (steps.exist, steps.ids, jnp.asarray(discount))
-    )
-    exist, ids, discount = flipped
+    # The recurrence, forwards. An episode after the end of another one starts anew.
+    discount = jnp.flip(discount, axis)
     start = jnp.where(discount == 0, 1, 0).astype(discount.dtype)
-    steps = Steps(exist, exist, ids, steps.segments, axis)
-    return jnp.flip(solve(discount, start, steps, jnp.ones((), discount.dtype))[1], axis)
+    one = jnp.ones((), discount.dtype)
+    return jnp.flip(solve(discount, start, steps.flipped(), one)[1], axis)
 
 
 def actions_only(
@@ -306,7 +303,8 @@ def actions_only(
         reward, _ = solve(discount, reward, steps, zero, run)
         discount, _ = solve(discount, jnp.zeros_like(discount), steps, one, run)
     act = steps.act
-    return *aligned(act, reward=reward, discount=discount), steps._replace(exist=act)
+    reward, discount = aligned(act, reward=reward, discount=discount)
+    return reward, discount, steps._replace(exist=act)
 
 
 def readable(next_value: jax.Array, discount: jax.Array, acts: Steps) -> jax.Array:

@@ -58,7 +58,7 @@ def test_rewards_stop_where_an_episode_does() -> None:
     lengths = np.sum(steps.where, axis=1)
     assert 8 < lengths.min() < lengths.max() < cartpole.HORIZON
     np.testing.assert_array_equal(steps.where[:, 1:], steps.goes_on[:, :-1])
-    to_go = policy.returns(jnp.ones_like(steps.log_prob), 1.0, axis=1, where=steps.where)
+    to_go = policy.returns(jnp.ones_like(steps.log_prob), 1.0, where=steps.where)
     np.testing.assert_array_equal(to_go[:, 0], lengths)
 
 

@@ -184,23 +184,23 @@ def test_the_divergence_of_sequences_takes_the_ratio_of_the_prefix(drawn: str) -
         return summed(ratio * (jnp.expm1(-d) + d))
 
     def estimate(new, kind="k3", **options):
-        prefix = jnp.cumsum(policy.log_ratio(new, old, where=WHERE), axis=-1)
+        prefix = policy.log_ratio(new, old, "prefix", WHERE)
         return summed(policy.kl_estimate(new, ref, kind, prefix, where=WHERE, **options))
 
     right = {
         "prefix": lambda new: by_hand(new, partial(jnp.cumsum, axis=1)),
-        "k3": partial(estimate, axis=-1),
-        "k1": partial(estimate, kind="k1", axis=-1),
-        "baseline": partial(estimate, axis=-1, baseline=jnp.array([0.4, -0.2]) * WHERE),
+        "k3": estimate,
+        "k1": partial(estimate, kind="k1"),
+        "baseline": partial(estimate, baseline=jnp.array([0.4, -0.2]) * WHERE),
     }
     for name, losses in right.items():
         found = mean_over(table, losses)
         np.testing.assert_allclose(found, exact, atol=1e-12, err_msg=name)
     # What the token's own ratio, or no axis of time, leaves out.
-    for losses in (lambda new: by_hand(new, lambda d: d), estimate):
+    for losses in (lambda new: by_hand(new, lambda d: d), partial(estimate, axis=None)):
         missed = np.linalg.norm(mean_over(table, losses) - exact) / np.linalg.norm(exact)
         assert 0.1 < missed < 1
-    values = {kind: estimate(token_log_probs(NEW_TABLE), kind, axis=-1) for kind in ("k1", "k3")}
+    values = {kind: estimate(token_log_probs(NEW_TABLE), kind) for kind in ("k1", "k3")}
     probs = jnp.exp(sequence_log_probs(table))
     for value in values.values():
         np.testing.assert_allclose(probs @ value, sequence_kl(NEW_TABLE), rtol=1e-12)
@@ -222,11 +222,11 @@ def test_a_value_that_is_wrong_leaves_the_advantage_of_lam_1_unbiased() -> None:
     exact = -jax.grad(expected_reward)(jnp.asarray(NEW_TABLE))
 
     def losses(new, lam):
-        advantage = policy.gae(reward, goes_on, value, following, lam, axis=1, where=WHERE)
+        advantage = policy.gae(reward, goes_on, value, following, lam, where=WHERE)
         return summed(policy.score_surrogate(new, advantage))
 
     def to_go(new):
-        advantage = policy.returns(reward, 1.0, axis=1, where=WHERE)
+        advantage = policy.returns(reward, 1.0, where=WHERE)
         return summed(policy.score_surrogate(new, advantage))
 
     np.testing.assert_allclose(mean_over(NEW_TABLE, to_go), exact, atol=1e-12)
@@ -240,7 +240,7 @@ def test_the_ratio_of_the_sequence_corrects_for_another_policy() -> None:
 
     def losses(new, level):
         ratio = policy.log_ratio(new, old, where=WHERE)
-        whole = jnp.broadcast_to(jnp.sum(ratio, axis=1, keepdims=True), ratio.shape)
+        whole = policy.log_ratio(new, old, "sequence-sum", WHERE)
         weight = {"whole": whole, "token": ratio, "none": jnp.zeros_like(ratio)}[level]
         return summed(policy.weighted_surrogate(new, weight, TOTAL))
 
@@ -353,9 +353,8 @@ def test_on_policy_the_surrogates_are_one() -> None:
         return [
             (gradient(clipped, tokens), gradient(plain, tokens)),
             (gradient(weighted, tokens), gradient(plain, tokens)),
-            (gradient(partial(clipped, level="sequence"), sequences), gradient(plain, sequences)),
             (
-                gradient(partial(clipped, level="sequence_token"), sequences),
+                gradient(partial(clipped, level="sequence-mean"), sequences),
                 gradient(plain, sequences),
             ),
         ]

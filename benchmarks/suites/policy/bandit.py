@@ -91,7 +91,8 @@ def weighted_rloo(log_prob: jax.Array, batch: Batch) -> jax.Array:
     """RLOO, weighed by the ratio: unbiased off policy."""
     advantage = batch.reward - sf.leave_one_out(batch.reward, axis=1)
     log_ratio = policy.log_ratio(log_prob, batch.old_log_prob)
-    return policy.reduce(policy.weighted_surrogate(log_prob, log_ratio, advantage), batch.where)
+    loss = policy.weighted_surrogate(log_prob, log_ratio, advantage, where=batch.where)
+    return policy.reduce(loss, batch.where)
 
 
 ENTRIES: Mapping[str, Recipe] = {**RECIPES, "RLOO, ratio": weighted_rloo}

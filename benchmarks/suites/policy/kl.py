@@ -50,7 +50,7 @@ def _ratio(log_prob: jax.Array, old: jax.Array) -> jax.Array:
 def _estimate(kind: str) -> Loss:
     def loss(log_prob: jax.Array, old: jax.Array, ref: jax.Array) -> jax.Array:
         weight = policy.log_ratio(log_prob, old)
-        return policy.kl_estimate(log_prob, ref, kind, log_weight=weight)
+        return policy.kl_estimate(log_prob, ref, kind, log_weight=weight, axis=None)
 
     return loss
 
