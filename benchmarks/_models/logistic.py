@@ -1,8 +1,7 @@
 """Bayesian logistic regression: the data, the objective, and its exact value and gradient."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import distrax
@@ -12,6 +11,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 
 import scorefn as sf
+from scorefn._core.pytree import pytree_dataclass
 
 Params = dict[str, Any]
 
@@ -21,12 +21,7 @@ NODES = np.linspace(-8.0, 8.0, 257)
 WEIGHTS = np.exp(-(NODES**2) / 2) / np.sum(np.exp(-(NODES**2) / 2))
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["features", "labels", "weight"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Data:
     """Some or all of the data.
 

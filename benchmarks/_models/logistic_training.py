@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -11,6 +11,8 @@ import optax
 
 import scorefn as sf
 from benchmarks._measuring.trajectory import trajectory
+from benchmarks._suite import step_key
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from . import logistic as model
 from .logistic import Data
@@ -20,12 +22,7 @@ LEARNING_RATE = 1e-3
 BASELINE_LEARNING_RATE = 1e-2
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["posterior", "baseline", "average"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class State:
     """What a run has learned.
 
@@ -126,19 +123,14 @@ def optimiser(num_steps: int) -> optax.GradientTransformation:
     )
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["state", "data"],
-    meta_fields=["entry", "num_samples"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of."""
 
     state: State
     data: Data
-    entry: Entry
-    num_samples: int
+    entry: Entry = static_field()
+    num_samples: int = static_field()
 
 
 def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
@@ -176,6 +168,13 @@ def train(
     return trajectory(
         step, first, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0]
     )
+
+
+@cache
+def run(name: str, seed: int, num_steps: int, every: int, num_samples: int) -> State:
+    """The states along one training run; runs of all estimators see the same minibatches."""
+    sizes = {"num_steps": num_steps, "every": every, "num_samples": num_samples}
+    return train(ENTRIES[name], model.breast_cancer(), step_key(seed, "train"), **sizes)
 
 
 @jax.jit

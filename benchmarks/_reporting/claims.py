@@ -66,6 +66,12 @@ def rows(results: Results, **values: Any) -> list[Row]:
     return [row for row in results["rows"] if all(row[n] == v for n, v in values.items())]
 
 
+def pairs(results: Results, name: str, base: str, **values: Any) -> list[tuple[Row, Row]]:
+    """The rows of one estimator, each beside the row of another at the same place."""
+    found = (rows(results, estimator=of, **values) for of in (name, base))
+    return list(zip(*found, strict=True))
+
+
 def listed(values: Sequence[float]) -> str:
     """Up to three of them one by one, more as a range."""
     return ", ".join(f"{x:.2g}" for x in values) if len(values) < 4 else between(values, ".2g")

@@ -1,12 +1,11 @@
 """One gradient on the coin."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 
 import scorefn as sf
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from .entries import Entry
 from .exact import Coin
@@ -14,19 +13,14 @@ from .exact import Coin
 TARGETS = (0.45, 0.49, 0.499)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["estimator", "logit", "t"],
-    meta_fields=["num_samples"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of."""
 
     estimator: sf.Estimator
     logit: Any
     t: Any
-    num_samples: int
+    num_samples: int = static_field()
 
 
 def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:

@@ -13,6 +13,7 @@ import scorefn as sf
 from benchmarks._measuring import enumeration
 from benchmarks._measuring.trajectory import descended
 from benchmarks._models import vae
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from .bit_toys import BITS, QUADRATIC, SEPARABLE
 from .category_toys import THOUSAND, WITHOUT_REPLACEMENT
@@ -32,12 +33,7 @@ VAE_ENTRIES: dict[str, Entry] = {
 TUNING_STEPS, TUNING_RATE = 500, 0.01
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["estimator", "params", "data"],
-    meta_fields=["objective", "num_samples"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of.
 
@@ -52,8 +48,8 @@ class Problem:
     estimator: sf.Estimator
     params: Any
     data: Any
-    objective: str
-    num_samples: int
+    objective: str = static_field()
+    num_samples: int = static_field()
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import distrax
 import jax
 
 import scorefn as sf
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from . import exact
 from .exact import COSTS
@@ -43,20 +43,15 @@ PARAMETERS = ("mu", "sigma")
 FIXED_K = {"square": 3.0, "exp": 1.0, "cos": 1.0}
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["estimator", "k", "sigma"],
-    meta_fields=["cost", "num_samples"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of."""
 
     estimator: sf.Estimator
-    cost: str
+    cost: str = static_field()
     k: Any
     sigma: Any
-    num_samples: int
+    num_samples: int = static_field()
 
 
 def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:

@@ -9,7 +9,7 @@ are of the gradient with 50 samples, summed over its 62 components, in nats^2. T
 for the bias, is a one-dimensional integral for each case.
 """
 
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from benchmarks._models.logistic_training import (
     State,
     evaluate,
     gradient,
-    train,
+    run,
 )
 from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
@@ -34,21 +34,8 @@ from .claims import claims
 from .figures import figures
 
 
-@cache
-def _states(name: str, seed: int, num_steps: int, every: int, num_samples: int) -> State:
-    """The states along one training run; all runs see the same minibatches."""
-    return train(
-        ENTRIES[name],
-        model.breast_cancer(),
-        step_key(seed, "train"),
-        num_steps=num_steps,
-        every=every,
-        num_samples=num_samples,
-    )
-
-
 def _run(name: str, seed: int, sizes: Sizes) -> State:
-    return _states(name, seed, sizes["num_steps"], sizes["every"], sizes["num_samples"])
+    return run(name, seed, sizes["num_steps"], sizes["every"], sizes["num_samples"])
 
 
 def _problem(name: str, stage: int, seed: int, sizes: Sizes) -> Problem:

@@ -8,7 +8,6 @@ that raises has a row that says so; a package that is not installed is skipped w
 import sys
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,18 +20,18 @@ from benchmarks._measuring.timing import microseconds, timed
 from benchmarks._packages.call import missing, version
 from benchmarks._packages.toys import TOYS
 from benchmarks._suite import Row, Sizes, Step, Suite, step_key
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from . import tables
 from .calls import CALLS
 from .figures import figures
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["name"])
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """A call, and where the gradient is taken."""
 
-    name: str
+    name: str = static_field()
     params: Any
 
 

@@ -5,8 +5,7 @@ of linear logits; a linear value of the image serves those recipes that want one
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from sklearn.datasets import load_digits
 import scorefn as sf
 from benchmarks._measuring import enumeration
 from scorefn import policy
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from .recipes import RECIPES, Batch, Recipe
 
@@ -23,8 +23,7 @@ Params = dict[str, jax.Array]
 ACTIONS = 10
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["images", "labels"], meta_fields=[])
-@dataclass(frozen=True)
+@pytree_dataclass
 class Data:
     """Some or all of the digits.
 
@@ -99,12 +98,7 @@ ENTRIES: Mapping[str, Recipe] = {**RECIPES, "RLOO, ratio": weighted_rloo}
 UNBIASED = {"on": ("REINFORCE", "RLOO", "ReMax", "A2C", "RLOO, ratio"), "off": ("RLOO, ratio",)}
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "old", "data"],
-    meta_fields=["name", "group"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of.
 
@@ -119,8 +113,8 @@ class Problem:
     params: Params
     old: Params
     data: Data
-    name: str
-    group: int
+    name: str = static_field()
+    group: int = static_field()
 
 
 def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from scorefn import policy
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Formula = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -132,8 +133,7 @@ WAYS: dict[str, Way] = {
 }
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["new", "old", "ref"], meta_fields=["name"])
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """One draw of one of five outcomes; the logits of each policy, [5].
 
@@ -147,7 +147,7 @@ class Problem:
     new: np.ndarray
     old: np.ndarray
     ref: np.ndarray
-    name: str
+    name: str = static_field()
 
 
 @cache

@@ -1,22 +1,16 @@
 """Published policy-gradient losses as primitive x primitive x reduction, two to four lines each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 import scorefn as sf
 from scorefn import policy
+from scorefn._core.pytree import pytree_dataclass
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["old_log_prob", "where", "reward", "greedy_reward", "value"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Batch:
     """P prompts with G answers each, of T tokens at most.
 

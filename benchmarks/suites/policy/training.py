@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks._measuring.trajectory import trajectory
+
 from . import bandit
 from .bandit import Data, Params
 
@@ -47,14 +49,11 @@ def train(
 
         return jax.lax.scan(step, carry, None, length=steps)[0], None
 
-    def block(carry: Any, keys: jax.Array) -> tuple[Any, Params]:
-        return jax.lax.scan(one_batch, carry, keys)[0], carry[0]
-
     def run(key: jax.Array) -> Params:
-        keys = jax.random.split(key, (batches // every, every))
-        first = bandit.start()
-        (last, _), states = jax.lax.scan(block, (first, optimiser.init(first)), keys)
-        return jax.tree.map(lambda xs, x: jnp.append(xs, x[None], axis=0), states, last)
+        first = bandit.start(), optimiser.init(bandit.start())
+        return trajectory(
+            one_batch, first, key, num_steps=batches, every=every, kept=lambda carry: carry[0]
+        )
 
     return jax.vmap(run)(keys)
 

@@ -1,7 +1,7 @@
 """Published claims of RODEO, beside what its suite found."""
 
-from benchmarks._reporting.claims import Finding, less, rows, table
-from benchmarks._suite import Results, Row
+from benchmarks._reporting.claims import Finding, less, pairs, table
+from benchmarks._suite import Results
 
 NAMES = {
     "leave-one-out": "LeaveOneOut",
@@ -15,12 +15,10 @@ NAMES = {
 def claims(results: Results) -> str:
     """Published claims, and what the suite found: the linear network first, as training goes on."""
 
-    def pairs(name: str, base: str) -> list[tuple[Row, Row]]:
-        return list(zip(rows(results, estimator=name), rows(results, estimator=base), strict=True))
-
     def claim(base: str, *counts: int) -> Finding:
         title = f"{base}, {' and '.join(map(str, counts))} evaluations"
-        found = [pair for n in counts for pair in pairs(f"RODEO ({n})", f"{NAMES[base]} ({n})")]
+        names = [(f"RODEO ({n})", f"{NAMES[base]} ({n})") for n in counts]
+        found = [pair for both in names for pair in pairs(results, *both)]
         return less(f"RODEO has less variance than {title}", "Shi et al. (2022)", found)
 
     return table(

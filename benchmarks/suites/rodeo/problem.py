@@ -1,6 +1,6 @@
 """One gradient along the logits of several images, and learning what its estimator has to learn."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import optax
 
 import scorefn as sf
 from benchmarks._measuring.trajectory import descended
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from . import model
 from .entries import ENTRIES, LONG_RUN, Image
@@ -19,12 +20,7 @@ TUNING_RATE, TUNING_MINIBATCH = 0.01, 50
 LONG = "LocalExpectation"
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["decoder", "logits", "images", "learned"],
-    meta_fields=["name"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of.
 
@@ -40,7 +36,7 @@ class Problem:
     logits: jax.Array
     images: jax.Array
     learned: Any
-    name: str
+    name: str = static_field()
 
 
 def loss(logits: jax.Array, key: jax.Array, learned: Any, problem: Problem) -> jax.Array:

@@ -7,7 +7,7 @@ number of samples, several seeds each: the exact ELBO on all the data, in nats. 
 gradient evaluates f at 93 more points for each sample, so that it is put to fewer samples.
 """
 
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from benchmarks._measuring.measure import measure
 from benchmarks._measuring.timing import microseconds
 from benchmarks._models import logistic as model
 from benchmarks._models import logistic_training as training
-from benchmarks._models.logistic_training import Problem, State, gradient
+from benchmarks._models.logistic_training import Problem, gradient
 from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
 from . import tables
@@ -26,22 +26,9 @@ from .entries import ENTRIES, cases
 from .figures import figures
 
 
-@cache
-def _reference(seed: int, num_steps: int, every: int) -> State:
-    """The run of the suite `logistic_regression` along which its variances are measured."""
-    key = step_key(seed, "train")
-    return training.train(
-        training.ENTRIES[training.REFERENCE],
-        model.breast_cancer(),
-        key,
-        num_steps=num_steps,
-        every=every,
-        num_samples=50,
-    )
-
-
 def _problem(name: str, n: int, stage: int, seed: int, sizes: Sizes) -> Problem:
-    states = _reference(seed, sizes["num_steps"], sizes["every"])
+    # The run along which the suite `logistic_regression` measures its variances.
+    states = training.run(training.REFERENCE, seed, sizes["num_steps"], sizes["every"], 50)
     state = jax.tree.map(lambda leaf: leaf[stage // sizes["every"]], states)
     return Problem(state, model.breast_cancer(), ENTRIES[name], n)
 

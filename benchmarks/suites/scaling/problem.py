@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import distrax
@@ -13,6 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import scorefn as sf
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 MEAN = 0.5
 ESTIMATORS: Mapping[str, sf.Estimator] = {
@@ -24,20 +24,15 @@ COLLECTIVE = re.compile(
 )
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["mean"],
-    meta_fields=["name", "num_samples", "chunk_size", "devices"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of: E |x|^2 with x ~ N(mean, I), mean [size]."""
 
     mean: jax.Array
-    name: str
-    num_samples: int
-    chunk_size: int | None
-    devices: int
+    name: str = static_field()
+    num_samples: int = static_field()
+    chunk_size: int | None = static_field()
+    devices: int = static_field()
 
 
 def problem(name: str, size: int, num_samples: int, chunk_size: int, devices: int) -> Problem:

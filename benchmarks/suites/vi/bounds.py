@@ -1,7 +1,6 @@
 """One gradient of an importance-weighted bound of a linear-Gaussian model, along its posterior."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from benchmarks._measuring.measure import batch, measure
 from benchmarks._measuring.timing import microseconds
 from benchmarks._suite import Row, step_key
 from scorefn import vi
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from .bounds_exact import OFFSET, SLOPE, VARIANCE, X
 
@@ -21,10 +21,7 @@ Q = Callable[[jax.Array], sf.Distribution]
 TARGET = "linear-Gaussian"
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["offset"], meta_fields=["name", "num_samples"]
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of.
 
@@ -35,8 +32,8 @@ class Problem:
     """
 
     offset: Any
-    name: str
-    num_samples: int
+    name: str = static_field()
+    num_samples: int = static_field()
 
 
 def _sample(mean: jax.Array, key: jax.Array) -> jax.Array:

@@ -1,7 +1,6 @@
 """The logistic regression with minibatches: the noise of the draws and of the data, together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from benchmarks._models.logistic import Data, Params
 from benchmarks._models.logistic_training import MINIBATCH
 from benchmarks._suite import Row, step_key
 from scorefn import vi
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from .rows import row
 from .stages import Stage
@@ -28,12 +28,7 @@ AGES = {"MinibatchControlVariate": 0, "MinibatchControlVariate, 50 steps old": 5
 NAMES = ("plain", "QuasiMonteCarlo", "DeltaMethod, c = 1", *AGES, "all data, plain")
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "stored", "data"],
-    meta_fields=["name"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of.
 
@@ -47,7 +42,7 @@ class Problem:
     params: Params
     stored: sf.DatumSurrogates | None
     data: Data
-    name: str
+    name: str = static_field()
 
     def estimator(self, batch: jax.Array) -> sf.Estimator:
         """The estimator of the cost of a minibatch."""

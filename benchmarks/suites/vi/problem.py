@@ -1,6 +1,6 @@
 """One gradient of the negative ELBO, and the leaves of its estimator learned."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import optax
 import scorefn as sf
 from benchmarks._measuring.trajectory import descended
 from benchmarks._models.logistic import Data, Params, posterior
+from scorefn._core.pytree import pytree_dataclass, static_field
 
 from .forms import FORMS, Bound
 from .targets import TARGETS, moments
@@ -20,12 +21,7 @@ TUNING_RATE = 0.02
 LEVEL_SAMPLES = 256
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "learned", "taylor", "level", "data"],
-    meta_fields=["target", "form", "technique", "draws"],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Problem:
     """What one gradient is made of.
 
@@ -46,10 +42,10 @@ class Problem:
     taylor: Quadratic
     level: jax.Array
     data: Data
-    target: str
-    form: str
-    technique: str
-    draws: int
+    target: str = static_field()
+    form: str = static_field()
+    technique: str = static_field()
+    draws: int = static_field()
 
     @property
     def estimator(self) -> sf.Estimator:

@@ -10,18 +10,14 @@ import jax.numpy as jnp
 
 import scorefn as sf
 from benchmarks._models.logistic import Params
+from scorefn._core.pytree import pytree_dataclass
 
 from .targets import inverse_cdf, mirrored, moments
 
 Learned = dict[str, Any]
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["slope", "curvature", "centre"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
+@pytree_dataclass
 class Quadratic:
     """A quadratic function of the weights, slope . v + v' curvature v / 2, v = weights - centre.
 
