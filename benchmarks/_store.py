@@ -18,13 +18,13 @@ def check_writable(directory: Path) -> None:
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """As json, one line for each entry and each row; numbers that are not finite become null."""
+    """A value as json, a line for each entry and row; numbers that are not finite become null."""
     entries = [f"{json.dumps(name)}: {_lines(entry)}" for name, entry in finite(value).items()]
     return "{\n " + ",\n ".join(entries) + "\n}\n"
 
 
 def read(path: Path) -> Any:
-    """What `to_json` wrote."""
+    """The value that `to_json` wrote."""
     return json.loads(path.read_text())
 
 

@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 from rich.progress import Progress
 
-from benchmarks._reporting.plots import of_256_colours
+from benchmarks._reporting.plots import of_256_colors
 
 FOLDER = Path(__file__).parent
 LIMIT = 120.0  # seconds for one notebook on two cores
@@ -54,7 +54,7 @@ def execute(cells: NotebookNode, progress: Progress, title: str) -> None:
     for cell in cells.cells:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
-                png = of_256_colours(base64.b64decode(output["data"]["image/png"]))
+                png = of_256_colors(base64.b64decode(output["data"]["image/png"]))
                 output["data"]["image/png"] = base64.b64encode(png).decode()
     cells.metadata["language_info"] = {"name": "python"}
 

@@ -1,4 +1,4 @@
-"""Whether a technique helps or hurts: ratios of measured variances, and how sure they are."""
+"""Ratios of measured variances, with their errors: does a technique help or hurt?"""
 
 from collections.abc import Mapping
 from typing import Any

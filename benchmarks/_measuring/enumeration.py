@@ -14,8 +14,8 @@ def leave_one_out(weights: np.ndarray, f: np.ndarray, score: np.ndarray, n: int)
     ``(E[(f - m)^2 h^2] - g^2) / n + (Var(f) E[h^2] + g^2) / (n (n - 1))`` with h the score, m the
     mean cost and g the gradient.
     """
-    centred = f - weights @ f
+    centered = f - weights @ f
     g, squares = gradient(weights, f, score), score**2
-    known_mean = (weights * centred**2) @ squares - g**2
-    price = (weights @ centred**2) * (weights @ squares) + g**2
+    known_mean = (weights * centered**2) @ squares - g**2
+    price = (weights @ centered**2) * (weights @ squares) + g**2
     return float(np.sum(known_mean / n + price / (n * (n - 1))))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scorefn.diagnostics._compare.programs import computed_whole, directions
+from scorefn.diagnostics._compare.gradients import computed_whole, directions
 
 Gradient = Callable[[Any, jax.Array], dict[str, jax.Array]]
 
@@ -120,7 +120,7 @@ def measure(
     keys = jax.random.split(key, (batches, size))
     found = [batch(gradient, problem, chunk, at_once=at_once) for chunk in keys]
     return {
-        name: moments(
+        name: measurement(
             np.concatenate([np.asarray(estimates[name]) for estimates in found]),
             np.asarray(exact[name], np.float64),
             None if biased or long_run else np.asarray((expected or exact)[name], np.float64),
@@ -133,7 +133,7 @@ def measure(
     }
 
 
-def moments(
+def measurement(
     estimates: np.ndarray,
     exact: np.ndarray,
     expected: np.ndarray | None,
@@ -163,8 +163,8 @@ def moments(
     if long_run:
         unsure += (runs.reshape(len(runs), -1) @ along.T).var(axis=0, ddof=1) / len(runs)
     z = projections.mean(axis=0) / np.sqrt(unsure)
-    centre, degrees = (mean, n - 1) if expected is None else (expected, n)
-    squares = np.sum(((estimates - centre) ** 2).reshape(n, -1), axis=1) * (n / degrees)
+    center, degrees = (mean, n - 1) if expected is None else (expected, n)
+    squares = np.sum(((estimates - center) ** 2).reshape(n, -1), axis=1) * (n / degrees)
     # (d + r)^2 = d^2 + 2 d r + r^2: what rounding by r does to a squared distance d^2.
     noise = np.sum(rounding**2)
     rounded = 2 * np.sqrt(squares.mean() * noise) + noise

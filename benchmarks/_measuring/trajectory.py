@@ -1,4 +1,4 @@
-"""Where an optimiser arrives, and what it passes through, in one compiled scan."""
+"""Training runs in one compiled scan: the end, and the states along the way."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +19,12 @@ def trajectory(
     every: int,
     kept: Callable[[PyTree], PyTree],
 ) -> PyTree:
-    """What is kept before training and after each `every` steps, [num_steps / every + 1, ...].
+    """The states before training and after each `every` steps, [num_steps / every + 1, ...].
 
     Args:
         step: the body of a scan, with a key for each step.
         first: its carry before training.
-        key: is used up.
+        key: a random key. It is consumed.
         num_steps: of the whole run, a multiple of `every`.
         every: the steps between two that are kept.
         kept: which part of the carry.
@@ -44,16 +44,16 @@ def descended(
     slope: Callable[[PyTree, jax.Array], PyTree],
     first: PyTree,
     key: jax.Array,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
 ) -> PyTree:
-    """What comes of `first` after so many steps along ``slope(params, key)``. Uses up the key."""
+    """The parameters after a descent along ``slope(params, key)``. Consumes the key."""
 
     def step(carry: PyTree, key: jax.Array) -> tuple[PyTree, None]:
         params, memory = carry
-        change, memory = optimiser.update(slope(params, key), memory, params)
+        change, memory = optimizer.update(slope(params, key), memory, params)
         return (optax.apply_updates(params, change), memory), None
 
     keys = jax.random.split(key, num_steps)
-    return jax.lax.scan(step, (first, optimiser.init(first)), keys)[0][0]
+    return jax.lax.scan(step, (first, optimizer.init(first)), keys)[0][0]

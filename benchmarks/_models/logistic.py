@@ -92,7 +92,7 @@ def loss(
     num_samples: int,
     posterior: Callable[[Params], Any] = posterior,
 ) -> tuple[jax.Array, jax.Array]:
-    """An estimate of the negative ELBO, in nats, and the cost of each sample. Uses up the key."""
+    """An estimate of the negative ELBO, in nats, and the cost of each sample. Consumes the key."""
 
     def f(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         value = cost(weights, data)
@@ -106,16 +106,16 @@ def loss(
 
 def exact_loss(params: Params, data: Data) -> jax.Array:
     """The negative ELBO by quadrature: under a diagonal Gaussian each logit is Gaussian itself."""
-    centre = data.features @ params["mean"]
+    center = data.features @ params["mean"]
     spread = jnp.sqrt(data.features**2 @ jnp.exp(2 * params["log_scale"]))
-    logits = centre[:, None] + spread[:, None] * jnp.asarray(NODES, jnp.float32)
+    logits = center[:, None] + spread[:, None] * jnp.asarray(NODES, jnp.float32)
     expected = jax.nn.softplus(-data.labels[:, None] * logits) @ jnp.asarray(WEIGHTS, jnp.float32)
     return data.weight * jnp.sum(expected) + divergence(params)
 
 
 @jax.jit
 def exact_gradient(params: Params, data: Data) -> jax.Array:
-    """Of the negative ELBO, [2 d]."""
+    """The exact gradient of the negative ELBO, [2 d]."""
     return flat(jax.grad(exact_loss)(params, data))
 
 

@@ -24,7 +24,7 @@ BASELINE_LEARNING_RATE = 1e-2
 
 @pytree_dataclass
 class State:
-    """What a run has learned.
+    """The state of a training run.
 
     Attributes:
         posterior: mean and log_scale, [d] each.
@@ -42,7 +42,7 @@ class State:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What the optimiser owns."""
+        """The parameters that the optimizer updates."""
         return {"posterior": self.posterior, "baseline": self.baseline}
 
 
@@ -72,7 +72,7 @@ class Entry:
         key: jax.Array,
         num_samples: int,
     ) -> tuple[jax.Array, jax.Array]:
-        """See `logistic.loss`. Uses up the key."""
+        """See `logistic.loss`. Consumes the key."""
         estimator = self.estimator(state, data)
         return model.loss(params, data, key, estimator, num_samples, self.posterior)
 
@@ -112,7 +112,7 @@ def start(data: Data) -> State:
     )
 
 
-def optimiser(num_steps: int) -> optax.GradientTransformation:
+def optimizer(num_steps: int) -> optax.GradientTransformation:
     """SGD with a quarter of a cosine for the posterior, Adam for the learned baseline."""
     return optax.multi_transform(
         {
@@ -125,7 +125,7 @@ def optimiser(num_steps: int) -> optax.GradientTransformation:
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of."""
+    """Everything that one gradient depends on, besides its key."""
 
     state: State
     data: Data
@@ -147,7 +147,7 @@ def train(
     entry: Entry, data: Data, key: jax.Array, *, num_steps: int, every: int, num_samples: int
 ) -> State:
     """The states before training and after each `every` steps, stacked, [num_steps/every + 1]."""
-    update = optimiser(num_steps).update
+    update = optimizer(num_steps).update
 
     def step(carry: tuple[State, Any], key: jax.Array) -> tuple[tuple[State, Any], None]:
         state, memory = carry
@@ -164,7 +164,7 @@ def train(
         return (state.replaced(params, state.average.update(costs)), memory), None
 
     state = start(data)
-    first = state, optimiser(num_steps).init(state.params)
+    first = state, optimizer(num_steps).init(state.params)
     return trajectory(
         step, first, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0]
     )

@@ -25,7 +25,7 @@ def digits() -> np.ndarray:
 
 
 def start(key: jax.Array, bits: int, *, pixels: int = PIXELS, hidden: int = HIDDEN) -> Params:
-    """Random weights of an encoder and a decoder with one hidden layer each. Uses up the key."""
+    """Random weights of an encoder and a decoder with one hidden layer each. Consumes the key."""
     sizes = {"encoder": (pixels, hidden, bits), "decoder": (bits, hidden, pixels)}
     keys = jax.random.split(key, len(sizes))
     return {
@@ -37,7 +37,7 @@ def start(key: jax.Array, bits: int, *, pixels: int = PIXELS, hidden: int = HIDD
 def layers(
     key: jax.Array, *widths: int, initial: jax.nn.initializers.Initializer
 ) -> list[dict[str, jax.Array]]:
-    """Random weights of a network, and biases of 0. Uses up the key."""
+    """Random weights of a network, and biases of 0. Consumes the key."""
     keys = jax.random.split(key, len(widths) - 1)
     return [
         {"weight": initial(k, shape), "bias": jnp.zeros(shape[1])}
@@ -78,7 +78,7 @@ def divergence(logits: jax.Array) -> jax.Array:
 def losses(
     params: Params, images: jax.Array, key: jax.Array, estimator: sf.Estimator, num_samples: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The negative ELBO of each image, [n], and the costs, [n, num_samples]. Uses up the key."""
+    """The negative ELBO of each image, [n], and the costs, [n, num_samples]. Consumes the key."""
 
     def one(image: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = encode(params, image)

@@ -1,4 +1,4 @@
-"""What a peer is: one way to write the gradient of a toy, and whether its package is there."""
+"""One way to write the gradient of a toy, and whether its package is installed."""
 
 import importlib
 import importlib.metadata
@@ -54,14 +54,14 @@ def module(name: str) -> Any | None:
 
 
 def missing(call: Call) -> str | None:
-    """What is said of a package that is not there, or has the module no longer; else None."""
+    """The note about a package that is not installed, or no longer has the module; else None."""
     if module(call.module) is None:
         return f"skipped: there is no {call.module} here"
     return None
 
 
 def version(call: Call) -> str:
-    """Of the package of which a call is made."""
+    """The version of the package that is called."""
     if call.package == "scorefn":
         return sf.__version__
     if call.module == TFP:

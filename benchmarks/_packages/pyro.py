@@ -50,7 +50,7 @@ def programs(toy: str, *plate: int, **infer: Any) -> tuple[Program, Program]:
 
 
 def elbo(name: str, *, nesting: int, samples: int = SAMPLES) -> Any:
-    """Of so many samples, all at once, inside of so many plates."""
+    """The loss over so many samples, all at once, inside so many plates."""
     # Its checks take time, and storchastic switches them off in part for the whole process.
     imported("pyro").enable_validation(is_validate=False)
     options: dict[str, Any] = {"num_particles": samples, "vectorize_particles": True}

@@ -24,7 +24,7 @@ def torch_module() -> Any:
 
 
 def start(toy: str, *shape: int) -> Any:
-    """Where the gradients are taken, [*shape, D]."""
+    """The parameters at which gradients are taken, [*shape, D]."""
     params = torch_module().tensor(TOYS[toy].params)
     return params.expand(*shape, -1).clone().requires_grad_()
 
@@ -39,7 +39,7 @@ def cost(toy: str, x: Any) -> Any:
 
 
 def seeded(gradients: Callable[[int], Any]) -> Batch:
-    """From ``gradients(n)``, a tensor [n, D] of torch's own generator.
+    """Batches from ``gradients(n)``, a tensor [n, D] by torch's own generator.
 
     Warnings are left out: what is wrong with a gradient is seen from the gradient.
     """

@@ -23,7 +23,7 @@ HEADER = ("claim", "source", "expected", "found", "distance", "verdict")
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table; the fields are its columns."""
+    """A line of the table; the fields are its columns."""
 
     claim: str
     source: str
@@ -34,7 +34,7 @@ class Finding:
 
 
 def verdict(agree: Iterable[bool]) -> str:
-    """What the places say together."""
+    """The verdict of all places together."""
     agrees = set(agree)
     return "partly" if len(agrees) > 1 else "holds" if agrees == {True} else "does not hold"
 
@@ -62,7 +62,7 @@ def _difference(row: Row, base: Row) -> float:
 
 
 def rows(results: Results, **values: Any) -> list[Row]:
-    """Those with these values."""
+    """The rows with these values."""
     return [row for row in results["rows"] if all(row[n] == v for n, v in values.items())]
 
 
@@ -78,7 +78,7 @@ def listed(values: Sequence[float]) -> str:
 
 
 def between(values: Sequence[float], form: str) -> str:
-    """From the least to the greatest."""
+    """The range from the least to the greatest."""
     ends = [format(value, form) for value in (min(values), max(values))]
     # No sign at what rounds to nothing.
     low, high = ("0" if end == "-0" else end for end in ends)
@@ -86,5 +86,5 @@ def between(values: Sequence[float], form: str) -> str:
 
 
 def table(found: Sequence[Finding]) -> str:
-    """In markdown."""
+    """The table in markdown."""
     return markdown(HEADER, map(astuple, found), words=range(len(HEADER)))

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 from PIL import Image
 
-# Okabe and Ito (2008): told apart by readers of any colour vision. Yellow is left out: too pale
+# Okabe and Ito (2008): told apart by readers of any color vision. Yellow is left out: too pale
 # for lines on white.
 PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 MARKERS = "osD^vPX<>"
@@ -46,7 +46,7 @@ def panels(
 
 @dataclass(frozen=True)
 class Look:
-    """How one estimator is drawn: never told apart by colour alone."""
+    """The look of one estimator: color, marker and line differ, never color alone."""
 
     color: str
     marker: str
@@ -99,11 +99,11 @@ def png_files(draw: Callable[[], Mapping[str, Figure]]) -> dict[str, bytes]:
         for name, figure in draw().items():
             with io.BytesIO() as file:
                 figure.savefig(file, format="png")
-                files[f"{name}.png"] = of_256_colours(file.getvalue())
+                files[f"{name}.png"] = of_256_colors(file.getvalue())
     return files
 
 
-def of_256_colours(png: bytes) -> bytes:
+def of_256_colors(png: bytes) -> bytes:
     """The picture in a third of the bytes; no pixel of our figures moves by more than 20 of 255."""
     with Image.open(io.BytesIO(png)) as image, io.BytesIO() as file:
         few = image.convert("RGB").quantize(

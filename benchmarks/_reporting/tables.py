@@ -76,7 +76,7 @@ def shown(suite: Suite, results: Results) -> Shown:
 
 
 def terminal(suite: Suite, results: Results) -> Table:
-    """What the suite prints, narrow enough for 80 columns."""
+    """The table that the suite prints, narrow enough for 80 columns."""
     if suite.terminal is not None:
         return suite.terminal(results)
     found = shown(suite, results)

@@ -28,7 +28,7 @@ def test_a_long_run_in_place_of_the_exact_gradient(together: float) -> None:
 
     def z(shift: float) -> float:
         estimates, runs = gradients(500, 0.0) + shift * exact, gradients(400, together)
-        found = measuring.moments(estimates, runs, None, long_run=True, projected=True)
+        found = measuring.measurement(estimates, runs, None, long_run=True, projected=True)
         np.testing.assert_allclose(found.variance, 9 * 2000, rtol=0.05)
         return found.bias_z
 

@@ -26,8 +26,8 @@ import scorefn as sf
 from scorefn.diagnostics._compare.bias import bias, exact
 from scorefn.diagnostics._compare.comparison import Comparison
 from scorefn.diagnostics._compare.experiment import Experiment, Plan, _Silent
+from scorefn.diagnostics._compare.gradients import Components, Gradients
 from scorefn.diagnostics._compare.moments import Moments
-from scorefn.diagnostics._compare.programs import Components, Programs
 from scorefn.diagnostics._compare.ranking import LARGEST_SHARE, open_pairs, spent
 from scorefn.diagnostics._compare.row import Row, ranked
 from scorefn.diagnostics._compare.timing import Stopwatch, median_interval
@@ -479,7 +479,7 @@ def test_costs_that_need_no_parameters_are_timed_at_each_step() -> None:
         cost = lambda bits: jnp.sum(jnp.sin(data * jnp.sum(bits)))  # noqa: E731
         return sf.expectation(cost, sf.Bernoulli(logits), key, estimator)
 
-    program = Programs(loss, sf.Enumerate(), jnp.zeros(9), Components(jnp.zeros(9)))
+    program = Gradients(loss, sf.Enumerate(), jnp.zeros(9), Components(jnp.zeros(9)))
     text = program._steps.lower(program._params, program._arrays, KEY, 0.0, 3).compile().as_text()
     assert only_in_branches(text, "sine")
 

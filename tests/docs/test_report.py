@@ -168,7 +168,7 @@ def test_a_figure_in_few_colours_is_the_same_picture():
         (figure,) = SUITES["logistic_regression"].figures(results).values()
         figure.savefig(file, format="png")
         whole = file.getvalue()
-    few = plots.of_256_colours(whole)
+    few = plots.of_256_colors(whole)
     assert len(few) < len(whole) / 2
     found, right = (
         np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int) for png in (few, whole)

@@ -5,7 +5,7 @@ from benchmarks._suite import Results
 
 
 def claims(results: Results) -> str:
-    """Published claims, and what the suite found over all probabilities and targets."""
+    """Published claims, and the results over all probabilities and targets."""
 
     def ratio(claim: str, source: str, name: str, base: str) -> Finding:
         pair = [rows(results, estimator=name) for name in (name, base)]
@@ -16,7 +16,7 @@ def claims(results: Results) -> str:
             source,
             "ratio of exact variances below 1",
             between(ratios, ".3g"),
-            f"of measured ones to exact ones: z up to {z:.1f}",
+            f"measured minus exact: z up to {z:.1f}",
             verdict(x < 1 for x in ratios),
         )
 

@@ -35,7 +35,7 @@ class Coin:
 
     @property
     def step(self) -> float:
-        """What the cost changes by from 0 to 1."""
+        """The change of the cost from 0 to 1."""
         return self.costs[1] - self.costs[0]
 
     @property
@@ -60,12 +60,12 @@ class Coin:
 
 
 def constant_baseline(coin: Coin, constant: float, n: int) -> float:
-    """Of the score function with a constant baseline: v ((1-theta) f1 + theta f0 - c)^2 / n."""
+    """The score function with a constant baseline: v ((1-theta) f1 + theta f0 - c)^2 / n."""
     return coin.spread * (coin.optimal_constant - constant) ** 2 / n
 
 
 def leave_one_out(coin: Coin, n: int) -> float:
-    """Of the score function with leave-one-out: the step times the sample variance of n bits.
+    """The score function with leave-one-out: the step times the sample variance of n bits.
 
     The variance of a sample variance is m4 / n - m2^2 (n - 3) / (n (n - 1)); a bit has m2 = v and
     m4 = v (1 - 3 v).
@@ -75,19 +75,19 @@ def leave_one_out(coin: Coin, n: int) -> float:
 
 
 def arm(coin: Coin) -> float:
-    """Of ARM, one pair."""
+    """ARM, one pair."""
     p = min(coin.theta, 1 - coin.theta)
     return coin.step**2 * (2 / 3 * (1 / 8 - (1 / 2 - p) ** 3) - coin.spread**2)
 
 
 def disarm(coin: Coin) -> float:
-    """Of DisARM, one pair: 0 at theta = 1/2."""
+    """DisARM, one pair: 0 at theta = 1/2."""
     p = min(coin.theta, 1 - coin.theta)
     return coin.step**2 * coin.spread * (1 - p) * (1 / 2 - p)
 
 
 def arms(coin: Coin, n: int) -> float:
-    """Of ARMS, n coupled bits: step * debias * S (n - S) / (n (n - 1)), S the number of ones.
+    """ARMS, n coupled bits: step * debias * S (n - S) / (n (n - 1)), S the number of ones.
 
     With a = 1 - p^(1 / (n - 1)), any j given bits are all ones with probability
     (1 - j a)_+^(n - 1); inclusion and exclusion give the probability of S = s.
@@ -109,12 +109,12 @@ def arms(coin: Coin, n: int) -> float:
 
 
 def go(coin: Coin) -> float:
-    """Of GO, one sample: only a 0, of probability 1 - theta, has one above it to compare with."""
+    """GO, one sample: only a 0, of probability 1 - theta, has a value above it to compare with."""
     return (coin.step * coin.spread) ** 2 * coin.theta / (1 - coin.theta)
 
 
 def straight_through(coin: Coin) -> float:
-    """Of straight-through, one sample."""
+    """Straight-through, one sample."""
     return coin.spread**3 * (coin.slopes[1] - coin.slopes[0]) ** 2
 
 
@@ -124,13 +124,13 @@ def straight_through_mean(coin: Coin) -> float:
 
 
 def reinmax(coin: Coin) -> float:
-    """Of ReinMax at temperature 1, one sample."""
+    """ReinMax at temperature 1, one sample."""
     ends = (1 - coin.theta) * coin.slopes[1] - coin.theta * coin.slopes[0]
     return coin.spread * (ends / 2) ** 2
 
 
 def enumerated(coin: Coin, n: int, estimate: Callable[[Coin, Sequence[int]], float]) -> float:
-    """Of any estimate made from n independent bits, by the sum over all 2^n of them."""
+    """Any estimate made from n independent bits, by the sum over all 2^n of them."""
     mean = square = 0.0
     for bits in itertools.product((0, 1), repeat=n):
         probability = coin.theta ** sum(bits) * (1 - coin.theta) ** (n - sum(bits))

@@ -15,7 +15,7 @@ TARGETS = (0.45, 0.49, 0.499)
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of."""
+    """Everything that one gradient depends on, besides its key."""
 
     estimator: sf.Estimator
     logit: Any

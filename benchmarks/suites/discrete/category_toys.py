@@ -59,7 +59,7 @@ def _thousand(spread: float) -> Setting:
 
 
 def _entropy(logits: np.ndarray) -> float:
-    """Of a categorical distribution, in nats."""
+    """The entropy of a categorical distribution, in nats."""
     log_probs = logits - np.logaddexp.reduce(logits)
     return float(-np.sum(np.exp(log_probs) * log_probs))
 

@@ -5,7 +5,7 @@ from benchmarks._suite import Results, Row
 
 
 def claims(results: Results) -> str:
-    """Published claims, and what the suite found; several places in its order."""
+    """Published claims, and the results; several places in their order."""
 
     def pairs(name: str, base: str, *objectives: str) -> list[tuple[Row, Row]]:
         mine = [row for row in rows(results, estimator=name) if row["objective"] in objectives]

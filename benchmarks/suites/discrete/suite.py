@@ -105,7 +105,7 @@ def _curves(name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
 
 
 def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
-    """For each objective the times and then its rows; last, the training runs."""
+    """The times and the rows of each objective; last, the training runs."""
     plan: dict[str, Step] = {}
 
     def add(objective: str, names: Mapping[str, Any], ats: Mapping[float, Any]) -> None:

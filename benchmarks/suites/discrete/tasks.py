@@ -35,7 +35,7 @@ TUNING_STEPS, TUNING_RATE = 500, 0.01
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of.
+    """Everything that one gradient depends on, besides its key.
 
     Attributes:
         estimator: the estimator.
@@ -113,7 +113,7 @@ def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
 
 @jax.jit
 def _tuned(problem: Problem, key: jax.Array) -> sf.Estimator:
-    """The estimator with its leaves learned, by Adam on the squared gradient. Uses up the key."""
+    """The estimator with its leaves learned, by Adam on the squared gradient. Consumes the key."""
 
     def slope(estimator: sf.Estimator, key: jax.Array) -> Any:
         return jax.grad(sf.squared_gradient, argnums=3)(

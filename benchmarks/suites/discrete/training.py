@@ -55,7 +55,7 @@ def train(
     Each leaf is [keys, num_steps / every + 1, ...].
     """
     entry = ENTRIES[name]
-    optimiser = optax.adam(LEARNING_RATE)
+    optimizer = optax.adam(LEARNING_RATE)
 
     def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
         params, memory, average = carry
@@ -68,14 +68,14 @@ def train(
             return jnp.mean(losses), costs
 
         gradient, costs = jax.grad(loss, has_aux=True)(params)
-        change, memory = optimiser.update(gradient, memory, params)
+        change, memory = optimizer.update(gradient, memory, params)
         return (optax.apply_updates(params, change), memory, average.update(costs.ravel())), None
 
     def run(key: jax.Array) -> Params:
         start_key, key = jax.random.split(key)
         weights = model.start(start_key, bits)
         average = jax.tree.map(jnp.asarray, sf.MovingAverage(0.9))
-        first = weights, optimiser.init(weights), average
+        first = weights, optimizer.init(weights), average
         return trajectory(
             step, first, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0]
         )

@@ -7,7 +7,7 @@ from benchmarks._suite import Results, Row
 
 
 def claims(results: Results) -> str:
-    """Published claims, and what the suite found along the mean, over k."""
+    """Published claims, and the results along the mean, over k."""
 
     def named(name: str, cost: str, **more: Any) -> list[Row]:
         place = {"over": "k", "parameter": "mu", "cost": cost}

@@ -100,22 +100,22 @@ def mean(values: np.ndarray) -> float:
 
 
 def score_function(problem: Problem, n: int) -> float:
-    """Of the score function without baseline, n samples."""
+    """The score function without baseline, n samples."""
     return (mean((problem.f * problem.score) ** 2) - problem.gradient**2) / n
 
 
 def leave_one_out(problem: Problem, n: int) -> float:
-    """Of the score function with leave-one-out."""
+    """The score function with leave-one-out."""
     return enumeration.leave_one_out(WEIGHTS, problem.f, problem.score, n)
 
 
 def pathwise(problem: Problem, n: int) -> float:
-    """Of the pathwise derivative, n samples."""
+    """The pathwise derivative, n samples."""
     return (mean(problem.path**2) - problem.gradient**2) / n
 
 
 def measure_valued(problem: Problem, n: int) -> float:
-    """Of the coupled measure-valued derivative, n samples."""
+    """The coupled measure-valued derivative, n samples."""
     along = {"mu": _square_along_mu, "sigma": _square_along_sigma}[problem.parameter]
     return (along(problem) / problem.sigma**2 - problem.gradient**2) / n
 

@@ -45,7 +45,7 @@ FIXED_K = {"square": 3.0, "exp": 1.0, "cos": 1.0}
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of."""
+    """Everything that one gradient depends on, besides its key."""
 
     estimator: sf.Estimator
     cost: str = static_field()

@@ -5,7 +5,7 @@ from benchmarks._suite import Results
 
 
 def claims(results: Results) -> str:
-    """Published claims, and what the suite found at each stage of training."""
+    """Published claims, and the results at each stage of training."""
     source = "Mohamed et al. (2020)"
     return table(
         [
@@ -15,7 +15,7 @@ def claims(results: Results) -> str:
                 pairs(results, "Pathwise", "MovingAverage"),
             ),
             less(
-                "A moving average takes variance from the score function",
+                "A moving average reduces the variance of the score function",
                 source,
                 pairs(results, "MovingAverage", "REINFORCE, no baseline"),
             ),

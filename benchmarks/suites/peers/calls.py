@@ -14,7 +14,7 @@ from benchmarks._packages.toys import MEANS, MOVED, TOYS
 
 
 def _distribution(toy: str, d: Any, params: jax.Array, **options: Any) -> Any:
-    """Of distrax or TFP, which name these alike; the joint is that of TFP."""
+    """The mixture by distrax or TFP, which share these names; the joint distribution is TFP's."""
     if toy == "gaussian":
         return d.Normal(params[0], jnp.exp(params[1]))
     if toy == "bernoulli":

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks._measuring.measure import Measurement, measure, moments
+from benchmarks._measuring.measure import Measurement, measure, measurement
 from benchmarks._measuring.timing import microseconds, timed
 from benchmarks._packages.call import missing, version
 from benchmarks._packages.toys import TOYS
@@ -36,7 +36,7 @@ class Problem:
 
 
 def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
-    """One estimate by the call of that name."""
+    """An estimate of the gradient by the call of that name."""
     return {"all": CALLS[problem.name].make()(problem.params, key)}
 
 
@@ -69,7 +69,7 @@ def _rows(name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
 
 
 def _of_jax(name: str, seed: int, sizes: Sizes) -> tuple[Measurement, dict[str, float]]:
-    """Gradients that are vectorised by jax.vmap, and compiled together."""
+    """Gradients that are vectorized by jax.vmap, and compiled together."""
     call = CALLS[name]
     toy = TOYS[call.toy]
     problem = Problem(name, jnp.array(toy.params))
@@ -81,7 +81,7 @@ def _of_jax(name: str, seed: int, sizes: Sizes) -> tuple[Measurement, dict[str, 
 
 
 def _of_torch(name: str, seed: int, sizes: Sizes) -> tuple[Measurement, dict[str, float]]:
-    """Gradients that are vectorised by the call itself, as many at once."""
+    """Gradients that are vectorized by the call itself, as many at once."""
     call = CALLS[name]
     toy, batch = TOYS[call.toy], call.make()
     batches = max(1, round(call.repeats * sizes["repeats"]["batches"]))
@@ -91,14 +91,14 @@ def _of_torch(name: str, seed: int, sizes: Sizes) -> tuple[Measurement, dict[str
     estimates = np.concatenate([batch(size, one) for one in seeds])
     exact = np.array(toy.exact)
     expected = exact if call.unbiased else None
-    found = moments(estimates, exact, expected, magnitude=toy.size)
+    found = measurement(estimates, exact, expected, magnitude=toy.size)
     size = sizes["timing"]["size"]
     watch = timed({name: partial(batch, size, seed)}, seed, rounds)
     return found, {name: float(np.median(watch.wall)) / size * 1e6}
 
 
 def _nothing(note: str) -> Row:
-    """What a row holds of a gradient that was not computed."""
+    """The columns of a gradient that was not computed."""
     names = ("mean", "relative_bias", "variance", "variance_se", "exact_variance", "variance_z")
     return dict.fromkeys((*names, "bias_z", "repeats")) | {
         "note": note,
@@ -108,7 +108,7 @@ def _nothing(note: str) -> Row:
 
 
 def steps(sizes: Sizes, seed: int) -> Mapping[str, Step]:
-    """One for each call."""
+    """A step for each call."""
     return {
         name: partial(_rows, name, seed, sizes)
         for name, call in CALLS.items()

@@ -64,7 +64,7 @@ def expected_reward(params: Params, data: Data) -> jax.Array:
 
 
 def draw(params: Params, data: Data, key: jax.Array, group: int) -> tuple[jax.Array, Batch]:
-    """Actions of the policy, [n, group], and what the recipes need to know. Uses up the key."""
+    """Actions of the policy, [n, group], and what the recipes need to know. Consumes the key."""
     log_probs, labels = log_policy(params, data), jnp.asarray(data.labels)
     # By the inverse cdf: jax.random.categorical takes seconds to compile for many keys.
     below = jnp.cumsum(jnp.exp(log_probs), axis=1)[:, None, :-1]
@@ -100,7 +100,7 @@ UNBIASED = {"on": ("REINFORCE", "RLOO", "ReMax", "A2C", "RLOO, ratio"), "off": (
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of.
+    """Everything that one gradient depends on, besides its key.
 
     Attributes:
         params: of the policy that learns.
@@ -130,12 +130,12 @@ def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
 
 @jax.jit
 def exact_gradient(params: Params, data: Data) -> jax.Array:
-    """Of minus the expected reward, [650]."""
+    """The exact gradient of minus the expected reward, [650]."""
     return -jnp.ravel(jax.grad(expected_reward)(params, data)["policy"])
 
 
 def exact_variance(problem: Problem) -> float | None:
-    """Of one gradient on policy, summed over its components, where a formula knows it."""
+    """The variance of one gradient on policy, summed over its components, if there is a formula."""
     name, n = problem.name, problem.group
     log_probs = np.asarray(log_policy(problem.params, problem.data), np.float64)
     images, labels = (np.asarray(x) for x in (problem.data.images, problem.data.labels))

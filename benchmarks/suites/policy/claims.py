@@ -15,7 +15,7 @@ from benchmarks._suite import Results
 
 
 def claims(results: Results) -> str:
-    """Published claims, and what the suite found, on policy, as training goes on."""
+    """Published claims, and the results on policy at each stage of training."""
     group = results["settings"]["group"]
     grpo, dr, rloo, plain = (
         rows(results, estimator=name, objective="bandit, on policy")
@@ -40,7 +40,7 @@ def claims(results: Results) -> str:
                 verdict(abs(row["bias_z"]) > LIMIT for row in grpo),
             ),
             Finding(
-                "Without that division only a factor (G - 1) / G is left (Dr.GRPO)",
+                "Without that division the mean is the gradient times (G - 1) / G (Dr.GRPO)",
                 "Liu et al. (2025)",
                 f"relative bias 1/{group} = {1 / group:.3f}",
                 ", ".join(f"{x:.3f}" for x in share),
@@ -48,12 +48,12 @@ def claims(results: Results) -> str:
                 verdict(abs(x * group - 1) < 0.05 for x in share),
             ),
             less(
-                "A leave-one-out baseline takes variance from REINFORCE; rewards of 0 and 1",
+                "A leave-one-out baseline reduces the variance of REINFORCE; rewards of 0 and 1",
                 "Kool et al. (2019)",
                 list(zip(rloo, plain, strict=True)),
             ),
             Finding(
-                "As losses for KL(policy ∥ reference), k1 and k3 have wrong gradients, k2 not",
+                "As losses for KL(policy ∥ reference), k2 has the right gradient, k1 and k3 do not",
                 "Tang and Munos (2025)",
                 "relative bias of k1: 1, k2: 0, k3: above 0",
                 "; ".join(between([round(y, 9) for y in x], ".2g") for x in bias),

@@ -172,7 +172,7 @@ def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
 
 @dataclass(frozen=True)
 class Exact:
-    """What is known of one way by running through all outcomes.
+    """The exact moments of one estimator, by sums over all outcomes.
 
     Attributes:
         kl: the divergence, in nats.
@@ -198,7 +198,7 @@ class Exact:
 
 
 def exact(problem: Problem) -> Exact:
-    """By sums over the five outcomes."""
+    """The exact moments, by sums over the five outcomes."""
     new, old, ref = (
         x.astype(float) - np.logaddexp.reduce(x.astype(float))
         for x in (problem.new, problem.old, problem.ref)

@@ -94,7 +94,7 @@ def _bandit_row(
 
 
 def _cosine(found: Measurement, exact: np.ndarray) -> float:
-    """Of the angle between the mean and the exact gradient, freed of the noise of the repeats."""
+    """The cosine of the angle between mean and exact gradient, corrected for noise."""
     square = np.sum(found.mean**2) - found.variance / found.repeats
     return float(min(1.0, found.mean @ exact / np.sqrt(square * np.sum(exact**2))))
 

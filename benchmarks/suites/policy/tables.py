@@ -7,7 +7,7 @@ from benchmarks._suite import Results, Row
 
 
 def recipes(results: Results) -> str:
-    """Direction, variance and what training reached, of each recipe on the bandit."""
+    """Direction and variance of each recipe's gradient, and the rewards after training."""
     settings = results["settings"]
     last, rows = settings["stages"][-1], results["rows"]
     found = {(row["estimator"], row["objective"], row["at"]): row for row in rows}
@@ -32,7 +32,7 @@ def recipes(results: Results) -> str:
 
 
 def _angle(row: Row) -> str:
-    """In degrees; the mean of an unbiased estimator has none."""
+    """The angle in degrees; 0 for an unbiased estimator."""
     return "0" if row["cosine"] is None else f"{np.degrees(np.arccos(row['cosine'])):.0f}"
 
 

@@ -27,7 +27,7 @@ def train(
     Each batch serves so many steps of Adam: from the second on they are off policy. Each leaf is
     [keys, batches / every + 1, ...].
     """
-    optimiser = optax.adam(LEARNING_RATE)
+    optimizer = optax.adam(LEARNING_RATE)
     images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
 
     def one_batch(carry: Any, key: jax.Array) -> tuple[Any, None]:
@@ -44,13 +44,13 @@ def train(
 
         def step(carry: Any, _: None) -> tuple[Any, None]:
             params, memory = carry
-            change, memory = optimiser.update(jax.grad(loss)(params), memory, params)
+            change, memory = optimizer.update(jax.grad(loss)(params), memory, params)
             return (optax.apply_updates(params, change), memory), None
 
         return jax.lax.scan(step, carry, None, length=steps)[0], None
 
     def run(key: jax.Array) -> Params:
-        first = bandit.start(), optimiser.init(bandit.start())
+        first = bandit.start(), optimizer.init(bandit.start())
         return trajectory(
             one_batch, first, key, num_steps=batches, every=every, kept=lambda carry: carry[0]
         )

@@ -13,7 +13,7 @@ NAMES = {
 
 
 def claims(results: Results) -> str:
-    """Published claims, and what the suite found: the linear network first, as training goes on."""
+    """Published claims, and the results: the linear network first, by stage of training."""
 
     def claim(base: str, *counts: int) -> Finding:
         title = f"{base}, {' and '.join(map(str, counts))} evaluations"

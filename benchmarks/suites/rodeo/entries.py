@@ -20,7 +20,7 @@ RODEO_HIDDEN, RELAX_HIDDEN = 20, 137
 
 @dataclass(frozen=True)
 class Image:
-    """What the cost of one image depends on, besides its code.
+    """Everything that the cost of one image depends on, besides its code.
 
     Attributes:
         decoder: the weights.

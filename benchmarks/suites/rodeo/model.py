@@ -20,7 +20,7 @@ LEAK = 0.3
 
 
 def start(key: jax.Array, name: str) -> Params:
-    """Random weights of the encoder and the decoder of that name. Uses up the key."""
+    """Random weights of the encoder and the decoder of that name. Consumes the key."""
     keys = jax.random.split(key)
     return {
         "encoder": layers(keys[0], PIXELS, *HIDDEN[name], BITS),
@@ -29,7 +29,7 @@ def start(key: jax.Array, name: str) -> Params:
 
 
 def layers(key: jax.Array, *widths: int) -> Layers:
-    """Random weights of a network, as in the paper. Uses up the key."""
+    """Random weights of a network, as in the paper. Consumes the key."""
     return vae.layers(key, *widths, initial=jax.nn.initializers.glorot_uniform())
 
 

@@ -1,4 +1,4 @@
-"""One gradient along the logits of several images, and learning what its estimator has to learn."""
+"""One gradient along the logits of several images, and the learned leaves of its estimator."""
 
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ LONG = "LocalExpectation"
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of.
+    """Everything that one gradient depends on, besides its key.
 
     Attributes:
         decoder: the weights.
@@ -64,7 +64,7 @@ def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
 
 
 def started(params: model.Params, images: np.ndarray, name: str, key: jax.Array) -> Problem:
-    """The problem before anything is learned. Uses up the key."""
+    """The problem before anything is learned. Consumes the key."""
     start = None if name == LONG else ENTRIES[name].start
     return Problem(
         decoder=params["decoder"],
@@ -77,7 +77,7 @@ def started(params: model.Params, images: np.ndarray, name: str, key: jax.Array)
 
 @partial(jax.jit, static_argnames=("num_steps",))
 def tuned(problem: Problem, key: jax.Array, *, num_steps: int) -> Any:
-    """What Adam on the squared gradient learns, a minibatch a step. Uses up the key."""
+    """The leaves that Adam on the squared gradient learns, a minibatch a step. Consumes the key."""
     minibatch = min(TUNING_MINIBATCH, len(problem.images))
 
     def slope(learned: Any, key: jax.Array) -> Any:
@@ -88,5 +88,5 @@ def tuned(problem: Problem, key: jax.Array, *, num_steps: int) -> Any:
             partial(loss, problem=some), some.logits, key, learned
         )
 
-    optimiser = optax.adam(optax.cosine_decay_schedule(TUNING_RATE, num_steps))
-    return descended(slope, problem.learned, key, optimiser, num_steps=num_steps)
+    optimizer = optax.adam(optax.cosine_decay_schedule(TUNING_RATE, num_steps))
+    return descended(slope, problem.learned, key, optimizer, num_steps=num_steps)

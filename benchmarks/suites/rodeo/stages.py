@@ -16,7 +16,7 @@ from .problem import LONG, Problem, gradient, started, tuned
 
 @dataclass(frozen=True)
 class Stage:
-    """Where gradients are measured.
+    """The place at which gradients are measured.
 
     Attributes:
         network: of `HIDDEN`.
@@ -40,16 +40,16 @@ class Stage:
 
     @property
     def weights(self) -> model.Params:
-        """Of the run, after so many steps."""
+        """The weights of the run, after so many steps."""
         states = run(self.network, self.seed, self.num_steps, self.every)
         return jax.tree.map(lambda leaf: leaf[self.step // self.every], states)
 
     def key(self, purpose: str) -> jax.Array:
-        """For one purpose at this stage."""
+        """The random key for one purpose at this stage."""
         return step_key(self.seed, f"{self.network} at {self.step} {purpose}")
 
     def problem(self, name: str) -> Problem:
-        """One gradient; what its estimator learns is learned first, on all images."""
+        """The gradient of one estimator, whose leaves are learned first, on all images."""
         return _problem(self, name)
 
     @property

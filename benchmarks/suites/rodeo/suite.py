@@ -82,7 +82,7 @@ def _curve(network: str, seed: int, sizes: Sizes) -> dict[str, Any]:
 
 
 def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
-    """For each network its run, the rows of each stage, then the times."""
+    """The run of each network, the rows of its stages, then the times."""
     plan: dict[str, Step] = {}
     names = sizes.get("estimators", list(ENTRIES))
     for network in sizes["networks"]:

@@ -24,19 +24,19 @@ def train(
     name: str, images: jax.Array, key: jax.Array, *, num_steps: int, every: int
 ) -> model.Params:
     """The weights before training and after each `every` steps, [num_steps / every + 1, ...]."""
-    optimiser = optax.adam(LEARNING_RATE)
+    optimizer = optax.adam(LEARNING_RATE)
 
     def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
         params, memory = carry
         image_key, key = jax.random.split(key)
         batch = images[jax.random.randint(image_key, (MINIBATCH,), 0, len(images))]
         gradient = jax.grad(_loss)(params, batch, key)
-        change, memory = optimiser.update(gradient, memory, params)
+        change, memory = optimizer.update(gradient, memory, params)
         return (optax.apply_updates(params, change), memory), None
 
     start_key, key = jax.random.split(key)
     weights = model.start(start_key, name)
-    first = weights, optimiser.init(weights)
+    first = weights, optimizer.init(weights)
     return trajectory(
         step, first, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0]
     )
@@ -56,7 +56,7 @@ def evaluate(
 
 
 def _loss(params: model.Params, images: jax.Array, key: jax.Array) -> jax.Array:
-    """An estimate of the negative ELBO, a mean over the images. Uses up the key."""
+    """An estimate of the negative ELBO, a mean over the images. Consumes the key."""
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
         logits = model.encode(params, image)

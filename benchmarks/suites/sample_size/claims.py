@@ -24,7 +24,7 @@ ABOUT_EQUAL = 1.25
 
 
 def claims(results: Results) -> str:
-    """Published claims, and what the suite found, over stages and numbers of samples."""
+    """Published claims, and the results over stages and numbers of samples."""
     source = "Mohamed et al. (2020)"
     weak = rows(results, estimator="MeasureValued")
 
@@ -51,13 +51,13 @@ def claims(results: Results) -> str:
                 verdict(abs(x) < CERTAIN for x in z),
             ),
             less(
-                "As many samples: the measure-valued derivative, coupled, has less variance than "
-                "the score function with a moving average",
+                "Equally many samples: the measure-valued derivative, coupled, has less variance "
+                "than the score function with a moving average",
                 source,
                 beside("MovingAverage"),
             ),
             Finding(
-                "As many samples: its variance is about that of Pathwise",
+                "Equally many samples: its variance is about that of Pathwise",
                 source,
                 "ratio of variances about 1",
                 listed(ratios),
@@ -70,13 +70,13 @@ def claims(results: Results) -> str:
 
 
 def _slope(found: list[Row]) -> tuple[float, float]:
-    """Of the logarithm of the variance over that of the samples, and its standard error."""
+    """The slope of log variance over log samples, and its standard error."""
     x = np.log([row["samples"] for row in found])
     y = np.log([row["variance"] for row in found])
     errors = np.array([row["variance_se"] / row["variance"] for row in found])
-    centred = x - np.average(x, weights=errors**-2)
-    weights = centred / errors**2
-    return float(weights @ y / (weights @ centred)), float((weights @ centred) ** -0.5)
+    centered = x - np.average(x, weights=errors**-2)
+    weights = centered / errors**2
+    return float(weights @ y / (weights @ centered)), float((weights @ centered) ** -0.5)
 
 
 def _training(results: Results, source: str) -> Finding:
@@ -100,4 +100,4 @@ def _training(results: Results, source: str) -> Finding:
 
 
 def _nats(gain: float) -> str:
-    return f"{gain:.2g}" if np.isfinite(gain) else "all of it: with few they went astray"
+    return f"{gain:.2g}" if np.isfinite(gain) else "all of it: with few samples the runs diverged"

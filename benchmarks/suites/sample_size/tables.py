@@ -7,12 +7,17 @@ from benchmarks._suite import Results
 
 
 def samples(results: Results) -> str:
-    """Variance of one gradient and what training reached, by the number of samples."""
+    """Variance of one gradient and ELBO after training, by the number of samples."""
     stages, end = results["settings"]["stages"], results["settings"]["num_steps"]
     seeds = results["settings"]["seeds"]
     header = ["estimator, samples", "evaluations of f"]
     header += [f"variance at step {stage}, nats²" for stage in stages]
-    header += [f"ELBO at step {end}, nats", "of the seeds", f"of {seeds} astray", "time, µs"]
+    header += [
+        f"ELBO at step {end}, nats",
+        "range over the seeds",
+        f"of {seeds} diverged",
+        "time, µs",
+    ]
     lines = []
     found = {(row["estimator"], row["samples"], row["step"]): row for row in results["rows"]}
     for name, n in dict.fromkeys((name, n) for name, n, _ in found):
@@ -25,7 +30,7 @@ def samples(results: Results) -> str:
 
 
 def _elbo(seeds: np.ndarray) -> tuple[str, str, str]:
-    """The median and the range of the seeds that did not go astray, and how many did."""
+    """The median and the range of the seeds that did not diverge, and how many did."""
     good = seeds[np.isfinite(seeds)]
     astray = str(len(seeds) - len(good))
     if not len(good):
@@ -34,6 +39,6 @@ def _elbo(seeds: np.ndarray) -> tuple[str, str, str]:
 
 
 def last_elbo(results: Results, name: str, n: int) -> np.ndarray:
-    """At the end of training, [seeds]; nan for a run that went astray."""
+    """The ELBO at the end of training, [seeds]; nan for a run that diverged."""
     curve = results["curves"][f"{name}, {n}"]
     return np.array([run[-1] for run in curve["elbo"]], float)

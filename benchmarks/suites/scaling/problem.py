@@ -26,7 +26,7 @@ COLLECTIVE = re.compile(
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of: E |x|^2 with x ~ N(mean, I), mean [size]."""
+    """Everything that one gradient of E |x|^2 depends on, with x ~ N(mean, I), mean [size]."""
 
     mean: jax.Array
     name: str = static_field()
@@ -36,7 +36,7 @@ class Problem:
 
 
 def problem(name: str, size: int, num_samples: int, chunk_size: int, devices: int) -> Problem:
-    """With every component of the mean the same."""
+    """The problem whose mean has equal components."""
     return Problem(jnp.full(size, MEAN), name, num_samples, chunk_size, devices)
 
 
@@ -59,12 +59,12 @@ def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
 
 
 def exact_gradient(size: int) -> np.ndarray:
-    """Of the mean, [size]."""
+    """The exact gradient with respect to the mean, [size]."""
     return np.full(size, 2 * MEAN)
 
 
 def exact_variance(name: str, size: int, n: int) -> float:
-    """Of one gradient of n samples, summed over its components."""
+    """The variance of one gradient of n samples, summed over its components."""
     if name == "Pathwise":
         # 2 x, averaged.
         return 4 * size / n
@@ -76,7 +76,7 @@ def exact_variance(name: str, size: int, n: int) -> float:
 
 
 def program(problem: Problem) -> dict[str, Any]:
-    """What the compiled program of one gradient holds on each device, and what devices exchange."""
+    """The memory of the compiled program on each device, and the bytes that devices exchange."""
     compiled, whole = _compiled(problem), _compiled(replace(problem, chunk_size=None))
     found = COLLECTIVE.findall(compiled.as_text())
     names = [name for _, name in found]

@@ -98,7 +98,7 @@ def _microseconds(
 
 
 def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
-    """For each kind of scaling and estimator, all numbers of devices: they are timed in turns."""
+    """A step for each kind of scaling and estimator: all numbers of devices are timed in turns."""
     return {
         f"{kind}, {name}": partial(
             _rows, kind, name, step_key(seed, f"{kind}, {name}"), seed, sizes

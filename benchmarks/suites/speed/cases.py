@@ -39,7 +39,7 @@ class Case:
 
     @property
     def arguments(self) -> tuple[Params, jax.Array]:
-        """Of all its programs."""
+        """The arguments of all programs."""
         return self.params, jax.random.key(0)
 
 
@@ -83,12 +83,12 @@ def library(problem: Problem, estimator: sf.Estimator, n: int, chunk_size: Any =
 
 
 def sample_keys(key: jax.Array, n: int) -> jax.Array:
-    """One key for each sample, [n]."""
+    """The key of each sample, [n]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
 
 
 def score_function(problem: Problem, n: int) -> Case:
-    """With the mean cost of the other samples as the baseline."""
+    """The score function with the mean cost of the other samples as its baseline."""
 
     def surrogate(params: Params, xs: Any) -> Params:
         costs = jax.vmap(problem.cost)(xs)
@@ -167,7 +167,7 @@ def _normal_score(params: Params, xs: jax.Array, weights: jax.Array) -> Params:
 
 
 def pathwise(problem: Problem, n: int) -> Case:
-    """Of a Gaussian."""
+    """The pathwise derivative of a Gaussian."""
     shape = problem.params["mean"].shape
 
     def noise_of(key: jax.Array) -> jax.Array:
@@ -264,7 +264,7 @@ def categories(cost: Callable[[jax.Array], jax.Array], factors: int, values: int
 
 
 def disarm(problem: Problem, n: int) -> Case:
-    """Of bits."""
+    """DisARM for bits."""
     shape = problem.params.shape
 
     def integers(logits: jax.Array, words: jax.Array) -> jax.Array:
@@ -297,7 +297,7 @@ def disarm(problem: Problem, n: int) -> Case:
 
 
 def rebar(problem: Problem, n: int) -> Case:
-    """Of bits, at temperature 1/2, with one uniform number for each bit and with two."""
+    """REBAR for bits at temperature 1/2, with one uniform number for each bit and with two."""
     shape, cost = problem.params.shape, problem.cost
     relaxed = lambda z: cost(jax.nn.sigmoid(z / 0.5))  # noqa: E731
     stop = jax.lax.stop_gradient

@@ -1,4 +1,4 @@
-"""How long programs of many choices in a row take to compile."""
+"""The time to compile programs of many choices in a row."""
 
 import time
 from collections.abc import Callable, Mapping

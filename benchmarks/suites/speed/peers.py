@@ -66,7 +66,7 @@ def numpyro_vae(images: int, bits: int) -> Peer:
 
 
 def categories(values: int, samples: int, *, gradient: bool) -> Peer:
-    """Of 20 factors: draws alone, or the gradient of a quadratic by the score function."""
+    """Categories of 20 factors: draws, or the gradient of a quadratic by the score function."""
     distrax: Any = importlib.import_module("distrax")
 
     def drawn(logits: jax.Array, key: jax.Array, sample: Program) -> jax.Array:
@@ -134,7 +134,7 @@ def optax_jacobians(size: int, samples: int, *, by_path: bool) -> Peer:
 
 
 def others(sizes: Sizes) -> dict[str, tuple[str, str, Callable[[], Peer]]]:
-    """By name: what is imported for it, what it is measured against, and both programs."""
+    """The module, the name and both programs of every comparison with another package."""
     images, (small, large) = sizes["images"], sizes["jacobians"]
     found: dict[str, tuple[str, str, Callable[[], Peer]]] = {
         f"ScoreFunction, VAE step, {images} images": (

@@ -18,12 +18,12 @@ def row(part: str, name: str, samples: int, against: str, **found: Any) -> Row:
 
 
 def timed(ours: Times, theirs: Times) -> dict[str, float]:
-    """What is told of the times of two programs."""
+    """The columns of the times of two programs."""
     return {**ours.over(theirs), "time_us": ours.time_us, "other_time_us": theirs.time_us}
 
 
 def held(ours: Compiled, theirs: Compiled) -> dict[str, float]:
-    """What is told of what two programs hold."""
+    """The columns of the flops and the memory of two programs."""
     return {
         "flops": ours.flops,
         "other_flops": theirs.flops,

@@ -1,4 +1,4 @@
-"""How fast: the library against hand-written code and other packages, and what programs hold.
+"""Speed and memory of the library, relative to hand-written code and other packages.
 
 (a) Estimators against the best of several hand-written spellings with the same key for each
 sample, and beside it against one that draws all samples from one key. All samples at once, so that
@@ -83,7 +83,7 @@ def _many_rows(estimator: str, samples: int, seed: int, sizes: Sizes) -> dict[st
 
 
 def _call_rows(seed: int, sizes: Sizes) -> dict[str, Any]:
-    """Of a loss that takes next to no time."""
+    """The time of one call of a loss that computes next to nothing."""
     problem = cases.normal(quadratic, 1)
     estimator = sf.ScoreFunction(sf.LeaveOneOut())
     case = cases.score_function(problem, 2)
@@ -107,7 +107,7 @@ def _call_rows(seed: int, sizes: Sizes) -> dict[str, Any]:
 
 
 def _monitor_rows(seed: int, sizes: Sizes) -> dict[str, Any]:
-    """What a monitor takes beside the gradient of an autoencoder that it watches."""
+    """The time of a monitor, relative to the gradient of the autoencoder that it watches."""
     case = vae.leave_one_out(sizes["images"], 20, 2)
     alone = compiled(case.library, *case.arguments)
     watched = {"head": lambda gradient: gradient["encoder"][-1], "all weights": lambda g: g}
@@ -153,7 +153,7 @@ def _peer_rows(part: str, name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
 
 
 def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
-    """One for each case, whose programs take turns."""
+    """A step for each case, whose programs take turns."""
     plan: dict[str, Step] = {}
     for name, make in by_hand(sizes["samples"]).items():
         if name in sizes["cases"] or not sizes["cases"]:

@@ -12,7 +12,7 @@ from benchmarks._suite import Results, Row
 def terminal(results: Results) -> Table:
     """All ratios, and what was skipped."""
     table = Table(
-        title=f"speed, on {results['device']}: {clock(results)} of the library by the other's",
+        title=f"speed, on {results['device']}: ratios of {clock(results)}, ours to another's",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
@@ -32,16 +32,16 @@ def terminal(results: Results) -> Table:
 
 
 def clock(results: Results) -> str:
-    """What times of a device are of."""
+    """The kind of time that is measured on the device."""
     return "CPU time" if results["device"] == "cpu" else "wall time"
 
 
 def hand(results: Results) -> str:
-    """Against hand-written code, one case a line."""
+    """Time, flops and memory, relative to hand-written code."""
     header = [
-        *("estimator and problem", "samples", f"{clock(results)}, µs", "against the best by hand"),
-        *("spelled as", "flops", "temporary memory"),
-        *("against the one that does the same", "flops", "against draws in bulk"),
+        *("estimator and problem", "samples", f"{clock(results)}, µs", "ratio to the best by hand"),
+        *("written as", "flops", "temporary memory"),
+        *("ratio to the same by hand", "flops", "ratio to draws in bulk"),
     ]
     lines = []
     found = {(row["case"], row["part"]): row for row in results["rows"]}
@@ -55,10 +55,10 @@ def hand(results: Results) -> str:
 
 
 def many(results: Results) -> str:
-    """The number of samples against time and memory."""
+    """Time and memory by the number of samples."""
     header = [
         *("estimator", "samples", f"{clock(results)}, ms", "unchunked", "ratio"),
-        *("temporary memory, MiB", "unchunked", "process grows by, MiB", "unchunked"),
+        *("temporary memory, MiB", "unchunked", "growth of the process, MiB", "unchunked"),
     ]
     lines = []
     for row in results["rows"]:
@@ -73,9 +73,15 @@ def many(results: Results) -> str:
 
 
 def beside(results: Results) -> str:
-    """One call, a monitor, and other packages."""
+    """Time of one call, of a monitor, and of other packages."""
     header = [
-        *("estimator and problem", "samples", "against", f"{clock(results)}, µs", "theirs, µs"),
+        *(
+            "estimator and problem",
+            "samples",
+            "compared with",
+            f"{clock(results)}, µs",
+            "its time, µs",
+        ),
         *("ratio", "flops", "temporary memory"),
     ]
     lines = []
@@ -89,8 +95,8 @@ def beside(results: Results) -> str:
 
 
 def draws(results: Results) -> str:
-    """Categories drawn by this library and by distrax."""
-    header = ["what, and of what", "samples", "distrax, by ours", "temporary memory, MiB", "ours"]
+    """Time and memory to draw categories, by this library and by distrax."""
+    header = ["task", "samples", "ratio of distrax to ours", "memory of distrax, MiB", "ours"]
     lines = []
     for row in results["rows"]:
         if row["part"] == "draws":
@@ -101,8 +107,9 @@ def draws(results: Results) -> str:
 
 
 def on_torch(results: Results) -> str:
-    """Packages on PyTorch: how many times as long they take."""
-    header = ["what", "samples", "against", f"{clock(results)}, ms", "theirs, ms", "theirs by ours"]
+    """Time of packages on PyTorch, relative to this one."""
+    header = ["task", "samples", "compared with", f"{clock(results)}, ms", "its time, ms"]
+    header.append("ratio of its time to ours")
     header.append("wall time")
     lines = []
     for row in results["rows"]:
@@ -129,7 +136,7 @@ def compiling(results: Results) -> str:
 
 
 def _inverse(row: Row) -> str:
-    """How many times as long the other one takes."""
+    """The ratio of the time of the other package to ours."""
     times, low, high = (_times(1 / row[name], 1 / row["q75"]) for name in ("ratio", "q75", "q25"))
     return f"{times} ({low} to {high})"
 

@@ -1,4 +1,4 @@
-"""What a compiled program holds, and programs that take turns on one clock."""
+"""Flops and memory of a compiled program, and the times of programs that take turns."""
 
 import re
 import time

@@ -19,7 +19,7 @@ ELBOS = ("Trace_ELBO", "JitTrace_ELBO")
 
 
 def cases(sizes: Sizes) -> dict[str, tuple[str, str, str, Callable[[], Pair]]]:
-    """By step: what is imported, what is done, what it is measured against, and both programs."""
+    """The module, the task, the name and both programs, by step."""
     steps = sizes["steps"]
     done: dict[str, dict[str, tuple[str, Callable[[], Pair]]]] = {}
     for toy in training.TRAINED:
@@ -42,7 +42,7 @@ def cases(sizes: Sizes) -> dict[str, tuple[str, str, str, Callable[[], Pair]]]:
 
 
 def rows(name: str, seed: int, sizes: Sizes) -> dict[str, Any]:
-    """Of one case, whose programs take turns."""
+    """The rows of one case, whose programs take turns."""
     imported, what, against, make = cases(sizes)[name]
     if module(imported) is None:
         note = f"skipped: there is no {imported} here"

@@ -38,7 +38,7 @@ class Pair:
 
 
 def trained(toy: str, estimator: sf.Estimator, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """From a key: the parameters after so many steps of gradient descent, compiled as one scan."""
+    """The parameters after so many steps of gradient descent, of a key, compiled as one scan."""
     gradient = jax.grad(partial(_loss, toy, estimator))
 
     @jax.jit
@@ -70,7 +70,7 @@ def _loss(toy: str, estimator: sf.Estimator, params: jax.Array, key: jax.Array) 
 
 
 def pyro_training(toy: str, steps: int, elbo: str) -> Pair:
-    """By pyro's SVI; the score function without a baseline, or the path."""
+    """Training by pyro's SVI: the score function without a baseline, or the path."""
     names = ("torch", "pyro", "pyro.infer", "pyro.optim")
     torch, pyro, infer, optim = (imported(name) for name in names)
     model, guide = packages_pyro.programs(toy)
@@ -92,7 +92,7 @@ def pyro_training(toy: str, steps: int, elbo: str) -> Pair:
 
 
 def storchastic_training(toy: str, steps: int) -> Pair:
-    """By storchastic; the score function with the mean of the others, or the path."""
+    """Training by storchastic: the score function with the mean of the others, or the path."""
     torch, storch = imported("torch"), imported("storch")
     by_path = partial(packages_storchastic.reparameterized, SAMPLES)
     by_score = partial(packages_storchastic.scored, "a", baseline="batch_average")

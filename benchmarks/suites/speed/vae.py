@@ -27,11 +27,11 @@ def images(n: int, *, pixels: int = model.PIXELS) -> jax.Array:
 
 
 def leave_one_out(n: int, bits: int, samples: int) -> Case:
-    """Of n images, so many samples each, with the mean cost of the others as the baseline."""
+    """The score function for n images, with the mean cost of the other samples as the baseline."""
     data = images(n)
 
     def of_draws(params: Params, logits: jax.Array, codes: jax.Array) -> jax.Array:
-        """From codes [n, samples, bits]; its gradient is the estimate."""
+        """The surrogate loss of codes [n, samples, bits], whose gradient is the estimate."""
         costs = model.cost(params["decoder"], data[:, None], codes)
         stopped = jax.lax.stop_gradient(costs)
         others = (jnp.sum(stopped, 1, keepdims=True) - stopped) / (samples - 1)
@@ -68,7 +68,7 @@ def leave_one_out(n: int, bits: int, samples: int) -> Case:
 
 
 def disarm(n: int, bits: int) -> Case:
-    """Of n images, one pair of codes each."""
+    """DisARM for n images, with a pair of codes each."""
     data = images(n)
 
     def of_words(params: Params, logits: jax.Array, words: jax.Array) -> jax.Array:
@@ -109,7 +109,7 @@ def library(data: jax.Array, estimator: sf.Estimator, samples: int) -> Program:
 
 
 def sampled(data: jax.Array, bits: int) -> Program:
-    """By the score function of one code an image, without a baseline; the divergence sampled."""
+    """The score function of one code an image, without a baseline; the divergence is sampled."""
     by_image = sf.ScoreFunction(sf.ConstantBaseline(0.0), factor_ndim=1)
 
     def loss(params: Params, key: jax.Array) -> jax.Array:
@@ -125,7 +125,7 @@ def sampled(data: jax.Array, bits: int) -> Program:
 
 
 def _codes(logits: jax.Array, key: jax.Array, samples: int) -> jax.Array:
-    """Of one image, [samples, bits]: as the library draws them."""
+    """The codes of one image, [samples, bits], as the library draws them."""
     bits = sf.Bernoulli(jax.lax.stop_gradient(logits))
     return jax.vmap(bits.sample)(sample_keys(key, samples))
 

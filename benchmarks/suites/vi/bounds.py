@@ -23,7 +23,7 @@ TARGET = "linear-Gaussian"
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of.
+    """Everything that one gradient depends on, besides its key.
 
     Attributes:
         offset: b, where it is taken.
@@ -94,8 +94,8 @@ def rows(
         biased=not unbiased,
         exact_error={"b": error},
     )["b"]
-    centre = exact if unbiased else float(found.mean)
-    ratio = abs(centre) / np.sqrt(found.variance)
+    center = exact if unbiased else float(found.mean)
+    ratio = abs(center) / np.sqrt(found.variance)
     noise = np.hypot(found.variance_se / found.variance / 2, error / exact)
     row = {
         "target": TARGET,

@@ -54,7 +54,7 @@ def _moment(power: int, degree: int, slope: float) -> float:
     constant = np.log(_PRECISION * VARIANCE) / 2 - _PRECISION * _FAR**2 / 2
     linear = _PRECISION * _FAR * _SCALE
     precision = 1 + power * (_PRECISION * VARIANCE - 1)
-    centre = -power * linear / precision
-    mass = np.exp(power * constant + precision * centre**2 / 2) / np.sqrt(precision)
-    mean = _VALUE + slope * centre
+    center = -power * linear / precision
+    mass = np.exp(power * constant + precision * center**2 / 2) / np.sqrt(precision)
+    mean = _VALUE + slope * center
     return float(mass * (1.0, mean, mean**2 + slope**2 / precision)[degree])

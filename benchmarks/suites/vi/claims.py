@@ -9,7 +9,7 @@ from benchmarks.suites.vi.techniques import PLAIN
 
 
 def claims(results: Results) -> str:
-    """Published claims, and what the suite found."""
+    """Published claims, and the results."""
 
     def slope(claim: str, source: str, form: str, expected: float) -> Finding:
         found = tables.slope(rows(results, target=bounds.TARGET, form=form))
@@ -33,19 +33,19 @@ def claims(results: Results) -> str:
     return table(
         [
             slope(
-                "Signal to noise of the bound's derivative along q falls as the root of K (IWAE)",
+                "The signal-to-noise ratio of the bound along q falls as 1 / sqrt(K) (IWAE)",
                 "Rainforth et al. (2018)",
                 "IWAE",
                 -0.5,
             ),
-            slope("With DReG it grows as the root of K", "Tucker et al. (2019)", "DReG", 0.5),
+            slope("With DReG it grows as sqrt(K)", "Tucker et al. (2019)", "DReG", 0.5),
             less(
                 "Sticking the landing: less variance than the total derivative, near the posterior",
                 "Roeder et al. (2017)",
                 sticking,
             ),
             less(
-                "Sobol points take variance from Pathwise, all targets and stages",
+                "Sobol points reduce the variance of Pathwise, all targets and stages",
                 "Buchholz et al. (2018)",
                 sobol,
             ),

@@ -102,7 +102,7 @@ def _points(axis: Axes, rows: Sequence[Row], y: Sequence[float], look: Look) -> 
 
 
 def _shade(axis: Axes) -> None:
-    """Where a technique costs more than it saves."""
+    """Shades the region in which a technique increases the variance."""
     low, high = axis.get_xlim()
     high = max(high, 2.0)
     axis.axvspan(1, high, color="#CC79A7", alpha=0.15, linewidth=0)

@@ -19,7 +19,7 @@ LogDensity = Callable[[jax.Array], jax.Array]
 
 @dataclass(frozen=True)
 class Bound:
-    """What an estimate of the ELBO is made of, before the form is chosen.
+    """The parts of an estimate of the ELBO, before the form is chosen.
 
     Attributes:
         log_likelihood: of all data.

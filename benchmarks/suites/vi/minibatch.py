@@ -19,7 +19,7 @@ from scorefn._core.pytree import pytree_dataclass, static_field
 
 from .rows import row
 from .stages import Stage
-from .targets import inverse_cdf, moments
+from .targets import inverse_cdf, mean_and_scale
 
 TARGET = "minibatches"
 DRAWS = 8
@@ -30,7 +30,7 @@ NAMES = ("plain", "QuasiMonteCarlo", "DeltaMethod, c = 1", *AGES, "all data, pla
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of.
+    """Everything that one gradient depends on, besides its key.
 
     Attributes:
         params: of the posterior.
@@ -47,11 +47,13 @@ class Problem:
     def estimator(self, batch: jax.Array) -> sf.Estimator:
         """The estimator of the cost of a minibatch."""
         if self.stored is not None:
-            return sf.MinibatchControlVariate(sf.Pathwise(), self.stored, batch, moments=moments)
+            return sf.MinibatchControlVariate(
+                sf.Pathwise(), self.stored, batch, moments=mean_and_scale
+            )
         if self.name == "QuasiMonteCarlo":
             return sf.QuasiMonteCarlo(sf.Pathwise(), inverse_cdf)
         if self.name == "DeltaMethod, c = 1":
-            return sf.DeltaMethod(sf.Pathwise(), moments=moments)
+            return sf.DeltaMethod(sf.Pathwise(), moments=mean_and_scale)
         return sf.Pathwise()
 
 
@@ -104,7 +106,7 @@ def _problem(stage: Stage, name: str) -> Problem:
 
 
 def rows(stage: Stage, repeats: Mapping[str, Any]) -> dict[str, list[Row]]:
-    """Of the mean and of the log-scale, for each technique, over minibatches and draws."""
+    """The rows of mean and log-scale, for each technique, over minibatches and draws."""
     exact, _ = stage.exact
     found: list[Row] = []
     plain: dict[str, Measurement] = {}

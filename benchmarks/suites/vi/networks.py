@@ -54,7 +54,7 @@ def wine_cost(weights: jax.Array, data: Data) -> jax.Array:
 
 
 def start(sizes: Sequence[int], key: jax.Array) -> Params:
-    """A posterior around one draw from the prior. Uses up the key."""
+    """A posterior around one draw from the prior. Consumes the key."""
     inputs, hidden, outputs = sizes
     d = (inputs + 1) * hidden + (hidden + 1) * outputs
     mean = jax.random.normal(key, (d,))

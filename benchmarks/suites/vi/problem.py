@@ -14,7 +14,7 @@ from benchmarks._models.logistic import Data, Params, posterior
 from scorefn._core.pytree import pytree_dataclass, static_field
 
 from .forms import FORMS, Bound
-from .targets import TARGETS, moments
+from .targets import TARGETS, mean_and_scale
 from .techniques import TECHNIQUES, Around, Learned, Quadratic
 
 TUNING_RATE = 0.02
@@ -23,7 +23,7 @@ LEVEL_SAMPLES = 256
 
 @pytree_dataclass
 class Problem:
-    """What one gradient is made of.
+    """Everything that one gradient depends on, besides its key.
 
     Attributes:
         params: of the posterior: mean and log_scale, [d] each.
@@ -58,13 +58,13 @@ class Problem:
 
     @property
     def evaluations(self) -> int:
-        """Of f, for one gradient."""
+        """The evaluations of f for one gradient."""
         return TECHNIQUES[self.technique].evaluations(self.draws)
 
     def _quadratic(self) -> Quadratic:
         # Of f: with as much of the prior and of q, which are quadratic, as the form samples.
         prior, own = FORMS[self.form].quadratic(self.learned)
-        mean, scale = jax.lax.stop_gradient(moments(self.params))
+        mean, scale = jax.lax.stop_gradient(mean_and_scale(self.params))
         curvature = jnp.diag(prior - own / scale**2) + self.taylor.curvature
         return replace(self.taylor, slope=self.taylor.slope + prior * mean, curvature=curvature)
 
@@ -105,7 +105,7 @@ def _level(target: str, params: Params) -> jax.Array:
 
 
 def loss(params: Params, key: jax.Array, learned: Learned, problem: Problem) -> jax.Array:
-    """An estimate of the negative ELBO, in nats. Uses up the key."""
+    """An estimate of the negative ELBO, in nats. Consumes the key."""
     problem = replace(problem, learned=learned)
     bound = Bound(
         log_likelihood=lambda weights: -TARGETS[problem.target].cost(weights, problem.data),
@@ -124,7 +124,7 @@ def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
 
 
 def slope(params: Params, key: jax.Array, learned: Learned, problem: Problem) -> Any:
-    """An estimate of how the variance of the gradient depends on the leaves. Uses up the key."""
+    """An estimate of how the variance of the gradient depends on the leaves. Consumes the key."""
 
     def difference(params: Params, key: jax.Array, learned: Learned) -> jax.Array:
         # E|g - g'|^2 = 2 Var(g): the gradient's own mean, early in training far larger than its
@@ -137,11 +137,11 @@ def slope(params: Params, key: jax.Array, learned: Learned, problem: Problem) ->
 
 @partial(jax.jit, static_argnames="num_steps")
 def tuned(problem: Problem, key: jax.Array, *, num_steps: int) -> Problem:
-    """The problem with its leaves learned, by Adam on the squared gradient. Uses up the key."""
+    """The problem with its leaves learned, by Adam on the squared gradient. Consumes the key."""
 
     def along(learned: Learned, key: jax.Array) -> Any:
         return slope(problem.params, key, learned, problem)
 
-    optimiser = optax.adam(optax.cosine_decay_schedule(TUNING_RATE, num_steps))
-    learned = descended(along, problem.learned, key, optimiser, num_steps=num_steps)
+    optimizer = optax.adam(optax.cosine_decay_schedule(TUNING_RATE, num_steps))
+    learned = descended(along, problem.learned, key, optimizer, num_steps=num_steps)
     return replace(problem, learned=learned)

@@ -15,12 +15,12 @@ from .techniques import PLAIN, TECHNIQUES
 
 
 def forms(target: str) -> list[str]:
-    """Those put to a target: not to a network what is hopeless there."""
+    """The forms for a target: those that cannot train a network are left out there."""
     return [form for form in FORMS if target == "logistic" or form != "ConstantBaseline"]
 
 
 def techniques(target: str, form: str) -> list[str]:
-    """Those put to a form: all that it serves; on the networks, to `Pathwise` alone."""
+    """The techniques for a form: all that it allows; for the networks only with `Pathwise`."""
     if target != "logistic" and form != "Pathwise":
         return [PLAIN]
     return [
@@ -61,7 +61,7 @@ def row(
 
 
 def rows(stage: Stage, form: str, repeats: Mapping[str, Any]) -> dict[str, list[Row]]:
-    """Of the mean and of the log-scale, for each technique."""
+    """The rows of mean and log-scale, for each technique."""
     exact, error = stage.exact
     found: list[Row] = []
     plain: dict[str, Measurement] = {}

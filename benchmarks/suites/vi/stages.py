@@ -23,7 +23,7 @@ Gradients = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Stage:
-    """Where gradients are measured.
+    """The place at which gradients are measured.
 
     Attributes:
         target: of `TARGETS`.
@@ -57,7 +57,7 @@ class Stage:
         return jax.tree.map(lambda leaf: leaf[0, self.step // self.every], states)
 
     def earlier(self, steps: int) -> "Stage":
-        """So many steps before it, or the start."""
+        """The stage so many steps earlier, or the start."""
         return replace(self, step=max(0, self.step - steps))
 
     @property
@@ -66,7 +66,7 @@ class Stage:
         return _exact(self)
 
     def problem(self, form: str, technique: str) -> Problem:
-        """One gradient, with what is to be learned learned.
+        """One gradient, whose leaves are learned first.
 
         What only the form has to learn is learned without a technique, once.
         """

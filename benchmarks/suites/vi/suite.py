@@ -57,7 +57,7 @@ def _stage(target: str, step: int, seed: int, sizes: Sizes) -> Stage:
 
 
 def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
-    """For each target the times, its rows and its training runs; last, the bounds."""
+    """The times, the rows and the training runs of each target; last, the bounds."""
     plan: dict[str, Step] = {}
     for target in TARGETS:
         stages = [_stage(target, step, seed, sizes) for step in sizes["stages"]]

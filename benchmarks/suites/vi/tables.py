@@ -19,7 +19,7 @@ LAST = 5
 
 
 def techniques(results: Results) -> str:
-    """Variances of the logistic regression, relative to plain `Pathwise`; bold where it hurts."""
+    """Variances of the logistic regression, relative to `Pathwise` alone; bold: it hurts."""
     rows = _of(results["rows"], target="logistic", form="Pathwise")
     return _ratios(rows, "estimator", _places(rows), timed=True)
 
@@ -47,9 +47,9 @@ def minibatches(results: Results) -> str:
 
 
 def harm(results: Results) -> str:
-    """Each technique that raises a variance beyond noise, and where."""
+    """All cases in which a technique increases a variance significantly."""
     rows = [row for row in results["rows"] if row["effect"] == "hurts"]
-    header = ["technique", "along", "where it hurts: the ratio of variances, at which step"]
+    header = ["technique", "along", "ratio of variances, and training step"]
     lines = []
     for name in dict.fromkeys(row["estimator"] for row in rows):
         for parameter, title in PARAMETERS.items():
@@ -93,7 +93,7 @@ def bounds(results: Results) -> str:
 
 
 def slope(rows: Sequence[Row], *, least: int = 8) -> float:
-    """Of the logarithm of the signal-to-noise ratio over that of the samples, from `least` on."""
+    """The slope of the log of the signal-to-noise ratio over log samples, from `least` on."""
     late = [row for row in rows if row["at"] >= least]
     late = late if len(late) > 1 else list(rows)
     x, y = (np.log([row[name] for row in late]) for name in ("at", "snr"))

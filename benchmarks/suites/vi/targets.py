@@ -1,4 +1,4 @@
-"""What a posterior is fitted to: a likelihood of weights that are N(0, I) beforehand."""
+"""Likelihoods with a standard normal prior on the weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def log_prior(weights: jax.Array) -> jax.Array:
     return jnp.sum(jax.scipy.stats.norm.logpdf(weights))
 
 
-def moments(params: Params) -> tuple[jax.Array, jax.Array]:
+def mean_and_scale(params: Params) -> tuple[jax.Array, jax.Array]:
     """The mean and the standard deviations of the posterior."""
     return params["mean"], jnp.exp(params["log_scale"])
 
@@ -83,5 +83,5 @@ def mirrored(params: Params, weights: jax.Array) -> jax.Array:
 
 def inverse_cdf(params: Params, u: jax.Array) -> jax.Array:
     """The draw whose cdf is u, component by component."""
-    mean, scale = moments(params)
+    mean, scale = mean_and_scale(params)
     return mean + scale * jax.scipy.special.ndtri(u)

@@ -1,4 +1,4 @@
-"""What takes noise out of an estimator of the ELBO: sampling schemes and control variates."""
+"""Techniques that reduce the noise of the ELBO: sampling schemes and control variates."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,39 +12,39 @@ import scorefn as sf
 from benchmarks._models.logistic import Params
 from scorefn._core.pytree import pytree_dataclass
 
-from .targets import inverse_cdf, mirrored, moments
+from .targets import inverse_cdf, mean_and_scale, mirrored
 
 Learned = dict[str, Any]
 
 
 @pytree_dataclass
 class Quadratic:
-    """A quadratic function of the weights, slope . v + v' curvature v / 2, v = weights - centre.
+    """A quadratic function of the weights, slope . v + v' curvature v / 2, v = weights - center.
 
     Attributes:
         slope: [d].
         curvature: [d, d].
-        centre: [d].
+        center: [d].
     """
 
     slope: jax.Array
     curvature: jax.Array
-    centre: jax.Array
+    center: jax.Array
 
     def value(self, weights: jax.Array) -> jax.Array:
-        """At a draw."""
-        v = weights - self.centre
+        """The value at a draw."""
+        v = weights - self.center
         return self.slope @ v + v @ self.curvature @ v / 2
 
     def mean(self, params: Params) -> jax.Array:
         """Under the posterior."""
-        mean, scale = moments(params)
+        mean, scale = mean_and_scale(params)
         return self.value(mean) + jnp.diagonal(self.curvature) @ scale**2 / 2
 
 
 @dataclass(frozen=True)
 class Around:
-    """What a technique is told of where it is used.
+    """The information that a technique is built from.
 
     Attributes:
         taylor: the expansion of f to second order at the mean.
@@ -84,7 +84,7 @@ class Technique:
         return draws // self.draws_per_term
 
     def evaluations(self, draws: int) -> int:
-        """Of f, for so many draws."""
+        """The evaluations of f for so many draws."""
         return self.per_term * self.terms(draws) + self.once
 
 
@@ -99,12 +99,12 @@ def _fitted(estimator: sf.Estimator, where: Around, *, per_parameter: bool) -> s
 
 
 def _delta(estimator: sf.Estimator, coefficient: Any) -> sf.Estimator:
-    return sf.DeltaMethod(estimator, coefficient=coefficient, moments=moments)
+    return sf.DeltaMethod(estimator, coefficient=coefficient, moments=mean_and_scale)
 
 
 def _surrogate(estimator: sf.Estimator, where: Around) -> sf.Estimator:
     leaves = (where.unit * where.learned[name] for name in ("slope", "curvature"))
-    return sf.QuadraticSurrogate(estimator, *leaves, moments=moments)
+    return sf.QuadraticSurrogate(estimator, *leaves, moments=mean_and_scale)
 
 
 def _surrogate_leaves(d: int) -> Learned:

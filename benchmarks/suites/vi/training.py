@@ -51,14 +51,14 @@ def train(
     the way.
     """
     form, technique = RUNS[name]
-    optimiser, tuner = optax.adam(LEARNING_RATES[target]), optax.adam(LEAVES_RATE, b2=0.99)
+    optimizer, tuner = optax.adam(LEARNING_RATES[target]), optax.adam(LEAVES_RATE, b2=0.99)
 
     def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
         problem, memory, leaves_memory = carry
         if TECHNIQUES[technique].expands:
             problem = replace(problem, taylor=taylor(target, problem.params["mean"]))
         # The key may serve both: the step taken with it does not depend on the leaves that follow.
-        change, memory = optimiser.update(gradient(problem, key), memory)
+        change, memory = optimizer.update(gradient(problem, key), memory)
         learned = problem.learned
         if learned:
             tilt = slope(problem.params, key, learned, problem)
@@ -70,7 +70,7 @@ def train(
     def run(key: jax.Array) -> Params:
         start_key, key = jax.random.split(key)
         first = started(target, form, technique, TARGETS[target].start(start_key), draws)
-        carry = first, optimiser.init(first.params), tuner.init(first.learned)
+        carry = first, optimizer.init(first.params), tuner.init(first.learned)
         return trajectory(
             step, carry, key, num_steps=num_steps, every=every, kept=lambda carry: carry[0].params
         )

@@ -131,7 +131,7 @@ def compare(
         experiment = Experiment(loss, estimators, params, plan, bar)
         experiment.compile(count_key, first=named)
         errors = experiment.errors
-        if named in errors or not experiment.programs:
+        if named in errors or not experiment.gradients:
             raise errors[named or next(iter(errors))]
         against: Reference | None = None
         if named is not None and reference_repeats is not None:

@@ -12,14 +12,14 @@ WIDTH = 80
 HEADER = ("variance", "±", "time, µs", "var × µs", "evals", "snr", "bias", "z")
 SPACES = (9, 5, 9, 9, 7, 7, 6, 7)
 MARK = " (b)"
-# Okabe and Ito (2008): told apart by readers of any colour vision, and never by colour alone.
+# Okabe and Ito (2008): told apart by readers of any color vision, and never by color alone.
 UNBIASED = {"color": "#0072B2", "marker": "o"}
 BIASED = {"color": "#D55E00", "marker": "D", "markerfacecolor": "white"}
 NOTE = {"va": "center", "fontsize": "small", "color": "#555555"}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One row a line, under a header; columns without any entry are left out."""
+    """The rows under a header; columns without any entry are left out."""
     cells = [_cells(row) for row in rows if row.error is None]
     shown = [i for i in range(len(HEADER)) if any(line[i] for line in cells)]
     spaces = [SPACES[i] for i in shown]

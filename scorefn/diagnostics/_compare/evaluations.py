@@ -1,4 +1,4 @@
-"""How often f is evaluated for one gradient, counted and not looked up."""
+"""The number of evaluations of f for one gradient, counted while it runs."""
 
 from collections.abc import Callable
 from functools import cache

@@ -16,8 +16,8 @@ import numpy as np
 from scorefn._core.types import PyTree
 
 from .evaluations import evaluations
+from .gradients import Batch, Components, Gradients, Loss
 from .moments import Moments
-from .programs import Batch, Components, Loss, Programs
 from .ranking import open_pairs, spent
 from .timing import Stopwatch
 
@@ -60,7 +60,7 @@ def progress_bar(total: int, *, shown: bool) -> Iterator[Bar]:
 
 @dataclass(frozen=True)
 class Plan:
-    """When to stop, and how many gradients at a time.
+    """The limits of a comparison, and the sizes of its batches.
 
     Attributes:
         num_repeats: at most so many gradients of each estimator.
@@ -122,14 +122,14 @@ class Experiment:
     """The estimators of a comparison that could be compiled.
 
     Attributes:
-        programs: those that run, by name.
+        gradients: the programs of those that run, by name.
         errors: what the others raised, by name; a TimeoutError where time was up.
     """
 
     def __init__(
         self, loss: Loss, estimators: Mapping[str, Any], params: PyTree, plan: Plan, bar: Bar
     ) -> None:
-        self.programs: dict[str, Programs] = {}
+        self.gradients: dict[str, Gradients] = {}
         self.errors: dict[str, Exception] = {}
         self._loss, self._estimators, self._params = loss, estimators, params
         self._plan, self._bar = plan, bar
@@ -152,9 +152,9 @@ class Experiment:
                 if compiling:  # The larger program of each takes about as long as all this.
                     self._check_time(sum(compiling.values()) + 2 * max(compiling.values()))
                 begin = time.perf_counter()
-                self.programs[name] = self._program(name, key)
+                self.gradients[name] = self._compiled(name, key)
                 compiling[name] = time.perf_counter() - begin
-                self.programs[name].steps(key, 1)
+                self.gradients[name].steps(key, 1)
                 one[name] = time.perf_counter() - begin - compiling[name]
             except Exception as error:  # What it raises is what the row says.
                 self.errors[name] = error
@@ -167,17 +167,17 @@ class Experiment:
             try:
                 if i:
                     self._check_time(compiling[name])
-                self.programs[name].batch(key, nowhere, **self._sizes)
+                self.gradients[name].batch(key, nowhere, **self._sizes)
             except Exception as error:
                 self.errors[name] = error
-        self.programs = {
-            name: self.programs[name] for name in self._estimators if name not in self.errors
+        self.gradients = {
+            name: self.gradients[name] for name in self._estimators if name not in self.errors
         }
 
-    def _program(self, name: str, key: jax.Array) -> Programs:
+    def _compiled(self, name: str, key: jax.Array) -> Gradients:
         """The programs of an estimator, of which one has run; and f counted."""
         loss, estimator, params = self._loss, self._estimators[name], self._params
-        program = Programs(loss, estimator, params, self._components)
+        program = Gradients(loss, estimator, params, self._components)
         program.steps(key, 1)
         self._evaluations[name] = evaluations(loss, params, key, estimator)
         return program
@@ -190,9 +190,9 @@ class Experiment:
         """Measures all of them, until the ranking is settled or a limit is reached."""
         plan = self._plan
         draw_key, time_key = jax.random.split(key)
-        steps = {name: partial(p.steps, time_key) for name, p in self.programs.items()}
+        steps = {name: partial(p.steps, time_key) for name, p in self.gradients.items()}
         stopwatch = Stopwatch(steps)
-        moments = Moments(self._components, list(self.programs))
+        moments = Moments(self._components, list(self.gradients))
         looks, next_look = 0, 0.0
         self._bar.set_description("measuring")
         while True:
@@ -225,18 +225,18 @@ class Experiment:
                 return alone
 
     def _add(self, moments: Moments, key: jax.Array) -> float:
-        """One more batch, its draws those of the key and of how many came before; the seconds."""
+        """Adds a batch, which depends on the key and on the count so far; returns the seconds."""
         begin = time.perf_counter()
         key = jax.random.fold_in(key, moments.count)
         moments.add([self._batch(moments, i, key) for i in range(len(moments.names))])
         return time.perf_counter() - begin
 
     def _batch(self, moments: Moments, i: int, key: jax.Array) -> Batch:
-        program, centre = self.programs[moments.names[i]], moments.mean[i]
+        program, center = self.gradients[moments.names[i]], moments.mean[i]
         if not moments.count:
             # Of the first batch the mean is needed before the distances: it is run twice.
-            centre = program.batch(key, centre, **self._sizes).mean
-        return program.batch(key, centre, **self._sizes)
+            center = program.batch(key, center, **self._sizes).mean
+        return program.batch(key, center, **self._sizes)
 
     def _time(self, stopwatch: Stopwatch) -> None:
         """More rounds of timing; with a time limit, until half of the time left is over."""

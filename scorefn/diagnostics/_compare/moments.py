@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .programs import Batch, Components
+from .gradients import Batch, Components
 
 
 class Moments:
@@ -35,13 +35,13 @@ class Moments:
         self.along = [Comoments(len(names)) for _ in range(components.directions)]
 
     def add(self, batches: Sequence[Batch]) -> None:
-        """One more batch of each estimator, its centre the mean so far; the first one's its own."""
+        """Adds a batch of each estimator, around the mean so far; the first around its own."""
         size = len(batches[0].squares)
         scale = self.count / (self.count + 1) if self.count else size / max(size - 1, 1)
         # Chan, Golub and LeVeque (1983), equation 2.1.
         share = size / (self.count + size)
         for i, batch in enumerate(batches):
-            step = batch.centre + batch.mean - self.mean[i]
+            step = batch.center + batch.mean - self.mean[i]
             between = np.sum(np.square(step)) * self.count * share
             within = np.sum(batch.squares) - size * np.sum(np.square(batch.mean))
             self._squares[i] += max(within, 0.0) + between if within == within else np.nan
@@ -51,13 +51,13 @@ class Moments:
         self.largest = np.maximum(self.largest, np.max(distances, axis=1))
         self.distance.add(distances)
         project = self.components.project
-        projections = np.array([batch.along + project(batch.centre) for batch in batches])
+        projections = np.array([batch.along + project(batch.center) for batch in batches])
         for k, comoments in enumerate(self.along):
             comoments.add(projections[:, :, k])
 
     @property
     def variance(self) -> np.ndarray:
-        """Of one gradient, summed over its components, [estimators]; 0 if it is only rounding."""
+        """The variance of one gradient, summed, [estimators]; 0 if it is only rounding."""
         found = self._squares / (self.count - 1)
         rounding = (8 * self.components.eps) ** 2 * np.sum(np.square(self.mean), axis=1)
         return np.where(found <= rounding, 0.0, found)

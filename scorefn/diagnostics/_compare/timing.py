@@ -42,7 +42,7 @@ class Stopwatch:
         return len(self._rounds)
 
     def run(self) -> None:
-        """One more round."""
+        """Runs another round."""
         found = {}
         with _no_garbage_collection():
             for name in self._order.sample(list(self._programs), len(self._programs)):

@@ -79,22 +79,22 @@ def directions(params: PyTree, *, at_most: int = 8) -> PyTree:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of gradients of one estimator, relative to a centre.
+    """A batch of gradients of one estimator, relative to a center.
 
     Attributes:
-        centre: [components].
-        mean: the mean of gradient - centre, [components].
-        squares: the squared norms of gradient - centre, [repeats].
-        along: the projections of gradient - centre, [repeats, directions].
+        center: [components].
+        mean: the mean of gradient - center, [components].
+        squares: the squared norms of gradient - center, [repeats].
+        along: the projections of gradient - center, [repeats, directions].
     """
 
-    centre: np.ndarray
+    center: np.ndarray
     mean: np.ndarray
     squares: np.ndarray
     along: np.ndarray
 
 
-class Programs:
+class Gradients:
     """The two compiled programs of one estimator.
 
     Arrays of the estimator are arguments, so that no compiler folds them; the rest is static, as in
@@ -118,20 +118,20 @@ class Programs:
         self._batch = jax.jit(partial(_batch, gradient), static_argnames=("size", "chunk_size"))
         self._steps = jax.jit(partial(_steps, gradient))
 
-    def batch(self, key: jax.Array, centre: np.ndarray, *, size: int, chunk_size: int) -> Batch:
-        """So many independent gradients, relative to the centre."""
+    def batch(self, key: jax.Array, center: np.ndarray, *, size: int, chunk_size: int) -> Batch:
+        """A batch of independent gradients, relative to the center."""
         components, given = self._components, (self._params, self._arrays, reuse_key(key))
         sizes = {"size": size, "chunk_size": chunk_size}
-        found = self._batch(*given, components.tree(centre), components.signs, **sizes)
+        found = self._batch(*given, components.tree(center), components.signs, **sizes)
         mean, squares, along = jax.device_get(found)
-        # The centre as it was subtracted: in the precision of a gradient.
-        at = components.row(components.tree(centre))
+        # The center as it was subtracted: in the precision of a gradient.
+        at = components.row(components.tree(center))
         return Batch(
             at, components.row(mean), np.asarray(squares, np.float64), np.asarray(along, np.float64)
         )
 
     def steps(self, key: jax.Array, count: int) -> None:
-        """So many gradients, one after the other."""
+        """Runs so many gradients, one after the other."""
         jax.block_until_ready(self._steps(self._params, self._arrays, reuse_key(key), 0.0, count))
 
 
@@ -140,7 +140,7 @@ def _batch(
     params: PyTree,
     arrays: list[jax.Array],
     key: jax.Array,
-    centre: PyTree,
+    center: PyTree,
     signs: PyTree,
     *,
     size: int,
@@ -148,7 +148,7 @@ def _batch(
 ) -> Any:
     def errors(key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
         found = gradient(params, key, arrays)
-        error = jax.tree.map(lambda g, c: g.astype(c.dtype) - c, found, centre)
+        error = jax.tree.map(lambda g, c: g.astype(c.dtype) - c, found, center)
         square = reduce(jnp.add, [jnp.sum(jnp.square(e)) for e in jax.tree.leaves(error)])
         # Not in the lower precision that accelerators multiply matrices in.
         along = jax.tree.map(
@@ -162,7 +162,7 @@ def _batch(
 
     keys = jax.random.split(key, size)
     chunks = keys.reshape(size // chunk_size, chunk_size, *keys.shape[1:])
-    zeros = jax.tree.map(jnp.zeros_like, centre)
+    zeros = jax.tree.map(jnp.zeros_like, center)
     total, (squares, along) = jax.lax.scan(step, zeros, chunks)
     mean = jax.tree.map(lambda t: t / size, total)
     return mean, squares.reshape(size), along.reshape(size, -1)
