@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from scorefn._core.arrays import abstract_key, finite_product, stop, wide
+from scorefn._core.checks import check_count
 from scorefn._core.derivatives import first_order_only, nondifferentiable
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
@@ -18,61 +19,59 @@ from scorefn.estimators._base import Estimator
 from .weak_derivatives import Rule
 
 
-def replaced_terms(
-    estimator: Estimator,
-    f: Cost,
-    distribution: Distribution,
-    keys: jax.Array,
-    vmap: Vmap,
-    *,
-    rules: dict[str, Rule],
-    chunk_size: int | None,
-    otherwise: str,
-) -> tuple[PyTree, PyTree]:
+class CoordinateSwap(Estimator):
     """Terms f(x) whose derivative along a factor uses f with this factor replaced.
 
-    Args:
-        estimator: the estimator of the terms.
-        f: a function of one draw that returns ``(cost, aux)``.
-        distribution: independent factors of a family that has a rule.
-        keys: [n].
-        vmap: the map over samples.
-        rules: the points of one factor and their weights, for each family.
+    Attributes:
         chunk_size: the number of evaluations of f at a time; None means all of one sample.
+        rules: the points of one factor and their weights, for each family.
         otherwise: a sentence on what to use for other distributions.
     """
-    name = type(estimator).__name__
-    family = read_family(distribution, abstract_key(keys))
-    if family is None or family.name not in rules:
-        raise TypeError(
-            f"{name} needs independent factors of {', '.join(rules)}, as an object of a library "
-            f"(plain, batched, or inside Independent) or a record of scorefn, got "
-            f"{type(distribution.params).__name__}. {otherwise}"
-        )
-    rule = rules[family.name]
-    family = _guarded(family, name)
 
-    def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-        key_draw, key_points = jax.random.split(key)
-        x = distribution.stopped_draw(key_draw)
-        cost, aux = f(x)
-        # No derivative passes through the replaced costs, which saves time and memory. The arrays
-        # that f closes over become arguments, so that a mixed derivative can be refused.
-        costs, closed_over = jax.closure_convert(lambda x: f(x)[0], x)
-        fixed = stop(closed_over)
-        mixed = _no_mixed_derivative(list(family.params.values()), closed_over, name)
-        code = family.encode(x)
-        points, zeros = rule(family, code, key_points)
-        replaced = _replace_each(
-            lambda code: costs(family.cast(code), *fixed), code, points, chunk_size
-        )
+    chunk_size: int | None
+    rules: ClassVar[dict[str, Rule]]
+    otherwise: ClassVar[str]
+    order: ClassVar[float] = 1
 
-        def attach(cost: jax.Array, replaced: jax.Array) -> jax.Array:
-            return cost + _signed_sum(replaced - stop(cost), zeros) + mixed.astype(cost.dtype)
+    def __post_init__(self) -> None:
+        if self.chunk_size is not None:
+            check_count("chunk_size", self.chunk_size)
 
-        return jax.tree.map(attach, cost, replaced), aux
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        name = type(self).__name__
+        family = read_family(distribution, abstract_key(keys))
+        if family is None or family.name not in self.rules:
+            raise TypeError(
+                f"{name} needs independent factors of {', '.join(self.rules)}, as an object of a "
+                f"library (plain, batched, or inside Independent) or a record of scorefn, got "
+                f"{type(distribution.params).__name__}. {self.otherwise}"
+            )
+        rule = self.rules[family.name]
+        family = _guarded(family, name)
 
-    return vmap(one)(keys)
+        def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+            key_draw, key_points = jax.random.split(key)
+            x = distribution.stopped_draw(key_draw)
+            cost, aux = f(x)
+            # No derivative passes through the replaced costs, which saves time and memory. The
+            # arrays that f closes over become arguments, so that a mixed derivative can be refused.
+            costs, closed_over = jax.closure_convert(lambda x: f(x)[0], x)
+            fixed = stop(closed_over)
+            mixed = _no_mixed_derivative(list(family.params.values()), closed_over, name)
+            code = family.encode(x)
+            points, zeros = rule(family, code, key_points)
+            replaced = _replace_each(
+                lambda code: costs(family.cast(code), *fixed), code, points, self.chunk_size
+            )
+
+            def attach(cost: jax.Array, replaced: jax.Array) -> jax.Array:
+                return cost + _signed_sum(replaced - stop(cost), zeros) + mixed.astype(cost.dtype)
+
+            return jax.tree.map(attach, cost, replaced), aux
+
+        return vmap(one)(keys)
 
 
 def _guarded(family: Family, name: str) -> Family:

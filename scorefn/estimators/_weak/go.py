@@ -2,20 +2,14 @@
 
 from typing import ClassVar
 
-import jax
-
-from scorefn._core.checks import check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
-from scorefn.distributions._distribution import Distribution
-from scorefn.estimators._base import Estimator
 
-from .coordinate_swap import replaced_terms
-from .weak_derivatives import ONE_STEP
+from .coordinate_swap import CoordinateSwap
+from .weak_derivatives import ONE_STEP, Rule
 
 
 @pytree_dataclass
-class GO(Estimator):
+class GO(CoordinateSwap):
     r"""The general and one-sample (GO) gradient, for ordered discrete factors.
 
     .. code-block:: text
@@ -50,25 +44,10 @@ class GO(Estimator):
 
     chunk_size: int | None = static_field(default=None, kw_only=True)
 
-    order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1, and 1 for each factor"
     when: ClassVar[str] = "counts and other ordered draws, few factors"
     needs: ClassVar[str] = "independent factors of an ordered discrete family; any f"
-
-    def __post_init__(self) -> None:
-        if self.chunk_size is not None:
-            check_count("chunk_size", self.chunk_size)
-
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
-        return replaced_terms(
-            self,
-            f,
-            distribution,
-            keys,
-            vmap,
-            rules=ONE_STEP,
-            chunk_size=self.chunk_size,
-            otherwise="Pathwise fits Gamma, Beta and Normal, ScoreFunction every distribution.",
-        )
+    rules: ClassVar[dict[str, Rule]] = ONE_STEP
+    otherwise: ClassVar[str] = (
+        "Pathwise fits Gamma, Beta and Normal, ScoreFunction every distribution."
+    )

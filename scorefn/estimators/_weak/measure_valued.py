@@ -2,20 +2,14 @@
 
 from typing import ClassVar
 
-import jax
-
-from scorefn._core.checks import check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
-from scorefn.distributions._distribution import Distribution
-from scorefn.estimators._base import Estimator
 
-from .coordinate_swap import replaced_terms
-from .weak_derivatives import WEAK
+from .coordinate_swap import CoordinateSwap
+from .weak_derivatives import WEAK, Rule
 
 
 @pytree_dataclass
-class MeasureValued(Estimator):
+class MeasureValued(CoordinateSwap):
     r"""The measure-valued derivative, also called the weak derivative.
 
     .. code-block:: text
@@ -64,25 +58,8 @@ class MeasureValued(Estimator):
 
     chunk_size: int | None = static_field(default=None, kw_only=True)
 
-    order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1, and 1 or 2 for each scalar parameter"
     when: ClassVar[str] = "few factors, f rough or without a derivative"
     needs: ClassVar[str] = "independent factors of a common family; any f"
-
-    def __post_init__(self) -> None:
-        if self.chunk_size is not None:
-            check_count("chunk_size", self.chunk_size)
-
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
-        return replaced_terms(
-            self,
-            f,
-            distribution,
-            keys,
-            vmap,
-            rules=WEAK,
-            chunk_size=self.chunk_size,
-            otherwise="ScoreFunction fits every distribution.",
-        )
+    rules: ClassVar[dict[str, Rule]] = WEAK
+    otherwise: ClassVar[str] = "ScoreFunction fits every distribution."
