@@ -1,13 +1,13 @@
-"""Policy gradients: pure functions from log-probabilities and rewards to a loss to minimise.
+"""Policy gradients: pure functions of log-probabilities and rewards that return losses.
 
-Arrays go in and arrays come out, [..., T] with time last unless ``axis`` says otherwise: no
-reduction unless `reduce` is asked for one. Log-probabilities are in nats, of the actions or tokens
-that were drawn. Two masks, booleans or integers of 0 and 1: ``where`` is True where a step exists,
-``acted`` where the policy chose. What is masked may hold anything, nan included. Shapes are never
-broadcast by guess: what does not line up raises while tracing. Everything is computed in float32 at
-least, so that a ratio of bfloat16 log-probabilities is as good as these are. Advantages, old and
-reference log-probabilities are data: no derivative passes through them. `scorefn.leave_one_out` is
-the baseline of choice for a group of samples.
+Losses are to be minimized. Arguments and results are arrays [..., T], with time last unless
+``axis`` says otherwise; only `reduce` reduces. Log-probabilities are in nats, of the actions or
+tokens that were drawn. There are two masks, booleans or integers 0 and 1: ``where`` is True where a
+step exists, ``acted`` where the policy chose. Masked elements may hold any value, including nan.
+Shapes that do not match raise while tracing instead of being broadcast. All computations use
+float32 at least, so that a ratio of bfloat16 log-probabilities has their precision. Advantages, old
+and reference log-probabilities are data: no derivative passes through them. For a group of samples,
+`scorefn.leave_one_out` is the recommended baseline.
 """
 
 from ._best_of import best_of as best_of

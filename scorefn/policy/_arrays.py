@@ -1,4 +1,4 @@
-"""What all functions do with their arguments first: one dtype, shapes that line up, masks."""
+"""Preparation of arguments: a common dtype, matching shapes, masks."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from scorefn._core.arrays import as_mask, as_segments, wide
 from scorefn._core.checks import check_count
 from scorefn._core.derivatives import linear_call
 
-# Beyond exp(20) a ratio of probabilities says no more than that: far away.
+# Ratios of probabilities are bounded by exp(20); larger ones carry no more information.
 LIMIT = 20.0
 
 
 def floats(*arrays: ArrayLike) -> list[jax.Array]:
-    """The arrays in the widest float among them, float32 at least; Python numbers have no say."""
+    """The arrays in their widest float dtype, at least float32, ignoring Python numbers."""
     found = [jnp.asarray(x) for x in arrays]
     strong = [x.dtype for x in found if not x.weak_type]
     dtype = wide(*strong) if strong else jnp.result_type(float)
@@ -32,15 +32,15 @@ def same_shape(**arrays: ArrayLike) -> list[jax.Array]:
         if x.shape not in ((), shape):
             raise ValueError(
                 f"{name} has shape {x.shape}, but {first} has shape {shape}: they must be equal, "
-                f"or {name} a scalar. Broadcasting them would pair what does not belong together."
+                f"or {name} a scalar. Broadcasting would pair elements of different steps."
             )
     return [jnp.broadcast_to(x, shape) for x in found]
 
 
 def aligned(mask: jax.Array, **arrays: ArrayLike) -> list[jax.Array]:
-    """The arrays in one dtype and in the shape of the first one, 0 where they are masked.
+    """The arrays in one dtype, shaped like the first one, 0 where masked.
 
-    What is masked may be anything, nan included: it must reach no sum and no derivative.
+    Masked elements may be anything, including nan, and must not affect sums or derivatives.
     """
     return [jnp.where(mask, x, 0) for x in same_shape(**arrays)]
 
@@ -50,8 +50,8 @@ def lined_up(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
     if x.shape != like.shape[: x.ndim]:
         raise ValueError(
             f"{name} has shape {x.shape}, but the log-probabilities have shape {like.shape}: it "
-            f"must be the same, or a leading part of it, as one number for each sequence is. "
-            f"Broadcasting the two would pair what does not belong together."
+            f"must be equal, or a leading part of it, as one number for each sequence is. "
+            f"Broadcasting would pair elements of different steps."
         )
     return jnp.broadcast_to(x.reshape(x.shape + (1,) * (like.ndim - x.ndim)), like.shape)
 
@@ -62,20 +62,21 @@ def mask_like(where: ArrayLike | None, like: jax.Array, name: str) -> jax.Array:
 
 
 def check_axis(axis: int, like: jax.Array, name: str) -> None:
-    """An axis that the array of that name has."""
+    """Raises ``ValueError`` unless the array of that name has the axis."""
     if not -like.ndim <= axis < like.ndim:
         raise ValueError(f"axis {axis} does not exist in {name}, of shape {like.shape}.")
 
 
 class Steps(NamedTuple):
-    """Which steps there are, each shaped like the array that they belong to.
+    """Masks of the steps of an array, each shaped like the array.
 
     Attributes:
         exist: the steps that exist.
-        act: those of them at which the policy chose.
-        ids: of the sequences packed into one row, from 1 on; None if a row is one sequence.
+        act: the existing steps at which the policy chose.
+        ids: the ids of the sequences packed into one row, starting at 1; None if a row is one
+            sequence.
         segments: the largest id.
-        axis: of time.
+        axis: the axis of time.
     """
 
     exist: jax.Array
@@ -93,7 +94,7 @@ class Steps(NamedTuple):
         return jnp.sum(jnp.where(self._belongs(), own, 0), -2)
 
     def spread(self, sums: jax.Array) -> jax.Array:
-        """One number for each sequence, at each of its steps; 0 at padding of packed rows."""
+        """The number of each sequence at each of its steps; 0 at padding."""
         if self.ids is None:
             at_steps = jnp.broadcast_to(sums, jnp.moveaxis(self.exist, self.axis, -1).shape)
         else:
@@ -107,7 +108,7 @@ class Steps(NamedTuple):
         return Steps(exist, act, ids, self.segments, self.axis)
 
     def _belongs(self) -> jax.Array:
-        """Whether a step is of a sequence, [..., T, segments]."""
+        """Whether a step belongs to a sequence, [..., T, segments]."""
         if self.ids is None or self.segments is None:
             raise ValueError("segment_ids need num_segments here, the largest id: a static int.")
         ids = jnp.moveaxis(self.ids, self.axis, -1)
@@ -123,7 +124,7 @@ def steps_of(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> Steps:
-    """The masks of the user as those of the array of that name."""
+    """The masks given by the user as the `Steps` of the array of that name."""
     check_axis(axis, like, name)
     exist = mask_like(where, like, name)
     ids = None
@@ -150,10 +151,9 @@ def _shaped(mask_name: str, mask: ArrayLike, like: jax.Array, name: str) -> jax.
 def scored(value: jax.Array, weight: jax.Array, log_prob: jax.Array) -> jax.Array:
     """The value, whose derivative is weight times that of the log-probability.
 
-    A selection even where the weight is nan: what a later mask takes out has derivative 0, not 0
-    times nan.
+    Elements removed by a later mask have derivative 0 even if the weight is nan.
     """
-    # Where a weight differs between devices so must what it is multiplied by.
+    # If the weight varies between devices, the factor must vary too.
     return _scored(value, weight, log_prob + jnp.zeros_like(weight))
 
 
@@ -179,6 +179,6 @@ def _scored_jvp(
 
 
 def clamped(value: jax.Array, moving: jax.Array, low: float = -jnp.inf) -> jax.Array:
-    """The log-ratio, at most 20, with the derivative of what moves: as without the bound."""
+    """The log-ratio, at most 20, with the derivative of `moving`, not affected by the bound."""
     value = jnp.clip(jax.lax.stop_gradient(value), low, LIMIT)
     return value + (moving - jax.lax.stop_gradient(moving))

@@ -1,4 +1,4 @@
-"""Advantages for the best of k draws: what pass@k asks for."""
+"""Advantages for the best of k draws, as in pass@k."""
 
 import jax
 import jax.numpy as jnp
@@ -23,31 +23,31 @@ def best_of(
         advantage_i  k (mean over sets S of k - 1 others of max(reward_i, max S) - baseline_i)
 
     so that the mean over i of ``advantage_i * score_i`` is the U-statistic over all groups of k of
-    the n draws, less a baseline that does not depend on draw i:
+    the n draws, minus a baseline that does not depend on draw i:
 
     .. code-block:: text
 
         others  the mean of the best of k of the others (of all of them if only k - 1 are left)
-        k-1     the mean of the best of k - 1 of the others: only draws that beat them count
+        k-1     the mean of the best of k - 1 of the others: only better draws have an advantage
         None    0
 
-    Which baseline has less variance depends on n and k: ``k-1`` where n is little more than k. For
-    k = 1 and ``others`` it is ``reward - leave_one_out(reward)``. Rewards of 0 and 1 give pass@k.
+    The better baseline depends on n and k: ``k-1`` if n is slightly above k. For k = 1 and
+    ``others`` the advantage is ``reward - leave_one_out(reward)``. Rewards of 0 and 1 give pass@k.
 
     Args:
         reward: any shape with an axis of draws of one group.
-        k: how many draws the best is taken of, at least 1, a static int, at most n.
+        k: the number of draws of which the best is taken, a static int from 1 to n.
         axis: the axis of the draws.
-        where: shaped like reward, the draws that exist. A group of fewer than k has advantages 0:
-            it tells nothing of the best of k without bias.
+        where: shaped like reward, True for the draws that exist. A group of fewer than k draws has
+            advantages 0, because it allows no unbiased estimate.
         baseline: ``others``, ``k-1``, or None.
 
     Returns:
-        Shaped like reward, in its units, no derivative; 0 where masked.
+        Shaped like reward, in its units, without a derivative; 0 where masked.
 
     Raises:
-        ValueError: fewer than k draws along the axis, no such baseline or axis.
-        TypeError: a mask of floats.
+        ValueError: there are fewer than k draws along the axis; baseline or axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(best_of([0.0, 0.25, 1.0], 2))
@@ -68,7 +68,7 @@ def best_of(
     reward = jax.lax.stop_gradient(jnp.moveaxis(jnp.where(mask, reward, 0), axis, -1))
     mask = jnp.moveaxis(mask, axis, -1)
 
-    # In the order of rewards, those that are masked last.
+    # Sorted by reward, with masked draws last.
     place = jnp.zeros_like(reward, jnp.int32) + jnp.arange(n, dtype=jnp.int32)
     absent = jnp.where(mask, 0, 1)
     absent, r, place = jax.lax.sort((absent, reward, place), num_keys=2)
@@ -77,9 +77,9 @@ def best_of(
     later = jnp.tri(n, k=-1, dtype=bool).T  # later[i, j]: j stands after i
 
     def best(size: int | jax.Array) -> jax.Array:
-        """The probability that j is the best of so many of the others of i, [..., i, j]."""
+        """The probability that j is the best of `size` draws other than i."""
         chance = _chance_of_best(size, others, n)
-        # Without i those after it move up by one.
+        # Without i, later draws move up by one.
         moved = jnp.concatenate([jnp.zeros_like(chance[..., :1]), chance[..., :-1]], -1)
         found = jnp.where(later, moved[..., None, :], chance[..., None, :])
         return jnp.where(jnp.eye(n, dtype=bool), 0, found)
@@ -92,7 +92,8 @@ def best_of(
     elif baseline is None:
         advantage = jnp.sum(best(k - 1) * jnp.maximum(own, other), -1)
     else:
-        # Both are means of weights that add up to 1: less the reward itself nothing cancels.
+        # The weights of both means add up to 1, so subtracting the reward first avoids
+        # cancellation.
         gain = best(k - 1) * jnp.maximum(other - own, 0) - best(jnp.minimum(k, others)) * (
             other - own
         )
@@ -103,14 +104,14 @@ def best_of(
 
 
 def _chance_of_best(size: int | jax.Array, others: jax.Array, n: int) -> jax.Array:
-    """The probability that the j-th in order is the best of so many of m others, [..., n].
+    """The probability that the j-th draw is the best of `size` of m others.
 
     ``C(j - 1, size - 1) / C(m, size)`` for j = 1 ... m, from the last one down.
     """
     size = jnp.asarray(size, others.dtype)
     j = jnp.arange(1, n + 1, dtype=others.dtype)
     factor = jnp.where((j > 1) & (j <= others), (j - size) / jnp.maximum(j - 1, 1), 1)
-    # The product of the factors of j + 1 ... m.
+    # The product of the factors from j + 1 to m.
     down = jnp.flip(jnp.cumprod(jnp.flip(factor, -1), axis=-1), -1)
     down = jnp.concatenate([down[..., 1:], jnp.ones_like(down[..., :1])], -1)
     return jnp.where((j <= others) & (j >= size), down * size / jnp.maximum(others, 1), 0)

@@ -1,4 +1,4 @@
-"""How far a policy has moved from the one that drew: numbers to watch, no losses."""
+"""Diagnostics of the distance between a policy and the one that drew the actions."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ from ._reduce import reduce
 def effective_sample_size(
     log_ratio: ArrayLike, *, axis: int | None = None, where: ArrayLike | None = None
 ) -> jax.Array:
-    """The number of draws of the new policy that weighted draws are worth, ``(sum w)^2 / sum w^2``.
+    """The effective sample size of weighted draws, ``(sum w)^2 / sum w^2``.
 
-    On policy it is their number; where one weight is much larger than all others it is 1. It sees
-    only the draws that there are: large weights that were not met make it too large.
+    On policy it is the number of draws; if one weight is much larger than all others it is 1. It
+    depends on the given draws only: rare large weights that were not drawn make it too large.
 
     Args:
         log_ratio: the logarithms of the weights w, in nats, any shape, without bounds.
         axis: the axis of the draws; None means all.
-        where: shaped like log_ratio, what counts.
+        where: shaped like log_ratio, True for the draws to include.
 
     Returns:
-        Shaped like log_ratio without the axis; 0 where nothing counts. No derivative.
+        Shaped like log_ratio without the axis; 0 if no draw is included. No derivative.
 
     Raises:
-        ValueError: a mask of another shape.
-        TypeError: a mask of floats.
+        ValueError: the mask has another shape.
+        TypeError: the mask holds floats.
 
     Example:
         >>> import jax.numpy as jnp
@@ -55,24 +55,24 @@ def clip_fraction(
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The share of actions that `clipped_surrogate` gives no derivative.
+    """The fraction of actions to which `clipped_surrogate` gives no derivative.
 
-    These are the ratios above 1 + eps_high with a positive advantage and those below 1 - eps_low
-    with a negative one. Ratios beyond the bounds on the other side are not clipped.
+    These have a ratio above 1 + eps_high and a positive advantage, or a ratio below 1 - eps_low and
+    a negative advantage. Other ratios outside of the bounds are not clipped.
 
     Args:
         log_ratio: as for `clipped_surrogate`.
         advantage: as for `clipped_surrogate`.
         eps_low: as for `clipped_surrogate`.
         eps_high: as for `clipped_surrogate`.
-        where: shaped like log_ratio, what counts.
+        where: shaped like log_ratio, True for the actions to include.
 
     Returns:
-        A scalar from 0 to 1; 0 where nothing counts. No derivative.
+        A scalar from 0 to 1; 0 if no action is included. No derivative.
 
     Raises:
-        ValueError: shapes that do not line up.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match.
+        TypeError: the mask holds floats.
 
     Example:
         >>> import jax.numpy as jnp
@@ -90,25 +90,26 @@ def clip_fraction(
 
 
 def approximate_divergence(log_ratio: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """KL(old || new) for each action, from draws of the old policy: the "approximate KL" of PPO.
+    """The "approximate KL" of PPO: KL(old || new), from draws of the old policy.
 
     .. code-block:: text
 
         value  mean of exp(log_ratio) - 1 - log_ratio
 
-    Unbiased, never negative. To stop early or to report; as a penalty it is the wrong gradient, for
-    which see `kl_estimate`.
+    Unbiased and never negative. Use it for reports and early stopping; as a penalty its gradient
+    would be wrong: use `kl_estimate`.
 
     Args:
-        log_ratio: of new to old probability, in nats, any shape; at most 20 counts.
-        where: shaped like log_ratio, what counts.
+        log_ratio: the logarithm of the ratio of new to old probability, in nats, any shape; bounded
+            by 20.
+        where: shaped like log_ratio, True for the actions to include.
 
     Returns:
-        A scalar, in nats; 0 where nothing counts. No derivative.
+        A scalar, in nats; 0 if no action is included. No derivative.
 
     Raises:
-        ValueError: a mask of another shape.
-        TypeError: a mask of floats.
+        ValueError: the mask has another shape.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(approximate_divergence([0.1, -0.1]).round(4))

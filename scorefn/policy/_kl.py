@@ -1,4 +1,4 @@
-"""The divergence of a policy from a reference, by the actions that were drawn."""
+"""The divergence of a policy from a reference, estimated from drawn actions."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def kl_estimate(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    r"""KL(policy || reference) from draws: a value, with the gradient of the divergence.
+    r"""An estimate of KL(policy || reference) from draws, with its gradient.
 
     .. code-block:: text
 
@@ -31,39 +31,40 @@ def kl_estimate(
         value       w d for k1;  w (exp(-d) - 1 + d) for k3, never negative
         derivative  (sum of w d from here to the end - w baseline) dlog_prob
 
-    Unbiased, value and first derivative, for actions drawn from the policy, or from another one
-    with the log-weight that corrects for it. The estimators themselves will not do as losses: the
-    gradient of k1 has mean 0, that of k3 is the gradient of KL(reference || policy).
+    Value and first derivative are unbiased for actions drawn from the policy, or from another one
+    with the log-weight that corrects for it. The values alone are wrong losses: the derivative of
+    k1 has mean 0, and that of k3 is the gradient of KL(reference || policy).
 
     The derivative is that of the divergence of whole sequences: the score of each token is weighted
-    by all that follows along the axis of time. With ``axis=None``, or for a single number, each
-    element is a decision of its own, as in a bandit; for the tokens of a sequence that would leave
-    out how early tokens shape the rest. For independent decisions an axis does no harm but
-    variance. `divergence` has less variance where the logits of all tokens are at hand.
+    by the sum over this and all later tokens along the axis of time. With ``axis=None``, or for a
+    single number, each element is a separate decision, as in a bandit; for the tokens of a sequence
+    that would omit the effect of early tokens on later ones. For independent decisions an axis only
+    adds variance. If the logits of all tokens are available, `divergence` has less variance.
 
-    An action whose log-probability is infinite (impossible under the parameters) adds nothing.
+    An action of infinite log-probability (impossible under the parameters) adds nothing.
 
     Args:
-        log_prob: of the actions that were drawn, in nats, any shape.
-        ref_log_prob: under the reference, shaped like log_prob. No derivative passes through it.
-        kind: of the value: ``k1`` or ``k3``, which has less variance near the reference.
-        log_weight: shaped like log_prob, or a scalar: 0 on policy; off policy the log-ratio of new
-            and old probability, summed over all that led to the action and itself: of tokens the
-            ``prefix`` of `log_ratio`. At most 20 counts. No derivative passes through it.
+        log_prob: the log-probability of the drawn actions, in nats, any shape.
+        ref_log_prob: that under the reference, shaped like log_prob. No derivative passes through
+            it.
+        kind: the kind of value: ``k1``, or ``k3``, which has less variance near the reference.
+        log_weight: shaped like log_prob, or a scalar: 0 on policy; off policy the logarithm of the
+            ratio of new to old probability, summed over the action and all earlier ones: for tokens
+            the ``prefix`` of `log_ratio`. Bounded by 20. No derivative passes through it.
         baseline: shaped like log_prob, or a scalar; must not depend on the action. The divergence
-            itself is a good one. Changes the variance of the derivative only.
-        axis: the axis of time; None if the elements are no sequence.
-        where: shaped like log_prob, what counts; the rest is 0.
-        segment_ids: shaped like log_prob, integers: the sequences that are packed into one row,
-            one run each, from 1 on; 0 where nothing is.
+            is a good choice. It changes only the variance of the derivative.
+        axis: the axis of time; None if the elements do not form a sequence.
+        where: shaped like log_prob, True for the actions to include; the rest is 0.
+        segment_ids: shaped like log_prob, integers: the sequences packed into one row, one run of
+            ids each, starting at 1; 0 is padding.
         num_segments: the largest id, a static int.
 
     Returns:
         Shaped like log_prob, in nats: reduce it.
 
     Raises:
-        ValueError: shapes that do not line up, no such kind or axis.
-        TypeError: a second derivative is taken; a mask of floats.
+        ValueError: the shapes do not match; kind or axis does not exist.
+        TypeError: a second derivative is taken; the mask holds floats.
 
     Example:
         >>> import jax

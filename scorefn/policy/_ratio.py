@@ -1,4 +1,4 @@
-"""Ratios of new and old probabilities, of tokens or of whole sequences, and weights by them."""
+"""Ratios of new to old probabilities, for tokens or sequences, and importance weights."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def log_ratio(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """The logarithm of the ratio that a surrogate clips or weighs by.
+    """The logarithm of the ratio of new to old probability, for surrogates.
 
     .. code-block:: text
 
@@ -33,31 +33,33 @@ def log_ratio(
         sequence-sum   the sum of d over the sequence, for each of its tokens
         sequence-mean  the mean of d over the sequence, for each of its tokens: GSPO
 
-    On policy it is 0. ``sequence-sum`` is the importance weight of a sequence and ``prefix`` that
-    of what led to a token: these alone make a mean over the old policy one over the new. The other
-    levels are biased off policy, at much less variance.
+    On policy it is 0. ``sequence-sum`` is the importance weight of a sequence, and ``prefix`` that
+    of a token and all earlier ones: only with these a weighted mean over the old policy is unbiased
+    for the new one. The other levels are biased off policy, with much less variance.
 
-    The result is clamped to -20 ... 20, so that no ratio overflows; its derivative is the one that
-    it has without the clamp. An action whose log-probability is infinite (impossible under the
-    parameters) has no derivative.
+    The result is clamped to -20 ... 20, so that no ratio overflows; its derivative is not affected
+    by the clamp. An action of infinite log-probability (impossible under the parameters) has no
+    derivative.
 
     Args:
-        log_prob: of the tokens, [..., T] or with T at the given axis; any shape for ``token``.
-        old_log_prob: under the policy that drew them, shaped like log_prob. No derivative passes.
-        level: one of the four.
-        where: shaped like log_prob, the tokens that count; the others have a log-ratio of 0 at
-            level ``token``, whatever their log-probabilities are, and add nothing to the others.
+        log_prob: the log-probability of the tokens, [..., T] or with T at the given axis; any shape
+            for ``token``.
+        old_log_prob: that under the policy that drew the tokens, shaped like log_prob. No
+            derivative passes through it.
+        level: one of the four levels.
+        where: shaped like log_prob, True for the tokens to include. Other tokens add nothing to
+            sums, and have a log-ratio of 0 at level ``token``.
         axis: the axis of tokens.
-        segment_ids: shaped like log_prob, integers: the sequences that are packed into one row,
-            one run each, from 1 on; 0 where nothing is.
+        segment_ids: shaped like log_prob, integers: the sequences packed into one row, one run of
+            ids each, starting at 1; 0 is padding.
         num_segments: the largest id, a static int.
 
     Returns:
         Shaped like log_prob, in nats, in float32 at least.
 
     Raises:
-        ValueError: shapes that do not line up, no such level or axis.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; level or axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(log_ratio([-1.0, -2.0], [-1.0, -1.0], "sequence-mean"))
@@ -87,26 +89,25 @@ def importance_weight(
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The ratio ``exp(log_ratio)`` as a weight: no derivative passes through it.
+    """The ratio ``exp(log_ratio)`` as a weight, without a derivative.
 
-    Without bounds an average weighted by it is unbiased for the new policy, at a variance that may
-    be infinite. Bounds are a bias: of ``clip`` towards the old policy, of ``zero`` by what is left
-    out altogether.
+    Without bounds a weighted average is unbiased for the new policy, with a variance that may be
+    infinite. Bounds add a bias: ``clip`` towards the old policy, ``zero`` by omitting actions.
 
     Args:
-        log_ratio: see `log_ratio`, in nats, any shape; at most 20 counts.
-        low: the least ratio; None for none.
-        high: the largest ratio; None for none.
-        outside: what a ratio outside of the bounds becomes: ``clip``, the bound (truncated
-            importance sampling), or ``zero``, no weight at all (masked importance sampling).
-        where: shaped like log_ratio, what counts; the rest has weight 0.
+        log_ratio: see `log_ratio`, in nats, any shape; bounded by 20.
+        low: the smallest ratio; None for no bound.
+        high: the largest ratio; None for no bound.
+        outside: the weight of a ratio outside of the bounds: ``clip`` for the bound (truncated
+            importance sampling), or ``zero`` (masked importance sampling).
+        where: shaped like log_ratio, True for the elements to include; the rest has weight 0.
 
     Returns:
         Shaped like log_ratio, at least 0.
 
     Raises:
-        ValueError: no such choice, a bound below 0, low above high.
-        TypeError: a mask of floats.
+        ValueError: outside is not one of the choices; a bound is below 0; low is above high.
+        TypeError: the mask holds floats.
 
     Example:
         >>> import jax.numpy as jnp
@@ -141,9 +142,9 @@ def _bound(x: Any, missing: float, like: jax.Array) -> jax.Array:
 
 
 def _parts(new: jax.Array, old: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The log-ratio of each token, finite and stopped, and what of it carries its derivative."""
+    """The log-ratio of each token, finite and stopped, and the term with its derivative."""
     possible = mask & ~jnp.isinf(new)
-    # An impossible action is far below the clamp, however much the others of its sequence add.
+    # The value of an impossible action is far below the clamp, for any sum over its sequence.
     far = jnp.asarray(1e6, new.dtype)
     value = jnp.where(mask, jnp.where(new > -jnp.inf, new - old, -far), 0)
     value = jnp.where(jnp.isinf(value), jnp.copysign(far, value), value)
@@ -151,7 +152,7 @@ def _parts(new: jax.Array, old: jax.Array, mask: jax.Array) -> tuple[jax.Array, 
 
 
 def _added(x: jax.Array, level: str, steps: Steps) -> jax.Array:
-    """The sum or mean over the tokens of a sequence or of a prefix, for each token."""
+    """The sum or mean over a sequence or a prefix, for each token."""
     if level == "prefix":
         if steps.ids is None:
             return jnp.cumsum(x, axis=steps.axis)

@@ -1,4 +1,4 @@
-"""The one recurrence behind all sums over time, and what follows each step."""
+"""The recurrence behind all sums over time."""
 
 from functools import reduce
 from typing import Any
@@ -21,31 +21,30 @@ def reverse_recurrence(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """The solution of ``x_t = b_t + a_t x_{t+1}`` along an axis, with ``x_T = init``.
+    """The solution of ``x_t = b_t + a_t x_{t+1}`` along an axis.
 
-    Where a step does not exist the recurrence stands still, ``x_t = x_{t+1}``, whatever a and b
-    hold. Where a is 0 nothing of what follows is read. Exact, one pass over the T steps;
-    derivatives pass, at every order.
+    It starts at ``x_T = init``. A step that does not exist keeps ``x_t = x_{t+1}``. If a is 0, the
+    later steps are not read. Exact, in one pass over the T steps, with derivatives of every order.
 
     Args:
         a: shaped like b, or a scalar.
         b: any shape with an axis of time.
-        init: x after the last step: a scalar, or shaped like b without its axis of time; of packed
+        init: x after the last step: a scalar, or shaped like b without its axis of time; for packed
             rows also [..., num_segments], one for each sequence.
         axis: the axis of time.
         where: shaped like b, True where a step exists; None means everywhere.
-        acted: shaped like b, True where the policy chose. Other steps that exist hand their b and
-            a on like any step, so that it changes nothing here.
-        segment_ids: shaped like b, integers: the sequences that are packed into one row, one run
-            each, from 1 on; 0 where nothing is. Each sequence ends with init.
+        acted: shaped like b, True where the policy chose. It has no effect here: other existing
+            steps are treated like actions.
+        segment_ids: shaped like b, integers: the sequences packed into one row, one run of ids
+            each, starting at 1; 0 is padding. Each sequence ends with init.
         num_segments: the largest id, a static int.
 
     Returns:
         x, shaped like b, in float32 at least.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(reverse_recurrence(0.5, [1.0, 1.0, 4.0]))
@@ -67,18 +66,17 @@ def next_value(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """The value where the policy acts next, for each action; the bootstrap after the last one.
+    """The value at the next action; the bootstrap after the last action.
 
-    This is what `gae`, `lambda_returns`, `vtrace` and `n_step_returns` want as their next_value.
+    It is the next_value of `gae`, `lambda_returns`, `vtrace` and `n_step_returns`.
 
     Args:
-        value: of the state before each step, any shape with an axis of time.
-        bootstrap: the value of the state that was reached in the end, 0 where nothing follows: a
-            scalar, or shaped like value without its axis of time; of packed rows also
-            [..., num_segments].
-        where: shaped like value, the steps that exist.
-        acted: shaped like value, the steps at which the policy chose; None means all that exist.
-            The values of others are not read.
+        value: the value of the state before each step, any shape with an axis of time.
+        bootstrap: the value of the last state, 0 if the episode has ended: a scalar, or shaped like
+            value without its axis of time; for packed rows also [..., num_segments].
+        where: shaped like value, True where a step exists.
+        acted: shaped like value, True where the policy chose; None means all existing steps. The
+            values of other steps are not read.
         axis: the axis of time.
         segment_ids: as for `reverse_recurrence`: each sequence ends with the bootstrap.
         num_segments: the largest id, a static int.
@@ -87,8 +85,8 @@ def next_value(
         Shaped like value.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(next_value([1.0, 9.0, 3.0], bootstrap=5.0, acted=[True, False, True]))
@@ -104,25 +102,25 @@ def next_value(
 def solve(
     a: jax.Array, b: jax.Array, steps: Steps, end: jax.Array, run: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """x, and what of it follows each step: the end after the last step of a sequence.
+    """The solution x, and the x after each step (`end` after the last one).
 
     Args:
         a: shaped like b.
         b: any shape.
-        steps: shaped like b; only those that exist are read.
-        end: without the axis of time, what follows whole rows and packed sequences; or shaped like
-            b, for each step what follows if it is the last of its sequence.
-        run: shaped like b, integers: a sequence ends also where this changes.
+        steps: the masks; only existing steps are read.
+        end: x after a row or packed sequence, without the axis of time; or shaped like b, the x
+            after each step if it is the last of its sequence.
+        run: shaped like b, integers: a sequence also ends where these change.
     """
     axis = steps.axis
     a, b = jnp.where(steps.exist, a, 1), jnp.where(steps.exist, b, 0)
     a, b, exist = (jnp.moveaxis(x, axis, 0) for x in (a, b, steps.exist))
     tags = [jnp.moveaxis(x, axis, 0) for x in (steps.ids, run) if x is not None]
-    # Shaped like one step, and as local to each device, and as sharded, as the steps are.
+    # Shaped like one step, with the sharding and the device axes of the steps.
     zero = jnp.zeros_like(jnp.sum(a, 0)) + jnp.zeros_like(jnp.sum(b, 0))
 
     def step(x: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # What comes after the end of an episode is not read.
+        # A non-finite x after the end of an episode is not read.
         x = jnp.where((a == 0) & ~jnp.isfinite(x), 0, x)
         return b + a * x, x
 
@@ -139,12 +137,12 @@ def solve(
         return (x, last), (x, following)
 
     if end.ndim < b.ndim and not tags:
-        # An associative scan does the same in fewer steps, and is slower on a CPU.
+        # An associative scan takes fewer steps, but is slower on a CPU.
         _, found = jax.lax.scan(whole_row, zero + end, (a, b), reverse=True)
     else:
         ends = jnp.broadcast_to(end, b.shape) if end.ndim < b.ndim else jnp.moveaxis(end, axis, 0)
         tags = tags or [jnp.zeros_like(b, jnp.int32)]
-        # No tag is -1: the last step of all is at a border.
+        # No tag is -1, so the last step is at a border.
         start = (
             zero + jnp.zeros_like(jnp.sum(ends, 0)),
             [jnp.sum(tag, 0, dtype=jnp.int32) * 0 - 1 for tag in tags],
@@ -156,14 +154,14 @@ def solve(
 
 
 def ends_of(end: jax.Array, like: jax.Array, steps: Steps) -> jax.Array:
-    """What follows a sequence: for whole rows, or at the steps of packed sequences."""
+    """The x after a sequence, for whole rows or at the steps of packed sequences."""
     row = jnp.moveaxis(like, steps.axis, -1).shape[:-1]
     if end.shape in ((), row):
         return end
     if steps.ids is not None and end.shape == (*row, steps.segments):
         return steps.spread(end)
     raise ValueError(
-        f"init, what follows the last step, has shape {end.shape}; it must be a scalar or have "
-        f"the shape {row}, that of the other arrays without their axis of time, or of packed rows "
-        f"also {(*row, 'num_segments')}."
+        f"init, the value after the last step, has shape {end.shape}; it must be a scalar, or have "
+        f"the shape {row} of the other arrays without their axis of time, or for packed rows "
+        f"{(*row, 'num_segments')}."
     )

@@ -1,4 +1,4 @@
-"""Means over what a mask lets count: losses to a scalar, advantages to a common scale."""
+"""Masked means of losses, and whitening of advantages."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def reduce(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """The mean of a loss of each token; the mode decides how much a long answer weighs.
+    """The mean of a loss per token; the mode sets the weight of long answers.
 
     .. code-block:: text
 
@@ -32,35 +32,36 @@ def reduce(
         seq-mean-token-mean      mean over sequences of the mean of their tokens
         seq-mean-token-sum-norm  seq-mean-token-sum / length, a constant
 
-    Of a score surrogate, ``seq-mean-token-sum`` alone is unbiased for the gradient of the expected
-    reward, and ``-norm`` up to the constant. The other two divide by lengths, which the policy
-    chooses itself: token-mean by a number common to the batch, seq-mean-token-mean sequence by
-    sequence, so that a token of a long answer counts less.
+    For a score surrogate, only ``seq-mean-token-sum`` is unbiased for the gradient of the expected
+    reward, and ``-norm`` up to the constant. The other two divide by lengths, which depend on the
+    policy: token-mean by one number for the batch, and seq-mean-token-mean by the length of each
+    sequence, so that a token of a long answer has a smaller weight.
 
-    A batch in parts (micro-batches, devices) takes the total of the whole batch, see `total`: the
-    sum over the parts is then the mean over the batch. Means of means are not.
+    For a batch in parts (micro-batches, devices), give the `total` of the whole batch: the sum over
+    the parts is then the mean over the batch. A mean of means is not.
 
     Args:
         x: [..., T], or T at the given axis; any batch dimensions.
-        where: shaped like x, True for the tokens that count; None means all. What is masked may be
-            anything. A sequence without any token is no sequence: means do not count it.
-        mode: one of the four.
-        total: what is divided by, a scalar, from `total` of the whole batch; None means that x is
-            the whole batch.
+        where: shaped like x, True for the tokens to include; None means all. Masked elements may be
+            anything. A sequence without tokens does not enter the means.
+        mode: one of the four modes.
+        total: the divisor, a scalar, from `total` of the whole batch; None means that x is the
+            whole batch.
         axis: the axis of tokens.
-        length: the constant of ``-norm``, as the most tokens of an answer that training allows. It
-            is not taken from the shape of x, which is padding. Not read where a total is given,
-            which holds it, nor in other modes.
-        segment_ids: shaped like x, integers: the sequences that are packed into one row, from 1
-            on; 0 where nothing is.
+        length: the constant of ``-norm``, for example the largest allowed number of tokens of an
+            answer. It cannot be read from the shape of x, which includes padding. Not used in other
+            modes, nor if a total is given.
+        segment_ids: shaped like x, integers: the sequences packed into one row, starting at 1; 0 is
+            padding.
         num_segments: the largest id, a static int.
 
     Returns:
-        A scalar, 0 where nothing counts.
+        A scalar, 0 if no token is included.
 
     Raises:
-        ValueError: no such mode or axis, a mask of another shape, no length for ``-norm``.
-        TypeError: a mask of floats.
+        ValueError: mode or axis does not exist; the mask has another shape; ``-norm`` has no
+            length.
+        TypeError: the mask holds floats.
 
     Example:
         >>> mask = [[True, True, True], [True, False, False]]
@@ -93,13 +94,13 @@ def total(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """The number that `reduce` divides by: tokens, or sequences, or sequences times a length.
+    """The divisor of `reduce`: tokens, or sequences, or sequences times a length.
 
-    For parts of a batch add their totals up, by ``jax.lax.psum`` over devices: with this as the
-    total of each `reduce`, the parts' losses and gradients add up to those of the batch.
+    For a batch in parts, add up their totals, by ``jax.lax.psum`` over devices. With this sum as
+    the total of each `reduce`, the losses and gradients of the parts add up to those of the batch.
 
     Args:
-        where: [..., T], True for the tokens that count.
+        where: [..., T], True for the tokens to include.
         mode: as for `reduce`.
         axis: the axis of tokens.
         length: as for `reduce`.
@@ -110,8 +111,8 @@ def total(
         A scalar float.
 
     Raises:
-        ValueError: no such mode or axis, no length for ``seq-mean-token-sum-norm``.
-        TypeError: a mask of floats.
+        ValueError: mode or axis does not exist; ``seq-mean-token-sum-norm`` has no length.
+        TypeError: the mask holds floats.
 
     Example:
         >>> x, where = [[6.0, 0.0], [1.0, 2.0]], [[True, False], [True, True]]
@@ -132,32 +133,34 @@ def whiten(
     floor: float = 1e-6,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> jax.Array:
-    """BIASED: x less its mean, divided by its standard deviation, along an axis.
+    """BIASED: x minus its mean, divided by its standard deviation, along an axis.
 
     .. code-block:: text
 
         value  (x - mean) / max(std, floor),  std with n - 1 in the denominator
 
-    As an advantage it is biased twice. The mean has seen its own sample, a factor (n - 1) / n that
-    `leave_one_out` does not have; and the division weighs each group by itself, which changes the
-    objective: for rewards of 0 and 1, of which p are 1, from p towards 2 arcsin(sqrt(p)). A group
-    in which nearly all fail then weighs more, by 1 / sqrt(p (1 - p)).
+    As an advantage it has two biases. The mean includes the sample itself, which gives a factor
+    (n - 1) / n that `leave_one_out` avoids. The division gives each group its own weight, which
+    changes the objective: for rewards 0 and 1, with a fraction p of 1, from p towards
+    2 arcsin(sqrt(p)). A group in which nearly all samples fail or succeed gets a larger weight,
+    1 / sqrt(p (1 - p)).
 
     Args:
         x: any shape.
         axis: the axes of a group; None means all of x.
-        where: shaped like x, True for what counts; None means everywhere. What is masked becomes 0.
-        floor: the least standard deviation, positive, in the units of x. A group of equal numbers
-            becomes exactly 0 without it.
-        axis_name: names of mapped axes (of shard_map, pmap or vmap) that a group extends over.
-            Without it each device whitens by its own mean.
+        where: shaped like x, True for the elements to include; None means all. Masked elements
+            become 0.
+        floor: the smallest standard deviation, positive, in the units of x. A group of equal
+            numbers becomes exactly 0 without it.
+        axis_name: names of mapped axes (of shard_map, pmap or vmap) over which a group extends.
+            Without it each device uses its own mean.
 
     Returns:
         Shaped like x, without units.
 
     Raises:
-        ValueError: a group of one, a mask of another shape, a floor that is not positive.
-        TypeError: a mask of floats.
+        ValueError: a group has one element; the mask has another shape; floor is not positive.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(whiten([1.0, 0.0, 0.0, 0.0]))
@@ -182,7 +185,7 @@ def whiten(
             f"whiten needs groups of at least 2, got an array of shape {x.shape} along axis "
             f"{axis}: one number has no standard deviation."
         )
-    # Less the largest first: equal numbers become exactly 0, and no rounding is blown up to 1.
+    # Subtract the largest first: equal numbers become exactly 0, and rounding is not amplified.
     largest = jnp.max(jax.lax.stop_gradient(x), axis, keepdims=True, initial=-jnp.inf, where=mask)
     if axis_name is not None:
         largest = jax.lax.pmax(largest, axis_name)
@@ -205,8 +208,8 @@ def _divisor(steps: Steps, mode: str, length: float | None) -> jax.Array:
         return sequences
     if length is None:
         raise ValueError(
-            "seq-mean-token-sum-norm divides by a constant: give it as length, as the most tokens "
-            "of an answer. The length of the axis would be that of the padding."
+            "seq-mean-token-sum-norm divides by a constant: give it as length, for example the "
+            "largest number of tokens of an answer. The length of the axis includes padding."
         )
     check_number("length", length, above=0)
     return sequences * length

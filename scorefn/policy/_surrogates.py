@@ -1,4 +1,4 @@
-"""Losses whose derivative is a policy gradient: one number for each action, to be minimised."""
+"""Surrogate losses whose derivative is a policy gradient, one number per action."""
 
 from typing import Any
 
@@ -18,28 +18,28 @@ _HINT = "For higher orders use scorefn.attach_score."
 def score_surrogate(
     log_prob: ArrayLike, advantage: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Minus log-probability times advantage: REINFORCE as a loss.
+    """The REINFORCE loss: minus log-probability times advantage.
 
     .. code-block:: text
 
         derivative  -advantage * dlog_prob
 
-    Unbiased, to first order, for minus the expected reward, if the advantage is the reward less
-    something that does not depend on the action, and the action was drawn from this policy. The
-    value means nothing. An action whose log-probability is infinite adds no score.
+    Unbiased, to first order, for minus the expected reward, if the action was drawn from this
+    policy and the advantage is the reward minus a baseline that does not depend on the action. The
+    value has no meaning. An action of infinite log-probability adds no score.
 
     Args:
-        log_prob: of the actions that were drawn, in nats, any shape.
-        advantage: shaped like log_prob or like its leading axes, as one for each sequence is. No
+        log_prob: the log-probability of the drawn actions, in nats, any shape.
+        advantage: shaped like log_prob or its leading axes, for example one per sequence. No
             derivative passes through it.
-        where: shaped like log_prob, what counts; the rest is 0, whatever it holds.
+        where: shaped like log_prob, True for the actions to include; the rest is 0.
 
     Returns:
         Shaped like log_prob: reduce it.
 
     Raises:
-        ValueError: shapes that do not line up.
-        TypeError: a second derivative is taken; a mask of floats.
+        ValueError: the shapes do not match.
+        TypeError: a second derivative is taken; the mask holds floats.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -66,7 +66,7 @@ def clipped_surrogate(
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The loss of PPO: nothing is gained by moving further than a given ratio.
+    """The clipped loss of PPO.
 
     .. code-block:: text
 
@@ -74,23 +74,23 @@ def clipped_surrogate(
         value  -min(r advantage, clip(r, 1 - eps_low, 1 + eps_high) advantage)
                and, with dual_clip, at most -dual_clip advantage for a negative advantage
 
-    On policy, r = 1, the derivative is that of `score_surrogate`. Off policy it is biased: clipped
-    actions add nothing. No derivative is infinite where it is clipped to 0, however large r is.
+    On policy, r = 1, the derivative is that of `score_surrogate`. Off policy it is biased, because
+    clipped actions have derivative 0, for any size of r.
 
     Args:
         log_ratio: see `log_ratio`, in nats, any shape.
-        advantage: shaped like log_ratio or like its leading axes. No derivative passes through it.
-        eps_low: how far r may fall, in [0, 1].
-        eps_high: how far it may rise; None means as far as it may fall.
-        dual_clip: the largest r that counts against a negative advantage, above 1; None for none.
-        where: shaped like log_ratio, what counts; the rest is 0, whatever it holds.
+        advantage: shaped like log_ratio or its leading axes. No derivative passes through it.
+        eps_low: the lower bound of r is 1 - eps_low; in [0, 1].
+        eps_high: the upper bound of r is 1 + eps_high; None means eps_low.
+        dual_clip: the upper bound of r for a negative advantage, above 1; None for no bound.
+        where: shaped like log_ratio, True for the actions to include; the rest is 0.
 
     Returns:
         Shaped like log_ratio: reduce it.
 
     Raises:
-        ValueError: shapes that do not line up, a range that is none.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; a bound is out of range.
+        TypeError: the mask holds floats.
 
     Example:
         >>> import jax.numpy as jnp
@@ -107,12 +107,12 @@ def clipped_surrogate(
     log_ratio, advantage = floats(log_ratio, advantage)
     mask = mask_like(where, log_ratio, "log_ratio")
     advantage, log_ratio = _data("advantage", advantage, mask), jnp.where(mask, log_ratio, 0)
-    # An infinite log-ratio has no derivative: it does not move.
+    # An infinite log-ratio has no derivative.
     log_ratio = clamped(log_ratio, jnp.where(jnp.isinf(log_ratio), 0, log_ratio))
     low, high = _bounds(eps_low, eps_low if eps_high is None else eps_high, log_ratio)
     most = _log(dual_clip, log_ratio)
-    # The minimum of the two products is r clipped from above or from below, by the sign of the
-    # advantage. Clipped before the exponential: a derivative of 0 times an infinite one is nan.
+    # The minimum of the two products clips r from above or from below, depending on the sign of the
+    # advantage. Clipped before the exponential, because 0 times an infinite derivative is nan.
     gains = advantage >= 0
     low, most = jnp.where(gains, -jnp.inf, low), jnp.where(gains, high, most)
     return -advantage * jnp.exp(jnp.clip(log_ratio, low, most))
@@ -127,32 +127,32 @@ def weighted_surrogate(
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The score, weighted by a truncated ratio: CISPO, truncated importance sampling.
+    """The score weighted by a truncated ratio: CISPO, truncated importance sampling.
 
     .. code-block:: text
 
         derivative  -clip(exp(log_ratio), 1 - eps_low, 1 + eps_high) * advantage * dlog_prob
 
-    Without truncation unbiased, to first order, for actions of another policy, at a variance that
-    may be infinite; truncated it is biased, but no action loses its gradient as in
-    `clipped_surrogate`. The value means nothing. For other weights give `score_surrogate` the
+    Without bounds it is unbiased, to first order, for actions of another policy, with a variance
+    that may be infinite. With bounds it is biased, but unlike in `clipped_surrogate` every action
+    keeps a gradient. The value has no meaning. For other weights, give `score_surrogate` the
     product of `importance_weight` and the advantage.
 
     Args:
-        log_prob: of the actions that were drawn, in nats, any shape.
-        log_ratio: shaped like log_prob or like its leading axes; see `log_ratio`. At most 20
-            counts. No derivative passes through it.
-        advantage: shaped like log_prob or like its leading axes. No derivative passes through it.
+        log_prob: the log-probability of the drawn actions, in nats, any shape.
+        log_ratio: shaped like log_prob or its leading axes; see `log_ratio`. Bounded by 20. No
+            derivative passes through it.
+        advantage: shaped like log_prob or its leading axes. No derivative passes through it.
         eps_low: weights are at least 1 - eps_low; None means no bound.
         eps_high: weights are at most 1 + eps_high; None means no bound.
-        where: shaped like log_prob, what counts; the rest is 0, whatever it holds.
+        where: shaped like log_prob, True for the actions to include; the rest is 0.
 
     Returns:
         Shaped like log_prob: reduce it.
 
     Raises:
-        ValueError: shapes that do not line up, a range that is none.
-        TypeError: a second derivative is taken; a mask of floats.
+        ValueError: the shapes do not match; a bound is out of range.
+        TypeError: a second derivative is taken; the mask holds floats.
 
     Example:
         >>> import jax
@@ -173,7 +173,7 @@ def weighted_surrogate(
 
 
 def _score(log_prob: jax.Array, weight: jax.Array, mask: jax.Array, name: str) -> jax.Array:
-    """Weight times log-probability; 0 what is masked or impossible."""
+    """The weight times the log-probability; 0 for masked and impossible actions."""
     possible = mask & ~jnp.isinf(log_prob)
     log_prob = first_order_only(jnp.where(possible, log_prob, 0), name, _HINT)
     value = jax.lax.stop_gradient(jnp.where(possible, weight * log_prob, 0))
@@ -181,7 +181,7 @@ def _score(log_prob: jax.Array, weight: jax.Array, mask: jax.Array, name: str) -
 
 
 def _data(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
-    """The array without derivative, shaped like the mask, 0 where it is masked."""
+    """The array without a derivative, shaped like the mask, 0 where masked."""
     return jax.lax.stop_gradient(jnp.where(mask, lined_up(x, mask, name), 0))
 
 
@@ -189,7 +189,7 @@ def _check_range(eps_low: Any, eps_high: Any) -> None:
     check_number("eps_low", eps_low, least=0)
     check_number("eps_high", eps_high, least=0)
     if isinstance(eps_low, int | float) and eps_low > 1:
-        raise ValueError(f"eps_low must be at most 1, got {eps_low}: no ratio is below 0.")
+        raise ValueError(f"eps_low must be at most 1, got {eps_low}: ratios are not negative.")
 
 
 def _bounds(eps_low: Any, eps_high: Any, like: jax.Array) -> tuple[jax.Array, jax.Array]:

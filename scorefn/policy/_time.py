@@ -1,4 +1,4 @@
-"""Returns and advantages: sums over time, with values of what follows."""
+"""Returns and advantages: sums of rewards over time."""
 
 import jax
 import jax.numpy as jnp
@@ -21,32 +21,32 @@ def returns(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """The discounted sum of what follows, ``G_t = reward_t + discount_t G_{t+1}``.
+    """The discounted sum of rewards, ``G_t = reward_t + discount_t G_{t+1}``.
 
-    With discount 1 the reward-to-go: unbiased as weight of the score of step t, because what came
-    before does not depend on it. A discount below 1 is biased for the undiscounted sum, and for the
-    discounted one as well unless the score of each step is weighted by `discount_weight`.
+    With discount 1 it is the reward-to-go, an unbiased weight for the score of step t, because
+    earlier rewards do not depend on this step. A discount below 1 is biased for the undiscounted
+    sum, and also for the discounted one unless scores are weighted by `discount_weight`.
 
     Args:
-        reward: of each step, any shape with an axis of time.
+        reward: the reward of each step, any shape with an axis of time.
         discount: shaped like reward, or a scalar; 0 at the last step of an episode.
         bootstrap: the value after the last step, in the units of reward: a scalar, or shaped like
-            reward without its axis of time; of packed rows also [..., num_segments].
+            reward without its axis of time; for packed rows also [..., num_segments].
         axis: the axis of time.
-        where: shaped like reward, True where a step exists; elsewhere nothing is read.
-        acted: shaped like reward, True where the policy chose; None means all steps that exist. A
-            step that exists and was no action (a tool's answer, the turn of an environment) hands
-            its reward and its discount on to the actions before it.
-        segment_ids: shaped like reward, integers: the sequences that are packed into one row, one
-            run each, from 1 on; 0 where nothing is.
+        where: shaped like reward, True where a step exists; other steps are not read.
+        acted: shaped like reward, True where the policy chose; None means all existing steps. The
+            reward and discount of an existing step that is not an action (a tool's answer, a turn
+            of the environment) are credited to earlier actions.
+        segment_ids: shaped like reward, integers: the sequences packed into one row, one run of ids
+            each, starting at 1; 0 is padding.
         num_segments: the largest id, a static int.
 
     Returns:
-        Shaped like reward; what stands at steps that were no action means nothing.
+        Shaped like reward; elements at steps that are not actions have no meaning.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(returns([0.0, 0.0, 1.0], 0.5))
@@ -75,35 +75,35 @@ def lambda_returns(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """Returns of all lengths, averaged: each step leaves the rest to the value with 1 - lam.
+    """The lambda-return: a weighted mean of n-step returns of all lengths.
 
     .. code-block:: text
 
         G_t  reward_t + discount_t ((1 - lam_t) next_value_t + lam_t G_{t+1})
 
-    where G after the last action is its next_value. Biased as far as the values are wrong; lam = 1
-    trusts them least. Derivatives pass, through next_value too: stop those of a target.
+    where G after the last action is its next_value. Errors of the values bias it, least for
+    lam = 1. Derivatives pass, also through next_value: stop those of a target.
 
     Args:
-        reward: of each step, any shape with an axis of time.
-        discount: shaped like reward, or a scalar. 0 where an episode ends: nothing follows.
-        next_value: of the state in which the policy acts next, shaped like reward; see
-            `next_value`. At a step where an episode is cut off though more would follow, that of
-            the state that was reached. Not read where the discount is 0.
-        lam: in [0, 1], shaped like reward, or a scalar; 0 where an episode is cut off, so that
-            nothing of the next one is counted.
+        reward: the reward of each step, any shape with an axis of time.
+        discount: shaped like reward, or a scalar; 0 where an episode ends.
+        next_value: the value of the state of the next action, shaped like reward; see
+            `next_value`. If an episode is cut off, the value of its last state. Not read where the
+            discount is 0.
+        lam: shaped like reward, or a scalar, in [0, 1]; 0 where an episode is cut off, so that the
+            next episode is not included.
         axis: the axis of time.
         where: the steps that exist, as for `returns`.
-        acted: the actions, as for `returns`. Other steps take no lam and no value.
+        acted: the actions, as for `returns`. Other steps use no lam and no value.
         segment_ids: of packed rows, as for `returns`.
         num_segments: the largest id, a static int.
 
     Returns:
-        Shaped like reward; what stands at steps that were no action means nothing.
+        Shaped like reward; elements at steps that are not actions have no meaning.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(lambda_returns([0.0, 1.0], 1.0, [2.0, 4.0], 0.5))
@@ -141,29 +141,28 @@ def gae(
 
         delta_t  reward_t + discount_t next_value_t - value_t
 
-    Biased as far as the values are wrong; unbiased for lam = 1 and discount 1 (for a discount below
-    1 see `returns`). ``gae + value`` is the target of the value, the lambda-return. Derivatives
-    pass: stop those of a target.
+    Errors of the values bias it; unbiased for lam = 1 and discount 1 (for a discount below 1 see
+    `returns`). ``gae + value`` is the lambda-return, a target for the value. Derivatives pass: stop
+    those of a target.
 
     Args:
-        reward: of each step, any shape with an axis of time.
+        reward: the reward of each step, any shape with an axis of time.
         discount: as for `lambda_returns`: 0 where an episode ends.
-        value: of the state before each step, shaped like reward, in its units.
-        next_value: of the state in which the policy acts next, as for `lambda_returns`; see
-            `next_value`.
+        value: the value of the state before each step, shaped like reward, in its units.
+        next_value: the value of the state of the next action, as for `lambda_returns`.
         lam: as for `lambda_returns`: 0 where an episode is cut off.
         axis: the axis of time.
         where: the steps that exist, as for `returns`.
-        acted: the actions, as for `returns`. Other steps take no lam and no value.
+        acted: the actions, as for `returns`. Other steps use no lam and no value.
         segment_ids: of packed rows, as for `returns`.
         num_segments: the largest id, a static int.
 
     Returns:
-        Shaped like reward; what stands at steps that were no action means nothing.
+        Shaped like reward; elements at steps that are not actions have no meaning.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(gae([0.0, 1.0], 1.0, [0.5, 2.0], [2.0, 0.0], 0.5))
@@ -196,20 +195,20 @@ def n_step_returns(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """Targets of n rewards and the value of what follows them.
+    """The n-step return: n rewards plus the value of the state after them.
 
     .. code-block:: text
 
         G_t  reward_t + discount_t (reward_{t+1} + ... + discount_{t+n-1} next_value_{t+n-1})
 
-    with fewer rewards where fewer are left. ``n = 1`` is that of temporal differences. Derivatives
-    pass: stop those of a target. n passes over the steps.
+    with fewer rewards if fewer remain. ``n = 1`` is the target of temporal differences. Derivatives
+    pass: stop those of a target. It takes n passes over the steps.
 
     Args:
-        reward: of each step, any shape with an axis of time.
+        reward: the reward of each step, any shape with an axis of time.
         discount: as for `lambda_returns`: 0 where an episode ends.
         next_value: as for `lambda_returns`.
-        n: how many rewards, at least 1, a static int.
+        n: the number of rewards, at least 1, a static int.
         axis: the axis of time.
         where: the steps that exist, as for `returns`.
         acted: the actions, as for `returns`; n counts actions.
@@ -217,10 +216,10 @@ def n_step_returns(
         num_segments: the largest id, a static int.
 
     Returns:
-        Shaped like reward; what stands at steps that were no action means nothing.
+        Shaped like reward; elements at steps that are not actions have no meaning.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis, n below 1.
+        ValueError: the shapes do not match; the axis does not exist; n is below 1.
         TypeError: a mask of floats.
 
     Example:
@@ -253,15 +252,15 @@ def discount_weight(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> jax.Array:
-    """The product of the discounts of all earlier steps of the episode, ``gamma^t`` for each step.
+    """The product of the discounts of all earlier steps of the episode, ``gamma^t``.
 
-    The gradient of a discounted sum of rewards is the sum of ``gamma^t * returns_t * score_t``.
-    Without this weight the estimate is the gradient of nothing; most trainers leave it out, and
-    then late actions count more than in the objective. Unbiased with it.
+    The gradient of a discounted sum of rewards is the sum of ``gamma^t * returns_t * score_t``,
+    which is unbiased. Most trainers omit the factor ``gamma^t``; then late actions have a larger
+    weight than in the objective, and the estimate is not the gradient of any objective.
 
     Args:
-        discount: of each step, any shape with an axis of time; 0 at the last step of an episode,
-            after which the next one starts with 1.
+        discount: the discount of each step, any shape with an axis of time; 0 at the last step of
+            an episode, after which the next one starts with 1.
         axis: the axis of time.
         where: the steps that exist, as for `returns`.
         segment_ids: of packed rows, as for `returns`.
@@ -271,8 +270,8 @@ def discount_weight(
         Shaped like discount: multiply advantages by it.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(discount_weight([0.5, 0.5, 0.0, 0.5]))
@@ -285,7 +284,7 @@ def discount_weight(
     (discount,) = floats(discount)
     steps = steps_of(discount, "discount", axis, where, None, segment_ids, num_segments)
     (discount,) = aligned(steps.exist, discount=discount)
-    # The recurrence, forwards. An episode after the end of another one starts anew.
+    # The recurrence in forward time. Each episode starts with 1.
     discount = jnp.flip(discount, axis)
     start = jnp.where(discount == 0, 1, 0).astype(discount.dtype)
     one = jnp.ones((), discount.dtype)
@@ -295,7 +294,7 @@ def discount_weight(
 def actions_only(
     reward: jax.Array, discount: jax.Array, steps: Steps, *, given: bool
 ) -> tuple[jax.Array, jax.Array, Steps]:
-    """Rewards and discounts from each action up to the next one, and the actions as steps."""
+    """Rewards and discounts between actions, and the actions as steps."""
     reward, discount = aligned(steps.exist, reward=reward, discount=discount)
     if given:
         run = jnp.cumsum(steps.act, axis=steps.axis, dtype=jnp.int32)
@@ -308,6 +307,6 @@ def actions_only(
 
 
 def readable(next_value: jax.Array, discount: jax.Array, acts: Steps) -> jax.Array:
-    """The next value; 0 where it is not finite and nothing follows, so that it is not read."""
+    """The next value, with non-finite values after the end of an episode replaced by 0."""
     nothing = (discount == 0) & ~jnp.isfinite(next_value)
     return jnp.where(acts.exist & ~nothing, next_value, 0)

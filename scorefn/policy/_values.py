@@ -1,4 +1,4 @@
-"""Losses of a value, and the distribution of actions between two bounds."""
+"""A loss for value functions, and a distribution of bounded actions."""
 
 import jax
 import jax.numpy as jnp
@@ -19,28 +19,28 @@ def clipped_value_loss(
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Half the squared error of a value, the larger one of that and of the value held near the old.
+    """Half the squared error of a value, or that of the clipped value if larger.
 
     .. code-block:: text
 
         value  max((value - target)^2, (clip(value, old - eps, old + eps) - target)^2) / 2
 
-    A value that has already moved by eps towards its target gets no derivative. Note that eps is in
+    A value that has already moved by eps towards its target has derivative 0. Note that eps is in
     the units of the value. No derivative passes through old_value and target.
 
     Args:
         value: any shape.
-        old_value: before the update, shaped like value.
-        target: shaped like value, as ``gae + old_value``.
-        eps: how far the value may move, positive; infinite for a plain squared error.
-        where: shaped like value, what counts; the rest is 0.
+        old_value: the value before the update, shaped like value.
+        target: shaped like value, for example ``gae + old_value``.
+        eps: the largest move of the value, positive; infinite for a plain squared error.
+        where: shaped like value, True for the elements to include; the rest is 0.
 
     Returns:
         Shaped like value: reduce it.
 
     Raises:
-        ValueError: shapes that do not line up, eps that is not positive.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; eps is not positive.
+        TypeError: the mask holds floats.
 
     Example:
         >>> print(clipped_value_loss([1.0, 3.0], [1.0, 1.0], [4.0, 4.0], 0.5))
@@ -62,19 +62,19 @@ def clipped_value_loss(
 
 @pytree_dataclass
 class SquashedNormal:
-    """The tanh of a normal: actions in [-1, 1], with a finite density even at the bounds.
+    """The tanh of a normal: actions in [-1, 1] with a finite density.
 
     .. code-block:: text
 
         log_prob(a)  log N(atanh a; mean, scale) - log(1 - a^2)
 
-    In float32 the tanh of 9 is 1, and the density of what was drawn is lost. An action beyond the
-    last number below 1 (above -1) is taken for that number, so that the log-density and its
-    derivative are finite; elsewhere they are exact. Where many actions reach the bounds, keep what
-    was drawn before the tanh: its normal density has the same score, and no such bias.
+    In float32 the tanh of 9 is 1, so the density of the draw is lost. Actions at the bounds are
+    replaced by the nearest number between them, so that the log-density and its derivative are
+    finite; elsewhere they are exact. If many actions reach the bounds, store the draws before the
+    tanh instead: their normal density has the score of the action without this bias.
 
     Attributes:
-        mean: before the tanh, any shape.
+        mean: the mean before the tanh, any shape.
         scale: the standard deviation before the tanh, positive, shaped like mean or a scalar.
 
     Example:
@@ -91,17 +91,17 @@ class SquashedNormal:
     scale: jax.Array | float = 1.0
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """One action for each mean, through which derivatives pass. The key is consumed."""
+        """One action for each mean, with its derivative. The key is consumed."""
         mean = jnp.asarray(self.mean)
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         return jnp.tanh(mean + jnp.asarray(self.scale, mean.dtype) * noise)
 
     def log_prob(self, action: ArrayLike) -> jax.Array:
-        """The log-density of actions shaped like mean, in nats, for each of them."""
+        """The log-density of each action, in nats; actions are shaped like mean."""
         mean, scale, action = same_shape(mean=self.mean, scale=self.scale, action=action)
         edge = 1 - jnp.finfo(action.dtype).epsneg
         x = jnp.arctanh(jnp.clip(action, -edge, edge))
-        # log(1 - tanh(x)^2), which loses no digits far out.
+        # log(1 - tanh(x)^2), accurate for large x.
         far = jnp.abs(x)
         slope = 2 * (float(np.log(2)) - far - jnp.log1p(jnp.exp(-2 * far)))
         normal = -jnp.square((x - mean) / scale) / 2 - jnp.log(scale) - float(np.log(2 * np.pi)) / 2

@@ -1,4 +1,4 @@
-"""Divergence and entropy by sums over the vocabulary, at the states that the draws have met."""
+"""Divergence and entropy of sequences, by sums over the vocabulary at each step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from scorefn._core.derivatives import first_order_only, linear_call
 from ._arrays import aligned, floats, scored, steps_of
 from ._recurrence import solve
 
-# Words at a time in float32. Fewer are slower; more take more memory.
+# The number of words at a time in float32: fewer are slower, more take more memory.
 CHUNK = 2048
 
 
@@ -35,28 +35,28 @@ def divergence(
         value       k_t = sum_v p_t(v) (log p_t(v) - log reference_t(v))
         derivative  dk_t + (k_{t+1} + ... + k_T - baseline_t) dlog p_t(action_t)
 
-    The second term is the score of what follows: an action decides which later steps are met. With
-    it value and first derivative, summed over the steps, are unbiased for the divergence of whole
-    sequences, for actions drawn from the policy, at less variance than `kl_estimate`, whose first
-    term is a sample too. The mean of k alone leaves the second term out.
+    The second term is the score of the later steps, which depend on the action. With it, the sum of
+    values and of first derivatives over the steps is unbiased for the divergence of whole
+    sequences, if actions are drawn from the policy. The variance is lower than that of
+    `kl_estimate`, whose first term is a sample too. The mean of k omits the second term.
 
-    Memory: logits of any float type are read in pieces of the vocabulary, and never copied to
-    float32 whole; the derivative takes one array like the logits. Time: the logits are read twice,
-    and twice again for the derivative. The vocabulary must not be spread over devices.
+    Memory: logits of any float type are read in pieces of the vocabulary, and not copied to float32
+    as a whole; the derivative takes one array like the logits. Time: the logits are read twice, and
+    twice again for the derivative. The vocabulary must not be sharded over devices.
 
     Args:
-        logits: [..., T, V], or T at the given axis, and the vocabulary last; of any float type. A
-            logit of -inf is a word that cannot be drawn.
+        logits: [..., T, V], or T at the given axis, with the vocabulary last; of any float type. A
+            word with logit -inf cannot be drawn.
         reference_logits: shaped like logits. No derivative passes through them.
-        action_log_prob: of the actions that were drawn, in nats, [..., T]: computed from the logits
-            with their derivative.
+        action_log_prob: the log-probability of the drawn actions, in nats, [..., T], computed from
+            the logits with their derivative.
         axis: the axis of time in action_log_prob.
-        where: shaped like action_log_prob, the steps that count; the rest is 0.
-        baseline: shaped like action_log_prob, or a scalar; what is expected of k_{t+1} + ... + k_T
-            before action t is drawn. Changes the variance of the derivative only. No derivative
-            passes through it.
-        segment_ids: shaped like action_log_prob, integers: the sequences that are packed into one
-            row, one run each, from 1 on; 0 where nothing is.
+        where: shaped like action_log_prob, True for the steps to include; the rest is 0.
+        baseline: shaped like action_log_prob, or a scalar: an estimate of k_{t+1} + ... + k_T that
+            does not depend on action t. It changes only the variance of the derivative. No
+            derivative passes through it.
+        segment_ids: shaped like action_log_prob, integers: the sequences packed into one row, one
+            run of ids each, starting at 1; 0 is padding.
         num_segments: the largest id, a static int.
 
     Returns:
@@ -64,8 +64,8 @@ def divergence(
         ``reduce(..., "seq-mean-token-sum")`` does.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a second derivative is taken; a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: a second derivative is taken; the mask holds floats.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -109,14 +109,13 @@ def entropy(
         derivative  dh_t + (h_{t+1} + ... + h_T - baseline_t) dlog p_t(action_t)
 
     Summed over the steps, value and first derivative are unbiased for the entropy of whole
-    sequences. The mean of h alone, the usual bonus, leaves out that an action decides which later
-    steps are met.
+    sequences. The mean of h, the usual bonus, omits the effect of an action on later steps.
 
     Args:
         logits: as for `divergence`.
         action_log_prob: as for `divergence`.
         axis: the axis of time in action_log_prob.
-        where: shaped like action_log_prob, the steps that count; the rest is 0.
+        where: shaped like action_log_prob, True for the steps to include; the rest is 0.
         baseline: as for `divergence`.
         segment_ids: as for `divergence`.
         num_segments: the largest id, a static int.
@@ -125,8 +124,8 @@ def entropy(
         Shaped like action_log_prob, in nats: sum it over the steps.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a second derivative is taken; a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: a second derivative is taken; the mask holds floats.
 
     Example:
         >>> import jax.numpy as jnp
@@ -152,7 +151,7 @@ def _with_score_of_what_follows(
     *,
     name: str,
 ) -> jax.Array:
-    """The sums over the vocabulary, each action with the score of those after it."""
+    """The sums over the vocabulary, with the score of each action for later steps."""
     first, *reference = (jnp.asarray(x) for x in logits)
     dtype = wide(*(x.dtype for x in (first, *reference)))
     log_prob, baseline = (x.astype(dtype) for x in floats(action_log_prob, baseline))
@@ -181,7 +180,7 @@ def _with_score_of_what_follows(
 
 @jax.custom_jvp
 def _expected(mask: jax.Array, *logits: jax.Array) -> jax.Array:
-    """The sum over the vocabulary of p f at each step; 0 where it is masked."""
+    """The sum over the vocabulary of p f at each step; 0 where masked."""
     return _sums(mask, *logits)[0]
 
 
@@ -218,15 +217,15 @@ def _expected_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _sums(mask: jax.Array, *logits: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-    """The sum of p f, and the logarithms of the normalizers of the policy and the reference."""
+    """The sum of p f, and the log-normalizers of the policy and the reference."""
     normalizers = [_normalizer(mask, x) for x in logits]
 
     def add(total: jax.Array, start: Any, fresh: Any) -> jax.Array:
         p, f = _word_terms(mask, logits, normalizers, start)
         terms = p * f
         if len(logits) == 2:
-            # Less p and plus the reference, which cancel in the sum: no term is negative, and
-            # near the reference nothing is lost by rounding.
+            # Minus p plus the reference, which cancel in the sum: then no term is negative, and
+            # rounding loses no digits near the reference.
             near = p * (jnp.expm1(-jnp.clip(f, -1, None)) + f)
             reference = jnp.exp(_read(mask, logits[1], start) - normalizers[1][..., None])
             terms = jnp.where((f > -1) & (p > 0), near, terms - p + reference)
@@ -253,7 +252,7 @@ def _normalizer(mask: jax.Array, logits: jax.Array) -> jax.Array:
 def _word_terms(
     mask: jax.Array, logits: Any, normalizers: list[jax.Array], start: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """P and f of one piece of the vocabulary; f is 0 for a word that cannot be drawn."""
+    """The p and f of one piece of the vocabulary; f is 0 for impossible words."""
     log_p, *log_ref = (
         _read(mask, x, start) - z[..., None] for x, z in zip(logits, normalizers, strict=True)
     )
@@ -264,7 +263,7 @@ def _word_terms(
 
 
 def _read(mask: jax.Array, logits: jax.Array, start: Any) -> jax.Array:
-    """One piece of the vocabulary in float32 at least, 0 where it is masked."""
+    """One piece of the vocabulary in float32 at least, 0 where masked."""
     piece = _piece(logits, start)
     return jnp.where(mask[..., None], piece.astype(wide(logits.dtype)), 0)
 
@@ -277,7 +276,7 @@ def _piece(logits: jax.Array, start: Any) -> jax.Array:
 def _fold(step: Callable[[Any, Any, Any], Any], first: Any, size: int) -> Any:
     """``step(carry, start, fresh)`` over pieces that cover the vocabulary.
 
-    The last piece may overlap the one before; ``fresh`` marks what was not met before.
+    The last piece may overlap the one before; ``fresh`` marks new words.
     """
     if size <= CHUNK:
         return step(first, 0, jnp.ones(size, bool))

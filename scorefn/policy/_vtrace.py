@@ -1,4 +1,4 @@
-"""V-trace: value targets and advantages from another policy's steps, with truncated weights."""
+"""V-trace: off-policy value targets and advantages with truncated weights."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ from ._time import actions_only, readable
 
 
 class VTrace(NamedTuple):
-    """What `vtrace` returns, each shaped like reward.
+    """The result of `vtrace`, with arrays shaped like reward.
 
     Attributes:
         errors: target - value; the mean of ``errors**2 / 2`` is the loss of the value.
-        pg_advantage: the advantage of the score, weighed for the other policy; no derivative.
-        q: the estimate of the action's value that the advantage is made of; no derivative.
+        pg_advantage: the weighted advantage for the score; no derivative.
+        q: the estimate of the action value in the advantage; no derivative.
     """
 
     errors: jax.Array
@@ -41,7 +41,7 @@ def vtrace(
     segment_ids: ArrayLike | None = None,
     num_segments: int | None = None,
 ) -> VTrace:
-    """Value targets and advantages of a policy, from steps that an older one has made.
+    """Value targets and advantages of a policy, from the steps of an older one.
 
     .. code-block:: text
 
@@ -51,23 +51,23 @@ def vtrace(
         q_t           reward_t + discount_t (next_value_t + lam_t errors_{t+1})
         pg_advantage  min(clip_pg_rho, rho_t) (q_t - value_t)
 
-    with delta as for `gae`, which errors is on policy. Truncation is a bias that keeps the variance
-    finite: the fixed point is the value of a policy between the two. Only ``errors`` carries a
-    derivative, minus that of value: the targets are data.
+    with delta as for `gae`. On policy, errors equals `gae`. Truncation adds a bias and keeps the
+    variance finite: the fixed point is the value of a policy between the two. Only ``errors`` has a
+    derivative, minus that of value, because the targets are data.
 
     Args:
-        reward: of each step, any shape with an axis of time.
+        reward: the reward of each step, any shape with an axis of time.
         discount: as for `lambda_returns`: 0 where an episode ends.
-        value: of the state before each step, shaped like reward.
-        next_value: of the state after each step, as for `lambda_returns`.
-        log_rho: log-probability of the action under the policy less that under the one which chose
-            it, in nats.
+        value: the value of the state before each step, shaped like reward.
+        next_value: the value of the state after each step, as for `lambda_returns`.
+        log_rho: the log-probability of the action under the policy minus that under the policy
+            that chose it, in nats.
         lam: as for `lambda_returns`: 0 where an episode is cut off.
-        clip_rho: the largest weight of an error; infinite for none.
+        clip_rho: the largest weight of an error; infinite for no bound.
         clip_pg_rho: the largest weight of an advantage.
         axis: the axis of time.
         where: the steps that exist, as for `returns`.
-        acted: the actions, as for `returns`. Other steps take no lam, no value and no ratio.
+        acted: the actions, as for `returns`. Other steps use no lam, no value and no ratio.
         segment_ids: of packed rows, as for `returns`.
         num_segments: the largest id, a static int.
 
@@ -75,8 +75,8 @@ def vtrace(
         A `VTrace`.
 
     Raises:
-        ValueError: shapes that do not line up, no such axis.
-        TypeError: a mask of floats.
+        ValueError: the shapes do not match; the axis does not exist.
+        TypeError: the mask holds floats.
 
     Example:
         >>> steps = vtrace([0.0, 1.0], 1.0, [0.5, 2.0], [2.0, 0.0], log_rho=[0.0, -0.7])

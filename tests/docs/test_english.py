@@ -15,7 +15,6 @@ LATER: tuple[str, ...] = (
     "benchmarks",
     "scorefn/diagnostics/_compare",
     "scorefn/distributions/_interop",
-    "scorefn/policy",
 )
 FILES = [file for file in FILES if not str(file.relative_to(ROOT)).startswith(LATER)]
 

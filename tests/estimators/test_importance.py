@@ -463,7 +463,7 @@ def test_hyperparameters_are_leaves():
 def test_errors_say_what_to_do(build):
     with pytest.raises(TypeError, match="instance, got the class Categorical"):
         build(sf.Categorical)
-    with pytest.raises(ValueError, match=r"of shape \(\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"like those of the distribution, \(\), got \(2,\)"):
         build(distrax.Normal(jnp.zeros(2), 1.0))(
             lambda x: x, distrax.Normal(0.0, 1.0), jax.random.split(KEY, 2)
         )

@@ -159,7 +159,7 @@ def test_a_full_covariance_counts_by_its_diagonal() -> None:
         (
             lambda: sf.MinibatchControlVariate(sf.Pathwise, a_table(), jnp.arange(2)),
             TypeError,
-            r"write Pathwise\(\)",
+            r"write Pathwise\(",
         ),
     ],
 )
