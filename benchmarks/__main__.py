@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seed(text: str) -> int:
-    """A seed that jax takes as it is: it would take others modulo 2^32 without a word."""
+    """A seed that jax takes as it is: it would silently take others modulo 2^32."""
     seed = int(text)
     if not 0 <= seed < 2**32:
         raise argparse.ArgumentTypeError(f"a seed is a number from 0 to 2^32 - 1, got {seed}")

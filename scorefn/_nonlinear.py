@@ -136,7 +136,7 @@ def exp_of_expectation(
 
 
 def _terms(radius: float, eps: float) -> int:
-    """The number of powers needed for the series of exp to be exact up to rounding."""
+    """The number of terms of the series of exp, exact up to rounding."""
     # exp(-radius) is the smallest possible value. The rest is smaller than its first term divided
     # by (1 - radius / K).
     terms, power = 1, radius

@@ -18,8 +18,8 @@ WARM = 50
 def programs(toy: str, *plate: int, **infer: Any) -> tuple[Program, Program]:
     """A model and a guide that draws as the model does, so that the ELBO is of a factor alone: -f.
 
-    A plate, of the size that is given, holds independent gradients; `infer` is what the discrete
-    site is told.
+    A plate, of the given size, holds independent gradients; `infer` is passed to the discrete
+    site.
     """
     torch, pyro, d = torch_module(), imported("pyro"), imported("pyro.distributions")
 
@@ -78,7 +78,7 @@ def _gradients(toy: str, name: str, **infer: Any) -> Batch:
 
 
 def _distribution(toy: str, torch: Any, d: Any, params: Any) -> Any:
-    """Of parameters [..., D]."""
+    """The distribution of pyro with parameters [..., D]."""
     if toy == "bernoulli":
         return d.Bernoulli(logits=params[..., 0])
     if toy == "categorical":

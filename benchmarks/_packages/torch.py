@@ -30,7 +30,7 @@ def start(toy: str, *shape: int) -> Any:
 
 
 def cost(toy: str, x: Any) -> Any:
-    """Of draws [...]; categories are integers."""
+    """The costs of draws [...]; categories are integers."""
     if toy == "categorical":
         return torch_module().tensor(COSTS)[x.long()]
     if toy == "bernoulli":

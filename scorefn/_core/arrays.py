@@ -127,7 +127,7 @@ def leading(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
 
 
 def as_mask(name: str, x: Any) -> jax.Array:
-    """The mask as booleans: booleans or integers of 0 and 1 are taken, floats are not."""
+    """The mask as booleans, from booleans or integers 0 and 1; floats raise."""
     mask = jnp.asarray(x)
     if not (mask.dtype == jnp.bool_ or jnp.issubdtype(mask.dtype, jnp.integer)):
         raise TypeError(

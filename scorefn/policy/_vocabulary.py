@@ -252,7 +252,7 @@ def _normalizer(mask: jax.Array, logits: jax.Array) -> jax.Array:
 def _word_terms(
     mask: jax.Array, logits: Any, normalizers: list[jax.Array], start: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """The p and f of one piece of the vocabulary; f is 0 for impossible words."""
+    """The p and f of one piece of the vocabulary, 0 for impossible words."""
     log_p, *log_ref = (
         _read(mask, x, start) - z[..., None] for x, z in zip(logits, normalizers, strict=True)
     )

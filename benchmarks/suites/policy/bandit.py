@@ -87,7 +87,7 @@ def log_prob_of(params: Params, data: Data, actions: jax.Array) -> jax.Array:
 
 
 def weighted_rloo(log_prob: jax.Array, batch: Batch) -> jax.Array:
-    """RLOO, weighed by the ratio: unbiased off policy."""
+    """RLOO, weighted by the ratio: unbiased off policy."""
     advantage = batch.reward - sf.leave_one_out(batch.reward, axis=1)
     log_ratio = policy.log_ratio(log_prob, batch.old_log_prob)
     loss = policy.weighted_surrogate(log_prob, log_ratio, advantage, where=batch.where)

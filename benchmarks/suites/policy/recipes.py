@@ -35,7 +35,7 @@ class Batch:
 
     @property
     def goes_on(self) -> jax.Array:
-        """Which tokens have a token after them, [P, G, T]."""
+        """The tokens that have a token after them, [P, G, T]."""
         return jnp.concatenate([self.where[..., 1:], jnp.zeros_like(self.where[..., :1])], -1)
 
     @property

@@ -1,4 +1,4 @@
-"""Biases relative to a reference, corrected for the noise of both and of their common draws."""
+"""Biases relative to a reference, corrected for their noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def exact(moments: Moments, gradient: PyTree) -> Reference:
 
 
 def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
-    """The mean of one estimator; over the draws of those that are compared with it, or others."""
+    """The mean of one estimator, over the compared draws or over others."""
     row, count = moments.names.index(name), moments.count
     return Reference(
         name=name,
@@ -65,7 +65,7 @@ def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
 
 
 def most_precise(moments: Moments, estimators: Mapping[str, Any]) -> Reference | None:
-    """The mean of least variance among the estimators that do not say that they are biased."""
+    """The mean of least variance among the estimators not declared as biased."""
     pairs = zip(moments.variance, moments.names, strict=True)
     fit = [(v, n) for v, n in pairs if np.isfinite(v) and declared(estimators[n]) is not False]
     return mean_of(moments, min(fit)[1], same_draws=True) if fit else None

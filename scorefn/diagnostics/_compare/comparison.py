@@ -1,4 +1,4 @@
-"""The result of a comparison: rows to print, draw and write to files, and the best of them."""
+"""The result of a comparison: rows to print, draw and write to files."""
 
 import math
 import os

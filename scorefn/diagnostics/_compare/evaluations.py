@@ -1,4 +1,4 @@
-"""The number of evaluations of f for one gradient, counted while it runs."""
+"""The number of evaluations of f for one gradient, counted at run time."""
 
 from collections.abc import Callable
 from functools import cache
@@ -59,7 +59,7 @@ def evaluations(
     key: jax.Array,
     estimator: Any,
 ) -> int | None:
-    """Evaluations of f for one value of the loss; None if the value holds not just one estimator.
+    """Evaluations of f for one loss; None without exactly one estimator.
 
     In a program of several choices the f of one is the rest of it, with the other choices inside.
     """
@@ -89,6 +89,6 @@ def is_estimator(value: Any) -> bool:
 
 
 def declared(value: Any) -> bool | None:
-    """Whether all estimators in a value say that they are unbiased; None if there are none."""
+    """Whether all estimators declare that they are unbiased; None without any."""
     found = [leaf for leaf in jax.tree.leaves(value, is_leaf=is_estimator) if is_estimator(leaf)]
     return all(leaf.unbiased for leaf in found) if found else None

@@ -91,7 +91,7 @@ class Plan:
         return time.perf_counter() + self.seconds_left / 2
 
     def sizes(self, most: int = BATCH) -> dict[str, int]:
-        """The repeats in a batch, and in a chunk of it: whole chunks, and no more repeats."""
+        """The repeats in a batch and in a chunk."""
         size = max(2, min(BATCH, self.num_repeats, most))
         chunks = math.ceil(size / self.chunk_size)
         return {"size": size // chunks * chunks, "chunk_size": size // chunks}
@@ -215,7 +215,7 @@ class Experiment:
                 return Found(self._evaluations, moments, log_seconds, looks, pairs, stopped)
 
     def long_run(self, name: str, key: jax.Array, repeats: int) -> Moments:
-        """The moments of one estimator over so many repeats; at most half of the time left."""
+        """The moments of one estimator, within half of the time left."""
         self._bar.set_description(f"reference {name}")
         alone, halfway = Moments(self._components, [name]), self._plan.halfway
         while True:
@@ -239,7 +239,7 @@ class Experiment:
         return program.batch(key, center, **self._sizes)
 
     def _time(self, stopwatch: Stopwatch) -> None:
-        """More rounds of timing; with a time limit, until half of the time left is over."""
+        """More rounds of timing, within half of the time left."""
         wanted = min(max(FIRST_ROUNDS, stopwatch.rounds + MORE_ROUNDS), MOST_ROUNDS)
         halfway, took = self._plan.halfway, 0.0
         while stopwatch.rounds < wanted:

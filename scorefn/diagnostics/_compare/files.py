@@ -11,7 +11,7 @@ from typing import Any
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as csv, in the columns of the first row; None and what is not finite is empty."""
+    """Rows as csv, in the columns of the first row."""
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -20,12 +20,12 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """A value as json; numbers that are not finite, which json does not have, become null."""
+    """A value as json; numbers that are not finite become null."""
     return json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
 
 
 def write(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes a file at once: readers, and a killed program, see the old content or the new one."""
+    """Writes a file atomically: it holds the old content or the new one."""
     path, data = Path(path), content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -35,7 +35,7 @@ class Moments:
         self.along = [Comoments(len(names)) for _ in range(components.directions)]
 
     def add(self, batches: Sequence[Batch]) -> None:
-        """Adds a batch of each estimator, around the mean so far; the first around its own."""
+        """Adds a batch of each estimator, as deviations from the mean so far."""
         size = len(batches[0].squares)
         scale = self.count / (self.count + 1) if self.count else size / max(size - 1, 1)
         # Chan, Golub and LeVeque (1983), equation 2.1.

@@ -69,7 +69,7 @@ class Row:
         return math.hypot(self.variance_se * self.time_us, self.time_us_se * self.variance)
 
     def left(self, *, evaluations: float | None, seconds: float | None) -> float:
-        """The variance of the mean of all gradients that fit a budget; infinite if none does."""
+        """The variance of the mean of all gradients within a budget; infinite for none."""
         counts = []
         if evaluations is not None:
             # Without a count it cannot be known to fit.
@@ -81,7 +81,7 @@ class Row:
 
 
 def ranked(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """The rows by variance x time, then by time; those that were not measured come last."""
+    """The rows by variance x time, then by time; unmeasured rows are last."""
     worst = (math.inf, math.inf)
     return tuple(
         sorted(

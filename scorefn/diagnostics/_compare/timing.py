@@ -1,4 +1,4 @@
-"""A clock for programs that take turns, so that a busy machine is fair to all of them."""
+"""A clock for programs that take turns, so that load affects all alike."""
 
 import gc
 import math
