@@ -74,9 +74,12 @@ ad.primitive_jvps[_with_jvp] = _with_jvp_jvp
 batching.fancy_primitive_batchers[_with_jvp] = _with_jvp_batch
 
 
-def nondifferentiable(array: jax.Array, message: str) -> jax.Array:
-    """The array, unchanged; differentiating with respect to it raises ``TypeError(message)``."""
-    return _nondifferentiable.bind(array, message=message)
+def nondifferentiable(array: jax.Array, message: str, *unless: jax.Array) -> jax.Array:
+    """The array, unchanged; differentiating with respect to it raises ``TypeError(message)``.
+
+    It does not raise where one of the arrays `unless` is differentiated at the same time.
+    """
+    return _nondifferentiable.bind(array, *unless, message=message)
 
 
 def first_order_only(
@@ -110,9 +113,9 @@ def first_order_only(
 # A primitive instead of a `custom_jvp`, because up to jax 0.10 a differentiated scan drops the rule
 # of a `custom_jvp`: a second derivative would not raise.
 _nondifferentiable = Primitive("scorefn_poison")
-_nondifferentiable.def_impl(lambda x, **_: x)
-_nondifferentiable.def_abstract_eval(lambda aval, **_: aval)
-mlir.register_lowering(_nondifferentiable, lambda _, x, **__: [x])
+_nondifferentiable.def_impl(lambda x, *_, **__: x)
+_nondifferentiable.def_abstract_eval(lambda aval, *_, **__: aval)
+mlir.register_lowering(_nondifferentiable, lambda _, x, *__, **___: [x])
 
 
 def _batch_refused(args: Any, dims: Any, *, message: str) -> Any:
@@ -120,7 +123,7 @@ def _batch_refused(args: Any, dims: Any, *, message: str) -> Any:
 
 
 def _refuse(primals: Any, tangents: Any, *, message: str) -> Any:
-    if not isinstance(tangents[0], ad.Zero):
+    if not isinstance(tangents[0], ad.Zero) and all(isinstance(t, ad.Zero) for t in tangents[1:]):
         raise TypeError(message)
     return _nondifferentiable.bind(*primals, message=message), tangents[0]
 

@@ -14,6 +14,7 @@ from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
 
 from ._base import Estimator
+from ._score_guard import guard_score
 
 
 @pytree_dataclass
@@ -79,7 +80,7 @@ class ImportanceWeighted(Estimator):
         proposal = _proposal(self.proposal, distribution, keys)
 
         def one(key: jax.Array) -> Any:
-            x, log_ratio = _draw_and_log_ratio(distribution, proposal, key)
+            x, log_ratio = _draw_and_log_ratio(distribution, proposal, key, "ImportanceWeighted")
             cost, aux = f(x)
             return cost, log_ratio, self.baseline.weight(x, distribution), aux
 
@@ -165,7 +166,7 @@ class SelfNormalized(Estimator):
         proposal = _proposal(self.proposal, distribution, keys)
 
         def one(key: jax.Array) -> Any:
-            x, log_ratio = _draw_and_log_ratio(distribution, proposal, key)
+            x, log_ratio = _draw_and_log_ratio(distribution, proposal, key, "SelfNormalized")
             return log_ratio, *f(x)
 
         log_ratios, costs, aux = vmap(one)(keys)
@@ -199,10 +200,13 @@ def _proposal(proposal: Any, distribution: Distribution, keys: jax.Array) -> Dis
 
 
 def _draw_and_log_ratio(
-    distribution: Distribution, proposal: Distribution, key: jax.Array
+    distribution: Distribution, proposal: Distribution, key: jax.Array, name: str
 ) -> tuple[Any, jax.Array]:
-    x = proposal.stopped_draw(key)
-    return x, distribution.log_density(x) - stop(proposal.log_density(x))
+    def draw_and_log_ratio(p: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
+        x = proposal.stopped_draw(key)
+        return x, p.log_density(x) - stop(proposal.log_density(x))
+
+    return guard_score(draw_and_log_ratio, distribution, key, name=name)(key)
 
 
 def _possible(log_ratios: jax.Array) -> tuple[jax.Array, jax.Array]:

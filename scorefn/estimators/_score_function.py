@@ -17,7 +17,7 @@ from scorefn.distributions._distribution import Distribution
 
 from ._base import Estimator
 from ._factor_axes import check_factor_axes, log_densities
-from ._guard import Reach, guard
+from ._score_guard import scored_draw
 
 
 @pytree_dataclass
@@ -119,25 +119,7 @@ class ScoreFunction(Estimator):
     def guarded_draw(self, distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
         """One stopped draw and its log-density, guarded against a lost derivative."""
 
-        def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
-            x = distribution.stopped_draw(key)
-            return x, log_densities(distribution, x, self.factor_ndim)
+        def log_density(distribution: Distribution, x: Any) -> jax.Array:
+            return log_densities(distribution, x, self.factor_ndim)
 
-        draw = guard(draw_and_log_prob, distribution, key, severed=_severed, message=_message)
-        return draw(key)
-
-
-def _severed(reaches: list[Reach]) -> list[bool]:
-    # Only if no array reaches the log-density: a distribution may keep a second copy of a parameter
-    # for it (distrax's mixtures do), so a check of single arrays would raise false alarms.
-    blind = not any(reach.by_derivative[-1] for reach in reaches)
-    return [blind and any(reach.by_value[:-1]) for reach in reaches]
-
-
-def _message(leaf: str) -> str:
-    return (
-        f"ScoreFunction cannot differentiate with respect to {leaf}: the sampler depends on it and "
-        f"log_prob does not, so that its gradient would silently be 0. Let log_prob be the density "
-        f"of the draws of the sampler; if the parameter is not meant to be learned, wrap it in "
-        f"jax.lax.stop_gradient."
-    )
+        return scored_draw(distribution, key, log_density, name=type(self).__name__)

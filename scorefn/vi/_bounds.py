@@ -11,6 +11,7 @@ from scorefn._core.arrays import stop
 from scorefn._score import attach_score
 from scorefn.distributions._distribution import as_distribution
 from scorefn.estimators._pathwise import Pathwise
+from scorefn.estimators._score_guard import scored_draw
 
 from ._weights import LogDensity, log_mean_exp, log_weight
 
@@ -164,8 +165,7 @@ def vimco(
     distribution, n = as_distribution(q), num_samples
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        z = distribution.stopped_draw(key)
-        log_q = distribution.log_density(z)
+        z, log_q = scored_draw(distribution, key, name="vimco")
         return log_q, log_joint(z) - log_q
 
     log_q, log_w = vmap(one)(keys)

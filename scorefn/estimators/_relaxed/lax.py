@@ -11,6 +11,7 @@ from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
 from scorefn.estimators._guard import Reach, guard
+from scorefn.estimators._score_guard import guard_score
 
 from .rebar import controlled
 
@@ -67,17 +68,12 @@ class LAX(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
-            x = distribution.draw(key)
+            draw = guard(Distribution.draw, distribution, key, severed=_severed, message=_message)
+            x = draw(key)
             return x, distribution.log_density(stop(x))
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            draw = guard(
-                draw_and_log_prob,
-                distribution,
-                key,
-                severed=_severed,
-                message=_message,
-            )
+            draw = guard_score(draw_and_log_prob, distribution, key, name="LAX")
             x, log_prob = draw(key)
             return controlled(self.surrogate, self.params, f, stop(x), log_prob, x, stop(x))
 
@@ -85,13 +81,8 @@ class LAX(Estimator):
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:
-    # For the draw the rule of Pathwise, for the log-density that of ScoreFunction.
-    blind = not any(reach.by_derivative[-1] for reach in reaches)
     return [
-        any(
-            value and (blind or not derivative)
-            for value, derivative in zip(reach.by_value[:-1], reach.by_derivative[:-1], strict=True)
-        )
+        any(v and not d for v, d in zip(reach.by_value, reach.by_derivative, strict=True))
         for reach in reaches
     ]
 
@@ -99,8 +90,7 @@ def _severed(reaches: list[Reach]) -> list[bool]:
 def _message(leaf: str) -> str:
     return (
         f"LAX cannot differentiate with respect to {leaf}: the draw depends on it through an "
-        f"operation without a derivative, or log_prob does not depend on it, so that its gradient "
-        f"would silently be wrong. RELAX fits bits and categories, ScoreFunction every "
-        f"distribution; if the parameter is not meant to be learned, wrap it in "
-        f"jax.lax.stop_gradient."
+        f"operation without a derivative, so that its gradient would silently be wrong. RELAX fits "
+        f"bits and categories, ScoreFunction every distribution; if the parameter is not meant to be "
+        f"learned, wrap it in jax.lax.stop_gradient."
     )

@@ -1,0 +1,239 @@
+"""Refuses, while tracing, derivatives that a score would silently lose.
+
+The score function needs two facts: the log-density has a derivative along every parameter that
+moves the draws, and the set of possible draws does not move. Both are read off one trace of a draw
+and its log-density.
+
+- *No score.* An array reaches the draw by value and log_prob not by derivative. Some libraries keep
+  one parameter twice, to sample with and for the density. Such a sampling copy raises only where no
+  copy for the density is differentiated along with it: an array that the sampler does not use, and
+  whose score depends on the leaf of the draw that the sampling copy reaches. A leaf of the draw
+  that is computed without the key has no score at all.
+- *A support that moves.* A comparison of the draw with an array selects minus infinity, or the
+  logarithm of 0; or the `support` of an object is made of the array, as numpyro has it.
+
+An array of either kind is replaced by a copy that raises once somebody differentiates along it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scorefn._core.arrays import is_float
+from scorefn._core.dependence import Dependence, Value
+from scorefn._core.derivatives import nondifferentiable
+from scorefn.distributions._distribution import Distribution, is_object
+
+from ._guard import describe
+
+# An array of more elements is followed as a whole.
+_MOST_ELEMENTS = 64
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """Why an array must not be differentiated, unless some others are at the same time."""
+
+    message: str
+    unless: list[jax.Array]
+
+
+def guard_score(
+    fn: Callable[[Distribution, jax.Array], Any],
+    distribution: Distribution,
+    key: jax.Array,
+    log_density: Callable[[Distribution, Any], jax.Array] = Distribution.log_density,
+    *,
+    name: str,
+) -> Callable[[jax.Array], Any]:
+    """`fn` of a key alone, which raises once it is differentiated along an array without a score.
+
+    Args:
+        fn: a function of the distribution and one key.
+        distribution: the one whose score is taken.
+        key: an example of the argument; nothing is computed with it.
+        log_density: of one draw, by which `fn` scores it.
+        name: the estimator, for the errors.
+    """
+    leaves, structure = jax.tree.flatten(distribution)
+    at = [i for i, leaf in enumerate(leaves) if _is_traced_float(leaf)]
+    inside = [leaves[i] for i in at]
+
+    # As arguments leaves keep their places, so that one array in two of them counts twice.
+    def rebuilt(arrays: list[jax.Array]) -> Distribution:
+        merged = dict(enumerate(leaves)) | dict(zip(at, arrays, strict=True))
+        return jax.tree.unflatten(structure, list(merged.values()))
+
+    def draw_and_score(key: jax.Array, inside: list[jax.Array]) -> Any:
+        distribution = rebuilt(inside)
+        # The barrier gives a draw a name of its own, even where it is one of the parameters.
+        x = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, distribution.stopped_draw(key)))
+        support = getattr(distribution.params, "support", ()) if is_object(distribution) else ()
+        ends = [leaf for leaf in jax.tree.leaves(support) if _is_traced_float(leaf)]
+        return x, jnp.sum(log_density(distribution, x)), ends
+
+    trace = _Trace(draw_and_score, key, inside)
+    refused = trace.refused(partial(_message, name, distribution.params))
+    if not refused:
+        return partial(fn, distribution)
+    arrays = [
+        nondifferentiable(array, refused[i].message, *refused[i].unless) if i in refused else array
+        for i, array in enumerate(trace.arrays)
+    ]
+    copies = dict(zip(map(id, trace.arrays[len(at) :]), arrays[len(at) :], strict=True))
+    hoisted, outside = jax.closure_convert(lambda key, xs: fn(rebuilt(xs), key), key, inside)
+    outside = [copies.get(id(array), array) for array in outside]
+    return lambda key: hoisted(key, arrays[: len(at)], *outside)
+
+
+def scored_draw(
+    distribution: Distribution,
+    key: jax.Array,
+    log_density: Callable[[Distribution, Any], jax.Array] = Distribution.log_density,
+    *,
+    name: str,
+) -> tuple[Any, jax.Array]:
+    """One stopped draw and its log-density, guarded against a lost derivative."""
+
+    def draw_and_log_density(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
+        x = distribution.stopped_draw(key)
+        return x, log_density(distribution, x)
+
+    return guard_score(draw_and_log_density, distribution, key, log_density, name=name)(key)
+
+
+class _Trace:
+    """One trace of a draw, its log-density and its support, and what these depend on.
+
+    Attributes:
+        arrays: all that may be differentiated: those inside of the distribution, then those that
+            its functions close over.
+    """
+
+    def __init__(self, fn: Callable[..., Any], key: jax.Array, inside: list[jax.Array]) -> None:
+        traced, shapes = jax.make_jaxpr(fn, return_shape=True)(key, inside)
+        constants = list(traced.consts)
+        self.jaxpr, self.arguments = traced.jaxpr, [*constants, key, *inside]
+        self.constants, self.leaves = len(constants), len(jax.tree.leaves(shapes[0]))
+        outside = [i for i, constant in enumerate(constants) if _is_traced_float(constant)]
+        self.places = [*range(len(constants) + 1, len(self.arguments)), *outside]
+        self.arrays = [self.arguments[place] for place in self.places]
+        # One bit for each leaf of the draw, one for the key, then those of the arrays.
+        self.draws, self.random = (1 << self.leaves) - 1, 1 << self.leaves
+        self.drawn = {i: Value(1 << i, form=(0, 0)) for i in range(self.leaves)}
+        self.values: list[Value] = []
+        end = self.leaves + 1
+        for array in self.arrays:
+            self.values.append(_followed(array, end))
+            end = self.values[-1].bits.bit_length()
+
+    def refused(self, message: Callable[[str, jax.Array, list[int]], str]) -> dict[int, _Refused]:
+        """The numbers of the arrays that must not be differentiated."""
+        if not self.arrays:
+            return {}
+        inputs = dict.fromkeys(range(len(self.arguments)), Value())
+        inputs |= {self.constants: Value(self.random)}
+        inputs |= dict(zip(self.places, self.values, strict=True))
+        pass_ = Dependence(self.draws)
+        outputs = [out.bits for out in pass_.outputs(self.jaxpr, list(inputs.values()), self.drawn)]
+        leaves, moving = outputs[: self.leaves], pass_.support
+        for bits in outputs[self.leaves + 1 :]:
+            moving |= bits
+        reached = unkeyed = 0
+        for bits in leaves:
+            reached |= bits
+            unkeyed |= 0 if bits & self.random else bits
+        unscored = reached & ~self._score(range(len(self.arrays)))
+        found = {}
+        for i, value in enumerate(self.values):
+            array, lost = self.arrays[i], value.bits & (unscored | unkeyed)
+            if value.bits & unkeyed:
+                found[i] = _Refused(message("unkeyed", array, _places(value, lost)), [])
+            elif lost:
+                # Where an array enters, the leaf of the draw depends on the least.
+                into = min(
+                    (bits.bit_count(), leaf) for leaf, bits in enumerate(leaves) if bits & lost
+                )[1]
+                copies = [
+                    self.arrays[j]
+                    for j, other in enumerate(self.values)
+                    if not other.bits & reached and self._score([j]) >> into & 1
+                ]
+                found[i] = _Refused(message("unscored", array, _places(value, lost)), copies)
+            elif value.bits & moving:
+                bits = value.bits & moving
+                found[i] = _Refused(message("moving", array, _places(value, bits)), [])
+        return found
+
+    def _score(self, moved: Sequence[int]) -> int:
+        """The bits that the derivative of log_prob along some arrays together depends on."""
+        some = [self.arrays[i] for i in moved]
+
+        def log_prob(some: list[jax.Array]) -> Any:
+            arguments = list(self.arguments)
+            for i, array in zip(moved, some, strict=True):
+                arguments[self.places[i]] = array
+            n = self.constants
+            outs = jax.core.eval_jaxpr(self.jaxpr, arguments[:n], *arguments[n:])
+            return outs[self.leaves], outs[: self.leaves]
+
+        def change(tangents: list[jax.Array]) -> Any:
+            _, tangent, x = jax.jvp(log_prob, (some,), (tangents,), has_aux=True)
+            return x, tangent
+
+        tangents = [self.values[i] for i in moved]
+        return Dependence().outputs(jax.make_jaxpr(change)(some), tangents, self.drawn)[-1].bits
+
+
+def _is_traced_float(x: Any) -> bool:
+    return isinstance(x, jax.core.Tracer) and is_float(x)
+
+
+def _followed(array: jax.Array, first: int) -> Value:
+    """An input with bits from `first` on, one for each element if these are few."""
+    if not 1 < array.size <= _MOST_ELEMENTS:
+        return Value(1 << first)
+    each = np.array([1 << (first + i) for i in range(array.size)], object)
+    return Value(int(each.sum()), each.reshape(array.shape))
+
+
+def _places(value: Value, bits: int) -> list[Any]:
+    """The indices of the elements meant, or none where all are."""
+    if value.elements is None or not value.bits & ~bits:
+        return []
+    return [index for index, bit in np.ndenumerate(value.elements) if bit & bits]
+
+
+def _message(name: str, root: Any, kind: str, array: jax.Array, places: list[Any]) -> str:
+    what = describe(array, root)
+    if places:
+        what += f", element {', '.join(map(_index, places))}"
+    why = {
+        "unscored": (
+            "the sampler depends on it and log_prob does not, so that its gradient would silently "
+            "be 0. Let log_prob be the density of what the sampler draws"
+        ),
+        "unkeyed": (
+            "a part of the draw is computed from it without the random key, and has no score, so "
+            "that the gradient along that part would silently be 0. Take that part out of the draw "
+            "and compute it in f"
+        ),
+        "moving": (
+            "the support of the distribution moves with it, which no score sees, so that its "
+            "gradient would silently be wrong. Draw on a fixed support and shift or scale the draw "
+            "in f, or use Pathwise"
+        ),
+    }[kind]
+    return (
+        f"{name} cannot differentiate with respect to {what}: {why}; if the parameter is not meant "
+        f"to be learned, wrap it in jax.lax.stop_gradient."
+    )
+
+
+def _index(place: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, place))}]"
