@@ -74,7 +74,7 @@ class Dependence:
         arguments = [*jaxpr.constvars, *jaxpr.invars]
         if len(inputs) < len(arguments):
             inputs = [*constants, *inputs]
-        env = dict(zip(arguments, inputs, strict=True))
+        env: dict[Any, Value] = dict(zip(arguments, inputs, strict=True))
         handed_on = {jaxpr.outvars[i]: value for i, value in (cuts or {}).items()}
         found: dict[Any, Value] = {}
 
@@ -85,7 +85,7 @@ class Dependence:
             values = self._equation(eqn, [read(var) for var in eqn.invars])
             found |= dict(zip(eqn.outvars, values, strict=True))
             env |= {var: handed_on.get(var, found[var]) for var in eqn.outvars}
-        return [read(v) if hasattr(v, "val") else found.get(v, env[v]) for v in jaxpr.outvars]
+        return [found[v] if v in found else read(v) for v in jaxpr.outvars]
 
     def _equation(self, eqn: Any, ins: list[Value]) -> list[Value]:
         name, params, n = eqn.primitive.name, eqn.params, len(eqn.outvars)

@@ -206,7 +206,8 @@ def _draw_and_log_ratio(
         x = proposal.stopped_draw(key)
         return x, p.log_density(x) - stop(proposal.log_density(x))
 
-    return guard_score(draw_and_log_ratio, distribution, key, name=name)(key)
+    others = proposal.params  # with whose sampler a density without one of its own may be given
+    return guard_score(draw_and_log_ratio, distribution, key, name=name, others=others)(key)
 
 
 def _possible(log_ratios: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -27,7 +27,9 @@ import numpy as np
 from scorefn._core.arrays import is_float
 from scorefn._core.dependence import Dependence, Value
 from scorefn._core.derivatives import nondifferentiable
+from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution, is_object
+from scorefn.distributions._interop.scores import sampling_copies, support_arrays
 
 from ._guard import describe
 
@@ -50,6 +52,7 @@ def guard_score(
     log_density: Callable[[Distribution, Any], jax.Array] = Distribution.log_density,
     *,
     name: str,
+    others: PyTree = (),
 ) -> Callable[[jax.Array], Any]:
     """`fn` of a key alone, which raises once it is differentiated along an array without a score.
 
@@ -59,6 +62,7 @@ def guard_score(
         key: an example of the argument; nothing is computed with it.
         log_density: of one draw, by which `fn` scores it.
         name: the estimator, for the errors.
+        others: arrays that the functions of the distribution may close over without a score.
     """
     leaves, structure = jax.tree.flatten(distribution)
     at = [i for i, leaf in enumerate(leaves) if _is_traced_float(leaf)]
@@ -73,22 +77,32 @@ def guard_score(
         distribution = rebuilt(inside)
         # The barrier gives a draw a name of its own, even where it is one of the parameters.
         x = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, distribution.stopped_draw(key)))
-        support = getattr(distribution.params, "support", ()) if is_object(distribution) else ()
-        ends = [leaf for leaf in jax.tree.leaves(support) if _is_traced_float(leaf)]
-        return x, jnp.sum(log_density(distribution, x)), ends
+        log_prob, root = jnp.sum(log_density(distribution, x)), distribution.params
+        if not is_object(distribution):
+            return x, log_prob, [], []
+        ends = [jnp.asarray(leaf) for leaf in support_arrays(root) if _is_traced_float(leaf)]
+        return x, log_prob, ends, jax.tree.map(jnp.asarray, sampling_copies(root))
 
     trace = _Trace(draw_and_score, key, inside)
     refused = trace.refused(partial(_message, name, distribution.params))
+    known = set(map(id, jax.tree.leaves(others)))
+    refused = {i: r for i, r in refused.items() if i < len(at) or id(trace.arrays[i]) not in known}
     if not refused:
         return partial(fn, distribution)
     arrays = [
         nondifferentiable(array, refused[i].message, *refused[i].unless) if i in refused else array
         for i, array in enumerate(trace.arrays)
     ]
-    copies = dict(zip(map(id, trace.arrays[len(at) :]), arrays[len(at) :], strict=True))
+    copies = {id(trace.arrays[i]): arrays[i] for i in refused if i >= len(at)}
     hoisted, outside = jax.closure_convert(lambda key, xs: fn(rebuilt(xs), key), key, inside)
-    outside = [copies.get(id(array), array) for array in outside]
-    return lambda key: hoisted(key, arrays[: len(at)], *outside)
+    outside = [copies.pop(id(array), array) for array in outside]
+
+    def guarded(key: jax.Array) -> Any:
+        # What only the support holds goes through a barrier, so that no transformation drops it.
+        result = hoisted(key, arrays[: len(at)], *outside)
+        return jax.lax.optimization_barrier((result, list(copies.values())))[0]
+
+    return guarded
 
 
 def scored_draw(
@@ -120,6 +134,7 @@ class _Trace:
         constants = list(traced.consts)
         self.jaxpr, self.arguments = traced.jaxpr, [*constants, key, *inside]
         self.constants, self.leaves = len(constants), len(jax.tree.leaves(shapes[0]))
+        self.ends = len(shapes[2])
         outside = [i for i, constant in enumerate(constants) if _is_traced_float(constant)]
         self.places = [*range(len(constants) + 1, len(self.arguments)), *outside]
         self.arrays = [self.arguments[place] for place in self.places]
@@ -142,8 +157,10 @@ class _Trace:
         pass_ = Dependence(self.draws)
         outputs = [out.bits for out in pass_.outputs(self.jaxpr, list(inputs.values()), self.drawn)]
         leaves, moving = outputs[: self.leaves], pass_.support
-        for bits in outputs[self.leaves + 1 :]:
+        facts = outputs[self.leaves + 1 :]
+        for bits in facts[: self.ends]:
             moving |= bits
+        pairs = list(zip(facts[self.ends :: 2], facts[self.ends + 1 :: 2], strict=True))
         reached = unkeyed = 0
         for bits in leaves:
             reached |= bits
@@ -159,10 +176,12 @@ class _Trace:
                 into = min(
                     (bits.bit_count(), leaf) for leaf, bits in enumerate(leaves) if bits & lost
                 )[1]
+                copied = [bits for copy, bits in pairs if copy & lost]
                 copies = [
                     self.arrays[j]
                     for j, other in enumerate(self.values)
-                    if not other.bits & reached and self._score([j]) >> into & 1
+                    if any(other.bits & bits for bits in copied)
+                    or (not other.bits & reached and self._score([j]) >> into & 1)
                 ]
                 found[i] = _Refused(message("unscored", array, _places(value, lost)), copies)
             elif value.bits & moving:

@@ -1,0 +1,52 @@
+"""Facts about scores that no trace of a library's object shows."""
+
+from typing import Any
+
+import jax
+
+# The arguments that the support moves with, where log_prob compares no draw with them.
+_MOVING = {
+    "numpyro.Levy": ("loc",),  # its own flatten loses the support
+    "tfp.GeneralizedPareto": ("loc",),
+    "tfp.PERT": ("low", "high"),
+}
+
+# An array to sample with, and the argument that it is made of and that the density uses.
+_COPIES = {
+    "numpyro.MultivariateStudentT": ("_chi2.concentration", "df"),
+    "numpyro.StudentT": ("_chi2.concentration", "df"),
+}
+_LIBRARIES = {"numpyro": "numpyro", "tensorflow_probability": "tfp"}
+
+
+def support_arrays(distribution: Any) -> list[Any]:
+    """The arrays that the support of an object is made of, as far as it says so."""
+    arrays = jax.tree.leaves(getattr(distribution, "support", ()))
+    for known in _known(distribution, _MOVING):
+        arrays += [getattr(known, name) for name in _MOVING[_class_of(known)]]
+    return arrays
+
+
+def sampling_copies(distribution: Any) -> list[tuple[Any, Any]]:
+    """Pairs of an array to sample with and the argument that it is a function of."""
+    return [
+        tuple(_attribute(known, path) for path in _COPIES[_class_of(known)])
+        for known in _known(distribution, _COPIES)
+    ]
+
+
+def _known(distribution: Any, table: dict[str, Any]) -> list[Any]:
+    """The objects inside of one, itself included, whose class is in the table."""
+    nodes = jax.tree.leaves(distribution, is_leaf=lambda node: _class_of(node) in table)
+    return [node for node in nodes if _class_of(node) in table]
+
+
+def _attribute(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _class_of(value: Any) -> str:
+    library = _LIBRARIES.get(type(value).__module__.partition(".")[0], "")
+    return f"{library}.{type(value).__qualname__}"
