@@ -85,7 +85,7 @@ class Dependence:
             values = self._equation(eqn, [read(var) for var in eqn.invars])
             found |= dict(zip(eqn.outvars, values, strict=True))
             env |= {var: handed_on.get(var, found[var]) for var in eqn.outvars}
-        return [found[v] if v in found else read(v) for v in jaxpr.outvars]
+        return [read(v) if hasattr(v, "val") or v not in found else found[v] for v in jaxpr.outvars]
 
     def _equation(self, eqn: Any, ins: list[Value]) -> list[Value]:
         name, params, n = eqn.primitive.name, eqn.params, len(eqn.outvars)
@@ -156,7 +156,7 @@ class Dependence:
             endless = any(value.constant in (np.inf, -np.inf) for value in ins)
             value = replace(value, border=form[0] if form and not endless else 0)
         elif name in ("add", "sub"):
-            value = replace(value, form=self._difference(first, last))
+            value = replace(value, form=self._difference(first, last), constant=_sum(name, ins))
         elif name == "mul" or (name == "div" and not last.bits & self.draws):
             value = replace(value, form=self._scaled(first, last), zero=value.zero | first.zero)
         elif name == "select_n":
@@ -201,6 +201,13 @@ class Dependence:
 
 def _union(bits: Any) -> int:
     return reduce(int.__or__, bits, 0)
+
+
+def _sum(name: str, values: list[Value]) -> float | None:
+    left, right = (value.constant for value in values)
+    if left is None or right is None:
+        return None
+    return left + right if name == "add" else left - right
 
 
 def _constant(x: Any) -> float | None:

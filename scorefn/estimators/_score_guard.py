@@ -171,6 +171,9 @@ class _Trace:
             array, lost = self.arrays[i], value.bits & (unscored | unkeyed)
             if value.bits & unkeyed:
                 found[i] = _Refused(message("unkeyed", array, _places(value, lost)), [])
+            elif value.bits & moving:
+                places = _places(value, value.bits & moving)
+                found[i] = _Refused(message("moving", array, places), [])
             elif lost:
                 # Where an array enters, the leaf of the draw depends on the least.
                 into = min(
@@ -184,9 +187,6 @@ class _Trace:
                     or (not other.bits & reached and self._score([j]) >> into & 1)
                 ]
                 found[i] = _Refused(message("unscored", array, _places(value, lost)), copies)
-            elif value.bits & moving:
-                bits = value.bits & moving
-                found[i] = _Refused(message("moving", array, _places(value, bits)), [])
         return found
 
     def _score(self, moved: Sequence[int]) -> int:
