@@ -91,6 +91,6 @@ def _message(leaf: str) -> str:
     return (
         f"LAX cannot differentiate with respect to {leaf}: the draw depends on it through an "
         f"operation without a derivative, so that its gradient would silently be wrong. RELAX fits "
-        f"bits and categories, ScoreFunction every distribution; if the parameter is not meant to be "
-        f"learned, wrap it in jax.lax.stop_gradient."
+        f"bits and categories, ScoreFunction every distribution; if the parameter is not meant to "
+        f"be learned, wrap it in jax.lax.stop_gradient."
     )
