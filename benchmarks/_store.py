@@ -18,7 +18,7 @@ def check_writable(directory: Path) -> None:
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """A value as json, a line for each entry and row; numbers that are not finite become null."""
+    """A value as json, one line per row; numbers that are not finite become null."""
     entries = [f"{json.dumps(name)}: {_lines(entry)}" for name, entry in finite(value).items()]
     return "{\n " + ",\n ".join(entries) + "\n}\n"
 

@@ -12,7 +12,7 @@ CERTAIN = 4.0
 
 
 def compared(row: Mapping[str, Any], base: Mapping[str, Any]) -> Row:
-    """The variance of a row relative to that of another, its error, and what that amounts to."""
+    """The variance of a row relative to another, its error, and the verdict."""
     ratio = row["variance"] / base["variance"]
     parts = [found["variance_se"] / found["variance"] for found in (row, base)]
     # Independent of each other, and both of many repeats.

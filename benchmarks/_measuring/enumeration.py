@@ -4,7 +4,7 @@ import numpy as np
 
 
 def gradient(weights: np.ndarray, f: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """E[f h] for costs [s] and scores h, [s] or [s, d], at points of these weights, [s]."""
+    """E[f h] for costs f, [s], and scores h, [s] or [s, d], at weighted points."""
     return (weights * f) @ score
 
 

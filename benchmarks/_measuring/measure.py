@@ -59,7 +59,7 @@ class Measurement:
     repeats: int
 
     def relative_bias(self, exact: np.ndarray) -> float:
-        """The norm of the bias by that of the exact gradient, freed of the noise of the repeats."""
+        """The norm of the bias relative to the exact gradient, corrected for noise."""
         square = np.sum((self.mean - exact) ** 2) - self.variance / self.repeats
         return float(np.sqrt(max(square, 0.0) / np.sum(exact**2)))
 

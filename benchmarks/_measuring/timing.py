@@ -1,4 +1,4 @@
-"""Time for one gradient, the estimators taking turns so that a busy machine is fair to all."""
+"""Time for one gradient, with estimators in turns so that load affects all alike."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

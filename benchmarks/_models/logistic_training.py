@@ -179,7 +179,7 @@ def run(name: str, seed: int, num_steps: int, every: int, num_samples: int) -> S
 
 @jax.jit
 def evaluate(states: State, data: Data) -> tuple[jax.Array, jax.Array]:
-    """The exact ELBO, in nats, and the accuracy of each of the stacked states, on the data."""
+    """The exact ELBO, in nats, and the accuracy of each of the stacked states."""
     return jax.lax.map(
         lambda params: (-model.exact_loss(params, data), model.accuracy(params, data)),
         states.posterior,

@@ -52,7 +52,7 @@ def _network(layers: list[dict[str, jax.Array]], x: ArrayLike) -> jax.Array:
 
 
 def encode(params: Params, image: ArrayLike) -> jax.Array:
-    """The logits of the posterior of the bits, [..., bits], of an image in [..., 64]."""
+    """The logits of the posterior of the bits of an image in [..., 64]."""
     return _network(params["encoder"], image)
 
 

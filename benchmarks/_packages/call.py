@@ -54,7 +54,7 @@ def module(name: str) -> Any | None:
 
 
 def missing(call: Call) -> str | None:
-    """The note about a package that is not installed, or no longer has the module; else None."""
+    """A note if the package is not installed or lacks the module; else None."""
     if module(call.module) is None:
         return f"skipped: there is no {call.module} here"
     return None

@@ -89,7 +89,7 @@ def _distribution(toy: str, torch: Any, d: Any, params: Any) -> Any:
 
 
 def calls() -> list[Call]:
-    """Every toy by the estimators for any guide; draws that can be counted by all their values."""
+    """All toys, with the estimators that pyro has for any guide."""
     found = []
     for toy in TOYS:
         ways: dict[str, dict[str, Any]] = {"TraceGraph_ELBO": {}, "Trace_ELBO": {}}

@@ -1,4 +1,4 @@
-"""Five toys with exact gradients, each of them a distribution of any package that names its parts.
+"""Five toys with exact gradients, for the distributions of any package.
 
 The draw of the joint is a pair: a coin, and a Normal whose mean the coin moves.
 """

@@ -1,4 +1,4 @@
-"""A page of markdown as one HTML file that needs nothing else, and can be read on a phone."""
+"""A markdown page as one self-contained HTML file, readable on a phone."""
 
 import base64
 import html as escaping

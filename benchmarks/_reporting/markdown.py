@@ -7,7 +7,7 @@ from typing import Any
 def markdown(
     header: Sequence[str], lines: Iterable[Sequence[str]], *, words: Collection[int] = (0,)
 ) -> str:
-    """A table, whose columns of words are set to the left and those of numbers to the right."""
+    """A table, with columns of words aligned left and those of numbers right."""
     rule = ["---" if i in words else "---:" for i in range(len(header))]
     return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *lines))
 

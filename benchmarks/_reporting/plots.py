@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
 def panels(
     rows: int, columns: int, *, size: tuple[float, float] = (3.1, 2.5), **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with a grid of axes, [rows, columns], each of that size; it belongs to no window."""
+    """A figure with a grid of axes, [rows, columns], of the given panel size."""
     width, height = size
     figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.9), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
@@ -93,7 +93,7 @@ def legend_below(figure: Figure, drawn: Mapping[str, Look], title: str, *, colum
 
 
 def png_files(draw: Callable[[], Mapping[str, Figure]]) -> dict[str, bytes]:
-    """The figures that are drawn, in our style, as the contents of PNG files by name."""
+    """The contents of PNG files of the figures, by name."""
     files = {}
     with mpl.rc_context(STYLE):
         for name, figure in draw().items():
@@ -104,7 +104,7 @@ def png_files(draw: Callable[[], Mapping[str, Figure]]) -> dict[str, bytes]:
 
 
 def of_256_colors(png: bytes) -> bytes:
-    """The picture in a third of the bytes; no pixel of our figures moves by more than 20 of 255."""
+    """The picture with 256 colors, in a third of the bytes."""
     with Image.open(io.BytesIO(png)) as image, io.BytesIO() as file:
         few = image.convert("RGB").quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE

@@ -114,7 +114,7 @@ def worst(rows: Sequence[Row]) -> str:
 
 
 def tables_of(suite: Suite, place: str) -> Mapping[str, MarkdownTable]:
-    """The tables made from the results at a place, by the names that mark them in documents."""
+    """The tables of the results in a folder, by their names in documents."""
     if place.startswith(ON_ACCELERATOR):
         return {f"gpu_{name}": suite.tables[name] for name in suite.accelerator_tables}
     return suite.tables

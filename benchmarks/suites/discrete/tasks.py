@@ -143,7 +143,7 @@ def toy_task(objective: str, at: float, name: str) -> Task:
 
 
 def vae_task(weights: vae.Params, images: np.ndarray, name: str) -> Task:
-    """Some images under the weights of some moment of training, by the sum over all codes."""
+    """Some images with the weights of one stage of training, by enumeration."""
     entry, decoder = VAE_ENTRIES[name], weights["decoder"]
     logits = np.asarray(vae.encode(weights, images))
     codes = vae.codes(VAE_BITS)

@@ -85,7 +85,7 @@ def train(
 
 @jax.jit
 def evaluate(states: Params, images: jax.Array, key: jax.Array) -> jax.Array:
-    """The ELBO in nats, a mean over all images, of each of the weights [keys, stages]."""
+    """The mean ELBO over all images, in nats, for all weights [keys, stages]."""
 
     def elbo(params: Params) -> jax.Array:
         losses, _ = model.losses(params, images, key, sf.ScoreFunction(), EVALUATED_WITH)

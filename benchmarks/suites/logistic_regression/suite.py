@@ -78,7 +78,7 @@ def _times(seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
 
 
 def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
-    """The times, a training run of each estimator, then the rows of each stage of one run."""
+    """The times, a training run per estimator, and the rows of each stage."""
     plan: dict[str, Step] = {"timing": partial(_times, seed, sizes)}
     for name in ENTRIES:
         plan[f"train {name}"] = partial(_curves, name, seed, sizes)

@@ -1,4 +1,4 @@
-"""The gradient of each toy as a user of each package would write it; other packages where found."""
+"""The gradient of each toy as a user of each package would write it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -99,7 +99,7 @@ def _tfp(toy: str, *, by_path: bool, **options: Any) -> Gradient:
 
 
 def _numpyro(toy: str, elbo: str) -> Gradient:
-    """The model draws as the guide does, so that the ELBO is that of a factor alone: -f."""
+    """The toys in numpyro; the model draws like the guide, so the ELBO is E[-f]."""
     numpyro, d, infer = (imported(f"numpyro{end}") for end in ("", ".distributions", ".infer"))
 
     def draw(params: jax.Array, discrete: jax.Array) -> Any:

@@ -38,7 +38,7 @@ def _numbers(values: list[float]) -> str:
 
 
 def terminal(results: Results) -> Table:
-    """All rows, narrow enough for 80 columns; the exact gradient stands in the head of each toy."""
+    """All rows in 80 columns, with the exact gradient in the header of each toy."""
     found = Table(title=f"peers, {SAMPLES} samples each", box=box.SIMPLE_HEAD, show_edge=False)
     found.add_column("package and call", max_width=32)
     found.add_column("mean found", max_width=24)

@@ -135,7 +135,7 @@ def exact_gradient(params: Params, data: Data) -> jax.Array:
 
 
 def exact_variance(problem: Problem) -> float | None:
-    """The variance of one gradient on policy, summed over its components, if there is a formula."""
+    """The total variance of one on-policy gradient, if there is a formula."""
     name, n = problem.name, problem.group
     log_probs = np.asarray(log_policy(problem.params, problem.data), np.float64)
     images, labels = (np.asarray(x) for x in (problem.data.images, problem.data.labels))

@@ -84,7 +84,7 @@ def _dots(
 
 
 def _log(axis: Axes) -> None:
-    """A logarithmic axis whose labels do not run into each other, and a line at 1."""
+    """A logarithmic axis with labels that do not overlap and a line at 1."""
     axis.axvline(1, color="#888888", linewidth=0.8)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))

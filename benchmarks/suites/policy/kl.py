@@ -1,4 +1,4 @@
-"""Ways to estimate a divergence from one draw, as they are published, right ones and wrong ones."""
+"""Published estimates of a divergence from one draw, right and wrong ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

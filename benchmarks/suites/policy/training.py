@@ -1,4 +1,4 @@
-"""Training the bandit's policy by any recipe, several seeds side by side in one compiled scan."""
+"""Training runs of the bandit policy by any recipe, several seeds in one scan."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""The estimators put to the autoencoder of 200 bits, and what each of them has to learn."""
+"""The estimators for the autoencoder of 200 bits, and their learned leaves."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -42,7 +42,7 @@ def network(layers: Layers, x: ArrayLike) -> jax.Array:
 
 
 def encode(params: Params, image: ArrayLike) -> jax.Array:
-    """The logits of the posterior of the bits, [..., 200], of an image in [..., 64]."""
+    """The logits of the posterior of the bits of an image in [..., 64]."""
     return network(params["encoder"], image)
 
 

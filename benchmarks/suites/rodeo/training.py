@@ -46,7 +46,7 @@ def train(
 def evaluate(
     states: model.Params, images: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The ELBO and the divergence from fair bits, means over all images in nats, [stages] each."""
+    """The mean ELBO and divergence from fair bits, in nats, [stages] each."""
 
     def one(params: model.Params) -> tuple[jax.Array, jax.Array]:
         divergences = jax.vmap(vae.divergence)(model.encode(params, images))

@@ -80,7 +80,7 @@ def _slope(found: list[Row]) -> tuple[float, float]:
 
 
 def _training(results: Results, source: str) -> Finding:
-    """The gain in the ELBO from few samples to many, of the score function and of Pathwise."""
+    """The gain in ELBO from few to many samples, of ScoreFunction and Pathwise."""
     names = ("MovingAverage", "Pathwise")
     few, many = (f(results["settings"]["samples"]) for f in (min, max))
     gains: dict[str, Any] = {}

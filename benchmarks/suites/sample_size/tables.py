@@ -30,7 +30,7 @@ def samples(results: Results) -> str:
 
 
 def _elbo(seeds: np.ndarray) -> tuple[str, str, str]:
-    """The median and the range of the seeds that did not diverge, and how many did."""
+    """The median and range of the converged seeds, and the number that diverged."""
     good = seeds[np.isfinite(seeds)]
     astray = str(len(seeds) - len(good))
     if not len(good):

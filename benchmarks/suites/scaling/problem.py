@@ -26,7 +26,7 @@ COLLECTIVE = re.compile(
 
 @pytree_dataclass
 class Problem:
-    """Everything that one gradient of E |x|^2 depends on, with x ~ N(mean, I), mean [size]."""
+    """The inputs of one gradient of E |x|^2 with x ~ N(mean, I), mean [size]."""
 
     mean: jax.Array
     name: str = static_field()

@@ -297,7 +297,7 @@ def disarm(problem: Problem, n: int) -> Case:
 
 
 def rebar(problem: Problem, n: int) -> Case:
-    """REBAR for bits at temperature 1/2, with one uniform number for each bit and with two."""
+    """REBAR for bits at temperature 1/2, with one and two uniform numbers each."""
     shape, cost = problem.params.shape, problem.cost
     relaxed = lambda z: cost(jax.nn.sigmoid(z / 0.5))  # noqa: E731
     stop = jax.lax.stop_gradient

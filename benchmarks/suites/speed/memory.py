@@ -1,4 +1,4 @@
-"""The growth of a process by one gradient, which runs this module in a process of its own."""
+"""The memory growth of a process by one gradient, in a separate process."""
 
 import subprocess
 import sys

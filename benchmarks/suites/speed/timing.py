@@ -54,7 +54,7 @@ def compiled(program: Program, *arguments: Any) -> Compiled:
 
 
 def on_cpu() -> bool:
-    """Whether programs run there by default, in the memory and the CPU time of this process."""
+    """Whether programs run on the CPU by default."""
     return jax.default_backend() == "cpu"
 
 

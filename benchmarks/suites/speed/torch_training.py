@@ -24,7 +24,7 @@ TRAINED = ("gaussian", "bernoulli", "categorical", "joint")
 
 @dataclass(frozen=True)
 class Pair:
-    """The same work by this library and by another package, each in one call of no argument.
+    """One task by this library and by another package, each in one call.
 
     Attributes:
         ours: by this library.
@@ -38,7 +38,7 @@ class Pair:
 
 
 def trained(toy: str, estimator: sf.Estimator, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """The parameters after so many steps of gradient descent, of a key, compiled as one scan."""
+    """The parameters after several steps of gradient descent, compiled as one scan."""
     gradient = jax.grad(partial(_loss, toy, estimator))
 
     @jax.jit

@@ -49,7 +49,7 @@ def pyro_step(images: int, pixels: int, hidden: int, bits: int, elbo: str) -> Pa
 
 
 def storchastic_step(images: int, pixels: int, hidden: int, bits: int) -> Pair:
-    """Two codes for each image, each with the cost of the other; the divergence in closed form."""
+    """A step with two codes for each image, each the baseline of the other."""
     torch, storch = torch_module(), imported("storch")
     data, params = vae.images(images, pixels=pixels), vae.start(bits, pixels=pixels, hidden=hidden)
     encoder, decoder = (_network(params[name]) for name in ("encoder", "decoder"))

@@ -1,4 +1,4 @@
-"""One training gradient of a small autoencoder with latent bits, by the library and by hand."""
+"""One training gradient of a small autoencoder, by the library and by hand."""
 
 import math
 
@@ -27,7 +27,7 @@ def images(n: int, *, pixels: int = model.PIXELS) -> jax.Array:
 
 
 def leave_one_out(n: int, bits: int, samples: int) -> Case:
-    """The score function for n images, with the mean cost of the other samples as the baseline."""
+    """The score function for n images, with leave-one-out baselines."""
     data = images(n)
 
     def of_draws(params: Params, logits: jax.Array, codes: jax.Array) -> jax.Array:

@@ -70,7 +70,7 @@ NAMES = ("IWAE", "DReG", "sticking the landing")
 
 @cache
 def _reference(num_samples: int, seed: int, repeats: int, at_once: int) -> tuple[float, float]:
-    """The mean derivative of DReG, the least noisy one without a bias, and its standard error."""
+    """The mean derivative of DReG, the unbiased one of least noise, and its error."""
     keys = jax.random.split(step_key(seed, f"bound {num_samples}"), repeats)
     found = batch(gradient, Problem(OFFSET, "DReG", num_samples), keys, at_once=at_once)["b"]
     values = np.asarray(found, np.float64)

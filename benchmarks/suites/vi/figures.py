@@ -50,7 +50,7 @@ def _values(rows: Sequence[Row], column: str) -> list[Any]:
 
 
 def _ratios(groups: Mapping[str, Sequence[Row]], column: str, unit: str) -> Figure:
-    """A row of panels for each group, a column for each parameter, a line for each name."""
+    """A row of panels per group, a column per parameter, a line per name."""
     names = {
         group: [name for name in _values(rows, column) if name != PLAIN]
         for group, rows in groups.items()

@@ -1,4 +1,4 @@
-"""Stages of one training run that all estimators share, and the gradient at each of them."""
+"""Stages of one training run shared by all estimators, and their gradients."""
 
 from dataclasses import dataclass, replace
 from functools import cache

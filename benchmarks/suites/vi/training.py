@@ -1,4 +1,4 @@
-"""Training a posterior with any form and technique, several seeds side by side in one scan."""
+"""Training runs of a posterior with any form and technique, several seeds in one scan."""
 
 from collections.abc import Mapping
 from dataclasses import replace
