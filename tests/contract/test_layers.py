@@ -102,6 +102,9 @@ def test_the_pages_show_these_rooms() -> None:
     rows = re.findall(r"^\| (\d) \| (.*) \|$", table, re.MULTILINE)
     shown = {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
     assert shown == FLOOR
+    for name in SHARED:
+        assert f"        {name}.py " in page
+        assert f"`{name}`" in table
 
 
 def foreign(text: str) -> set[str]:
