@@ -66,14 +66,22 @@ def held_fixed(fn: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
 
 
 def as_local(tree: Any, like: Any) -> Any:
-    """The float arrays, varying over the devices of shard_map over which `like` varies."""
-    # The sum of no elements is 0 and varies over the devices over which the elements vary.
-    sums = [jnp.sum(jnp.ravel(leaf)[:0], dtype=jnp.float32) for leaf in jax.tree.leaves(like)]
-    zero = reduce(jnp.add, sums, jnp.zeros((), jnp.float32))
+    """The arrays, varying over the devices of shard_map, and mapped, as `like` is; keys are not."""
+
+    def is_key(leaf: Any) -> bool:
+        return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+    def no_elements(leaf: Any) -> jax.Array:
+        leaf = jax.random.key_data(reuse_key(leaf)) if is_key(leaf) else leaf
+        # The sum of no elements is 0 and varies over the devices over which the elements vary.
+        return jnp.sum(jnp.ravel(leaf)[:0] != 0, dtype=jnp.float32)
+
+    zero = reduce(
+        jnp.add, [no_elements(leaf) for leaf in jax.tree.leaves(like)], jnp.zeros((), jnp.float32)
+    )
 
     def local(leaf: Any) -> jax.Array:
-        leaf = jnp.asarray(leaf)
-        return leaf + zero.astype(leaf.dtype)
+        return leaf if is_key(leaf) else jnp.asarray(leaf) + zero.astype(jnp.result_type(leaf))
 
     return jax.tree.map(local, tree)
 

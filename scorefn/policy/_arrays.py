@@ -34,7 +34,8 @@ def same_shape(**arrays: ArrayLike) -> list[jax.Array]:
                 f"{name} has shape {x.shape}, but {first} has shape {shape}: they must be equal, "
                 f"or {name} a scalar. Broadcasting would pair elements of different steps."
             )
-    return [jnp.broadcast_to(x, shape) for x in found]
+    # A sum, which is sharded over devices as the first one is.
+    return [x if x.shape == shape else x + jnp.zeros_like(found[0]) for x in found]
 
 
 def aligned(mask: jax.Array, **arrays: ArrayLike) -> list[jax.Array]:
@@ -58,7 +59,7 @@ def lined_up(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
 
 def mask_like(where: ArrayLike | None, like: jax.Array, name: str) -> jax.Array:
     """The mask as booleans, shaped like the array of that name; None is all True."""
-    return jnp.ones(like.shape, bool) if where is None else _shaped("where", where, like, name)
+    return jnp.ones_like(like, bool) if where is None else _shaped("where", where, like, name)
 
 
 def check_axis(axis: int, like: jax.Array, name: str) -> None:

@@ -116,8 +116,9 @@ def solve(
     a, b = jnp.where(steps.exist, a, 1), jnp.where(steps.exist, b, 0)
     a, b, exist = (jnp.moveaxis(x, axis, 0) for x in (a, b, steps.exist))
     tags = [jnp.moveaxis(x, axis, 0) for x in (steps.ids, run) if x is not None]
-    # Shaped like one step, with the sharding and the device axes of the steps.
-    zero = jnp.zeros_like(jnp.sum(a, 0)) + jnp.zeros_like(jnp.sum(b, 0))
+    # The sum of no steps is 0 and shaped like one step. It has the sharding, the device axes and the
+    # mapped axes of the steps, as a carry must.
+    zero = jnp.sum(a[:0], 0) + jnp.sum(b[:0], 0)
 
     def step(x: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
         # A non-finite x after the end of an episode is not read.
@@ -140,12 +141,13 @@ def solve(
         # An associative scan takes fewer steps, but is slower on a CPU.
         _, found = jax.lax.scan(whole_row, zero + end, (a, b), reverse=True)
     else:
-        ends = jnp.broadcast_to(end, b.shape) if end.ndim < b.ndim else jnp.moveaxis(end, axis, 0)
+        by_step = end.ndim == b.ndim
+        ends = jnp.moveaxis(end, axis, 0) if by_step else jnp.broadcast_to(zero + end, b.shape)
         tags = tags or [jnp.zeros_like(b, jnp.int32)]
         # No tag is -1, so the last step is at a border.
         start = (
-            zero + jnp.zeros_like(jnp.sum(ends, 0)),
-            [jnp.sum(tag, 0, dtype=jnp.int32) * 0 - 1 for tag in tags],
+            zero + jnp.sum(ends[:0], 0),
+            [jnp.sum(tag[:0], 0, dtype=jnp.int32) - 1 for tag in tags],
         )
         xs = (a, b, exist, ends, tags)
         _, found = jax.lax.scan(up_to_a_border, start, xs, reverse=True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._baselines import LearnedBaseline
-from scorefn._core.arrays import is_number
+from scorefn._core.arrays import as_local, is_number
 from scorefn._core.checks import check_count, check_key
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score, baselines_zero
@@ -44,8 +44,9 @@ class Rollout:
         def steps(carry: Any, xs: Any) -> tuple[Any, PyTree]:
             return jax.lax.scan(body, carry, xs)
 
-        carry = (self.init, jnp.zeros((), jnp.result_type(float)))
         xs = (jax.random.split(check_key(key), self.length), self.xs)
+        # What a step returns depends on the key: so must the carry at first, on devices.
+        carry = as_local((self.init, jnp.zeros((), jnp.result_type(float))), (self.init, xs))
         if self.chunk_size is None:
             (state, log_prob), costs = steps(carry, xs)
             return state, costs, log_prob

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.exact import FAST
+from support.policy_calls import ACTED, CASES, DISCOUNT, EXISTS, Case
 
 import scorefn as sf
 from scorefn import policy
@@ -20,141 +20,8 @@ pytestmark = pytest.mark.usefixtures("x64")
 once = partial(jax.jit, compiler_options=FAST)
 
 B, T, V = 2, 5, 4
-RANDOM = np.random.default_rng(7)
-# An action, a step that was none and two that do not exist, one of these between actions.
-EXISTS = np.array([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], bool)
-ACTED = np.array([[1, 0, 0, 1, 0], [0, 1, 1, 0, 1]], bool)
-GROUPS = np.array([[1, 2, 0, 2, 0], [1, 1, 2, 2, 2]])
+RANDOM = np.random.default_rng(8)
 
-
-def array(*more: int) -> np.ndarray:
-    return RANDOM.normal(size=(B, T, *more))
-
-
-def log_probs(*more: int) -> np.ndarray:
-    return np.log(RANDOM.uniform(0.1, 0.9, size=(B, T, *more)))
-
-
-DISCOUNT, LAM = RANDOM.uniform(0.3, 1.0, size=(2, B, T))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A call, its arrays over steps, and which of them are read only where the policy chose."""
-
-    call: Callable[..., Any]
-    arrays: dict[str, np.ndarray]
-    of_actions: tuple[str, ...] = ()
-    time: bool = False
-
-
-def steps(*names: str) -> dict[str, np.ndarray]:
-    return {name: {"discount": DISCOUNT, "lam": LAM}.get(name, array()) for name in names}
-
-
-COMMON = ("value", "next_value", "lam")
-CASES: dict[str, Case] = {
-    "reverse_recurrence": Case(policy.reverse_recurrence, {"a": DISCOUNT, "b": array()}, time=True),
-    "returns": Case(policy.returns, steps("reward", "discount"), time=True),
-    "lambda_returns": Case(
-        policy.lambda_returns,
-        steps("reward", "discount", "next_value", "lam"),
-        ("next_value", "lam"),
-        time=True,
-    ),
-    "gae": Case(policy.gae, steps("reward", "discount", *COMMON), COMMON, time=True),
-    "vtrace": Case(
-        lambda **o: jnp.stack(policy.vtrace(clip_rho=1.5, clip_pg_rho=2.0, **o)),
-        steps("reward", "discount", *COMMON, "log_rho"),
-        (*COMMON, "log_rho"),
-        time=True,
-    ),
-    "n_step_returns": Case(
-        partial(policy.n_step_returns, n=3),
-        steps("reward", "discount", "next_value"),
-        ("next_value",),
-        time=True,
-    ),
-    "next_value": Case(policy.next_value, steps("value"), ("value",), time=True),
-    "discount_weight": Case(policy.discount_weight, {"discount": DISCOUNT}),
-    "log_ratio": Case(policy.log_ratio, {"log_prob": log_probs(), "old_log_prob": log_probs()}),
-    "log_ratio, prefix": Case(
-        partial(policy.log_ratio, level="prefix"),
-        {"log_prob": log_probs(), "old_log_prob": log_probs()},
-    ),
-    "log_ratio, sequence-sum": Case(
-        partial(policy.log_ratio, level="sequence-sum"),
-        {"log_prob": log_probs(), "old_log_prob": log_probs()},
-    ),
-    "log_ratio, sequence-mean": Case(
-        partial(policy.log_ratio, level="sequence-mean"),
-        {"log_prob": log_probs(), "old_log_prob": log_probs()},
-    ),
-    "importance_weight": Case(
-        partial(policy.importance_weight, low=0.5, high=2.0), {"log_ratio": array()}
-    ),
-    "importance_weight, zero": Case(
-        partial(policy.importance_weight, low=0.5, high=2.0, outside="zero"),
-        {"log_ratio": array()},
-    ),
-    "score_surrogate": Case(
-        policy.score_surrogate, {"log_prob": log_probs(), "advantage": array()}
-    ),
-    "clipped_surrogate": Case(
-        partial(policy.clipped_surrogate, dual_clip=1.5),
-        {"log_ratio": array(), "advantage": array()},
-    ),
-    "weighted_surrogate": Case(
-        partial(policy.weighted_surrogate, eps_high=0.5),
-        {"log_prob": log_probs(), "log_ratio": array(), "advantage": array()},
-    ),
-    "clipped_value_loss": Case(policy.clipped_value_loss, steps("value", "old_value", "target")),
-    "kl_estimate": Case(
-        policy.kl_estimate,
-        {
-            "log_prob": log_probs(),
-            "ref_log_prob": log_probs(),
-            "log_weight": array(),
-            "baseline": array(),
-        },
-    ),
-    "kl_estimate, k1, alone": Case(
-        partial(policy.kl_estimate, kind="k1", axis=None),
-        {"log_prob": log_probs(), "ref_log_prob": log_probs(), "log_weight": array()},
-    ),
-    "divergence": Case(
-        policy.divergence,
-        {
-            "logits": array(V),
-            "reference_logits": array(V),
-            "action_log_prob": log_probs(),
-            "baseline": array(),
-        },
-    ),
-    "entropy": Case(
-        policy.entropy,
-        {"logits": array(V), "action_log_prob": log_probs(), "baseline": array()},
-    ),
-    "reduce": Case(policy.reduce, {"x": array()}),
-    "reduce, seq-mean-token-mean": Case(
-        partial(policy.reduce, mode="seq-mean-token-mean"), {"x": array()}
-    ),
-    "whiten": Case(policy.whiten, {"x": array()}),
-    "whiten, rows": Case(partial(policy.whiten, axis=0), {"x": array()}),
-    "effective_sample_size": Case(policy.effective_sample_size, {"log_ratio": array()}),
-    "clip_fraction": Case(policy.clip_fraction, {"log_ratio": array(), "advantage": array()}),
-    "approximate_divergence": Case(policy.approximate_divergence, {"log_ratio": array()}),
-    "best_of": Case(partial(policy.best_of, k=2), {"reward": array()}),
-    "best_of, k-1": Case(partial(policy.best_of, k=2, baseline="k-1"), {"reward": array()}),
-    "best_of, none": Case(partial(policy.best_of, k=2, baseline=None), {"reward": array()}),
-    "leave_one_out": Case(partial(sf.leave_one_out, axis=1), {"x": array()}),
-    "leave_one_out, weight": Case(
-        partial(sf.leave_one_out, axis=1), {"x": array(), "weight": np.exp(array())}
-    ),
-    "leave_one_out, groups": Case(
-        partial(sf.leave_one_out, axis=1, segment_ids=GROUPS, num_segments=2), {"x": array()}
-    ),
-}
 # They take no arrays over steps, or nothing but a mask.
 NO_ARRAYS = {"total", "SquashedNormal", "VTrace"}
 
@@ -171,7 +38,7 @@ def value_and_slopes(case: Case, masks: dict[str, Any]) -> Callable[..., Any]:
     counts = next(iter(masks.values())) if len(masks) == 1 else masks["acted"] & masks["where"]
 
     def of_what_counts(arrays):
-        found = jnp.asarray(case.call(**arrays, **masks))
+        found = jnp.asarray(case.call(**arrays, **masks, **case.ids))
         weights = jnp.cos(jnp.arange(found.size)).reshape(found.shape)
         shown = found if found.ndim < 2 else jnp.where(counts, found, 0)
         return jnp.sum(weights * shown), (found, shown)
@@ -211,12 +78,12 @@ def test_what_is_masked_is_as_if_it_were_0(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_masks_may_be_integers_and_not_floats(name: str) -> None:
     case = CASES[name]
-    found = case.call(**case.arrays, where=EXISTS)
+    found = case.call(**case.arrays, where=EXISTS, **case.ids)
     for mask in (EXISTS.astype(np.int32), jnp.asarray(EXISTS, jnp.uint8), EXISTS.tolist()):
-        np.testing.assert_array_equal(case.call(**case.arrays, where=mask), found)
+        np.testing.assert_array_equal(case.call(**case.arrays, where=mask, **case.ids), found)
     for mask in (EXISTS.astype(np.float32), jnp.asarray(EXISTS, jnp.bfloat16)):
         with pytest.raises(TypeError, match="where must be boolean"):
-            case.call(**case.arrays, where=mask)
+            case.call(**case.arrays, where=mask, **case.ids)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -239,8 +106,9 @@ AXIS = {n: c for n, c in CASES.items() if n.split(",")[0] not in NO_AXIS and "al
 def test_time_may_lead(name: str) -> None:
     case = AXIS[name]
     turned = {key: np.swapaxes(x, 0, 1) for key, x in case.arrays.items()}
-    first = np.asarray(once(partial(case.call, axis=0, where=EXISTS.T))(**turned))
-    last = np.asarray(once(partial(case.call, where=EXISTS))(**case.arrays))
+    ids = {key: x.T for key, x in case.ids.items()}
+    first = np.asarray(once(partial(case.call, axis=0, where=EXISTS.T, **ids))(**turned))
+    last = np.asarray(once(partial(case.call, where=EXISTS, **case.ids))(**case.arrays))
     if last.ndim:
         last = np.swapaxes(last, -1, -2)
     np.testing.assert_allclose(first, last, rtol=0, atol=1e-13)
