@@ -116,8 +116,8 @@ def solve(
     a, b = jnp.where(steps.exist, a, 1), jnp.where(steps.exist, b, 0)
     a, b, exist = (jnp.moveaxis(x, axis, 0) for x in (a, b, steps.exist))
     tags = [jnp.moveaxis(x, axis, 0) for x in (steps.ids, run) if x is not None]
-    # The sum of no steps is 0 and shaped like one step. It has the sharding, the device axes and the
-    # mapped axes of the steps, as a carry must.
+    # The sum of no steps is 0 and shaped like one step. It has the sharding, the device axes and
+    # the mapped axes of the steps, as a carry must.
     zero = jnp.sum(a[:0], 0) + jnp.sum(b[:0], 0)
 
     def step(x: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
