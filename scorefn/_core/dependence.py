@@ -1,7 +1,7 @@
-"""What the outputs of a traced function depend on, and with what the support of a draw moves.
+"""Dependence of traced outputs, and of the support of draws, on the inputs.
 
-One pass over a jaxpr, forwards. Inputs carry bits; every intermediate array carries the bits of the
-inputs that it is computed from, small arrays element by element.
+A forward pass over a jaxpr. Inputs carry bits; every intermediate array carries the bits of the
+inputs from which it is computed, small arrays element by element.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-# A lower number stands for minus infinity, as in masks.
+# Lower numbers are treated as minus infinity, as in masks.
 _IMPOSSIBLE = -1e9
 
 _SHAPES = {"broadcast_in_dim", "copy", "convert_element_type", "expand_dims", "pcast", "pvary"}
 _SHAPES |= {"reshape", "slice", "squeeze", "stop_gradient", "transpose"}
 _EACH = {"abs", "convert_element_type", "copy", "exp", "expm1", "integer_pow", "log", "log1p"}
 _EACH |= {"logistic", "neg", "sqrt", "square", "stop_gradient", "tanh"}
-# Operations after which the same draws are on the border, are in the set, give 0.
+# Operations that do not change which draws are on the border, are in the set, or give 0.
 _SAME_FORM = _SHAPES | {"abs", "neg", "reduce_max", "reduce_min", "reduce_sum", "square"}
 _SAME_BORDER = _SHAPES | {"and", "not", "or", "reduce_and", "reduce_or"}
 _SAME_ZERO = _SHAPES | {"mul", "reduce_min", "reduce_prod"}
@@ -27,15 +27,15 @@ _SAME_ZERO = _SHAPES | {"mul", "reduce_min", "reduce_prod"}
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of one array of a jaxpr.
+    """Facts about one array of a jaxpr.
 
     Attributes:
-        bits: those of the inputs that it is computed from.
+        bits: the bits of the inputs from which it is computed.
         elements: the bits of each element, an object array, or None.
-        constant: the number that it is everywhere, or None.
+        constant: the number that all elements equal, or None.
         form: for ``scale * (g(x) - shift)`` of a draw x, the bits of shift and of scale; or None.
-        border: of a boolean, the bits that the set of draws where it is true moves with.
-        zero: the bits that the set of draws where it is exactly 0 moves with.
+        border: for a boolean, the bits on which the set of draws where it is true depends.
+        zero: the bits on which the set of draws where it is exactly 0 depends.
     """
 
     bits: int = 0
@@ -50,9 +50,9 @@ class Dependence:
     """A forward pass over jaxprs.
 
     Attributes:
-        draws: the bits that stand for draws.
-        support: the bits that the support of the draws moves with, found on the way: those that a
-            draw is compared with, where minus infinity or the logarithm of 0 is selected by it.
+        draws: the bits of draws.
+        support: the bits on which the support of the draws depends, collected during the pass: a
+            draw is compared with them, and the result selects minus infinity or the logarithm of 0.
     """
 
     def __init__(self, draws: int = 0) -> None:
@@ -65,9 +65,9 @@ class Dependence:
         """The values of the outputs.
 
         Args:
-            jaxpr: of any of JAX's types.
-            inputs: one for each argument; before these, one for each constant if that is traced.
-            cuts: for outputs of these numbers, what is handed on to what is computed from them.
+            jaxpr: a jaxpr of any of JAX's types.
+            inputs: one for each argument, after one for each constant if constants are traced.
+            cuts: replacements for the values of some outputs, by index, in later operations.
         """
         constants = [Value(constant=_constant(c)) for c in getattr(jaxpr, "consts", ())]
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
@@ -110,7 +110,7 @@ class Dependence:
     def _scan(self, eqn: Any, ins: list[Value]) -> list[Value]:
         body = eqn.params["jaxpr"]
         inside = getattr(body, "jaxpr", body)
-        # What is scanned over, or stacked, has an axis more outside.
+        # Scanned and stacked arrays have one more axis outside.
         carried = sum(
             inner.aval.ndim == outer.aval.ndim
             for inner, outer in zip(inside.outvars, eqn.outvars, strict=True)
@@ -191,7 +191,7 @@ class Dependence:
         return shift, scale
 
     def _scaled(self, left: Value, right: Value) -> tuple[int, int] | None:
-        """The form of a product with what no draw is in."""
+        """The form of a product with an array that depends on no draw."""
         drawn = [value for value in (left, right) if value.bits & self.draws]
         if len(drawn) != 1 or drawn[0].form is None:
             return None
@@ -211,7 +211,7 @@ def _sum(name: str, values: list[Value]) -> float | None:
 
 
 def _constant(x: Any) -> float | None:
-    """The number that an array without a trace is everywhere."""
+    """The number that all elements of an untraced array equal."""
     if isinstance(x, jax.core.Tracer) or not np.issubdtype(getattr(x, "dtype", type(x)), np.number):
         return None
     x = np.asarray(x)

@@ -1,18 +1,18 @@
-"""Refuses, while tracing, derivatives that a score would silently lose.
+"""Detection, while tracing, of derivatives that a score would silently lose.
 
-The score function needs two facts: the log-density has a derivative along every parameter that
-moves the draws, and the set of possible draws does not move. Both are read off one trace of a draw
-and its log-density.
+The score function has two requirements: the log-density has a derivative along every parameter on
+which the draws depend, and the set of possible draws is fixed. Both are checked in one trace of a
+draw and its log-density.
 
-- *No score.* An array reaches the draw by value and log_prob not by derivative. Some libraries keep
-  one parameter twice, to sample with and for the density. Such a sampling copy raises only where no
-  copy for the density is differentiated along with it: an array that the sampler does not use, and
-  whose score depends on the leaf of the draw that the sampling copy reaches. A leaf of the draw
-  that is computed without the key has no score at all.
-- *A support that moves.* A comparison of the draw with an array selects minus infinity, or the
-  logarithm of 0; or the `support` of an object is made of the array, as numpyro has it.
+- *No score.* An array reaches the draw by value, and not log_prob by derivative. Some libraries
+  keep one parameter twice, for sampling and for the density. Such a sampling copy raises unless a
+  density copy is differentiated with it: an array that the sampler does not use, and whose score
+  depends on the leaf of the draw that the sampling copy reaches. A leaf of the draw that is
+  computed without the key has no score.
+- *A moving support.* A comparison of the draw with an array selects minus infinity, or the
+  logarithm of 0; or the `support` of a numpyro object contains the array.
 
-An array of either kind is replaced by a copy that raises once somebody differentiates along it.
+An array of either kind is replaced by a copy that raises when it is differentiated.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,13 +33,13 @@ from scorefn.distributions._interop.scores import sampling_copies, support_array
 
 from ._guard import describe
 
-# An array of more elements is followed as a whole.
+# Larger arrays are tracked as a whole.
 _MOST_ELEMENTS = 64
 
 
 @dataclass(frozen=True)
 class _Refused:
-    """Why an array must not be differentiated, unless some others are at the same time."""
+    """A refusal to differentiate an array, unless certain others are differentiated with it."""
 
     message: str
     unless: list[jax.Array]
@@ -54,28 +54,28 @@ def guard_score(
     name: str,
     others: PyTree = (),
 ) -> Callable[[jax.Array], Any]:
-    """`fn` of a key alone, which raises once it is differentiated along an array without a score.
+    """A function of one key that raises when differentiated along an array without a score.
 
     Args:
         fn: a function of the distribution and one key.
-        distribution: the one whose score is taken.
+        distribution: the distribution whose score is taken.
         key: an example of the argument; nothing is computed with it.
-        log_density: of one draw, by which `fn` scores it.
-        name: the estimator, for the errors.
+        log_density: the log-density of one draw, as `fn` computes it.
+        name: the name of the estimator, for messages.
         others: arrays that the functions of the distribution may close over without a score.
     """
     leaves, structure = jax.tree.flatten(distribution)
     at = [i for i, leaf in enumerate(leaves) if _is_traced_float(leaf)]
     inside = [leaves[i] for i in at]
 
-    # As arguments leaves keep their places, so that one array in two of them counts twice.
+    # Leaves are arguments, so that one array in two leaves counts twice.
     def rebuilt(arrays: list[jax.Array]) -> Distribution:
         merged = dict(enumerate(leaves)) | dict(zip(at, arrays, strict=True))
         return jax.tree.unflatten(structure, list(merged.values()))
 
     def draw_and_score(key: jax.Array, inside: list[jax.Array]) -> Any:
         distribution = rebuilt(inside)
-        # The barrier gives a draw a name of its own, even where it is one of the parameters.
+        # The barrier makes the draw a separate array, even if it is one of the parameters.
         x = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, distribution.stopped_draw(key)))
         log_prob, root = jnp.sum(log_density(distribution, x)), distribution.params
         if not is_object(distribution):
@@ -98,7 +98,7 @@ def guard_score(
     outside = [copies.pop(id(array), array) for array in outside]
 
     def guarded(key: jax.Array) -> Any:
-        # What only the support holds goes through a barrier, so that no transformation drops it.
+        # Arrays of the support alone pass a barrier, so that no transformation drops them.
         result = hoisted(key, arrays[: len(at)], *outside)
         return jax.lax.optimization_barrier((result, list(copies.values())))[0]
 
@@ -122,10 +122,10 @@ def scored_draw(
 
 
 class _Trace:
-    """One trace of a draw, its log-density and its support, and what these depend on.
+    """One trace of a draw, its log-density and its support, with their dependence.
 
     Attributes:
-        arrays: all that may be differentiated: those inside of the distribution, then those that
+        arrays: all arrays that may be differentiated: those in the distribution, then those that
             its functions close over.
     """
 
@@ -148,7 +148,7 @@ class _Trace:
             end = self.values[-1].bits.bit_length()
 
     def refused(self, message: Callable[[str, jax.Array, list[int]], str]) -> dict[int, _Refused]:
-        """The numbers of the arrays that must not be differentiated."""
+        """The refusals, keyed by the indices of the arrays."""
         if not self.arrays:
             return {}
         inputs = dict.fromkeys(range(len(self.arguments)), Value())
@@ -175,7 +175,7 @@ class _Trace:
                 places = _places(value, value.bits & moving)
                 found[i] = _Refused(message("moving", array, places), [])
             elif lost:
-                # Where an array enters, the leaf of the draw depends on the least.
+                # The leaf that an array enters directly depends on the fewest arrays.
                 into = min(
                     (bits.bit_count(), leaf) for leaf, bits in enumerate(leaves) if bits & lost
                 )[1]
@@ -190,7 +190,7 @@ class _Trace:
         return found
 
     def _score(self, moved: Sequence[int]) -> int:
-        """The bits that the derivative of log_prob along some arrays together depends on."""
+        """The bits on which the derivative of log_prob along some arrays together depends."""
         some = [self.arrays[i] for i in moved]
 
         def log_prob(some: list[jax.Array]) -> Any:
@@ -214,7 +214,7 @@ def _is_traced_float(x: Any) -> bool:
 
 
 def _followed(array: jax.Array, first: int) -> Value:
-    """An input with bits from `first` on, one for each element if these are few."""
+    """An input with bits from `first` on, one for each element of a small array."""
     if not 1 < array.size <= _MOST_ELEMENTS:
         return Value(1 << first)
     each = np.array([1 << (first + i) for i in range(array.size)], object)
@@ -222,7 +222,7 @@ def _followed(array: jax.Array, first: int) -> Value:
 
 
 def _places(value: Value, bits: int) -> list[Any]:
-    """The indices of the elements meant, or none where all are."""
+    """The indices of the elements with these bits; empty if all elements have them."""
     if value.elements is None or not value.bits & ~bits:
         return []
     return [index for index, bit in np.ndenumerate(value.elements) if bit & bits]
@@ -235,15 +235,15 @@ def _message(name: str, root: Any, kind: str, array: jax.Array, places: list[Any
     why = {
         "unscored": (
             "the sampler depends on it and log_prob does not, so that its gradient would silently "
-            "be 0. Let log_prob be the density of what the sampler draws"
+            "be 0. Let log_prob be the density of the draws of the sampler"
         ),
         "unkeyed": (
             "a part of the draw is computed from it without the random key, and has no score, so "
-            "that the gradient along that part would silently be 0. Take that part out of the draw "
+            "that the gradient along that part would silently be 0. Remove that part from the draw "
             "and compute it in f"
         ),
         "moving": (
-            "the support of the distribution moves with it, which no score sees, so that its "
+            "the support of the distribution depends on it, which the score ignores, so that its "
             "gradient would silently be wrong. Draw on a fixed support and shift or scale the draw "
             "in f, or use Pathwise"
         ),

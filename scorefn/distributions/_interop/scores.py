@@ -1,17 +1,17 @@
-"""Facts about scores that no trace of a library's object shows."""
+"""Facts about scores that a trace of an object does not show."""
 
 from typing import Any
 
 import jax
 
-# The arguments that the support moves with, where log_prob compares no draw with them.
+# Arguments on which the support depends, although log_prob compares no draw with them.
 _MOVING = {
     "numpyro.Levy": ("loc",),  # its own flatten loses the support
     "tfp.GeneralizedPareto": ("loc",),
     "tfp.PERT": ("low", "high"),
 }
 
-# An array to sample with, and the argument that it is made of and that the density uses.
+# An array used to sample, and the argument from which it is computed and which the density uses.
 _COPIES = {
     "numpyro.MultivariateStudentT": ("_chi2.concentration", "df"),
     "numpyro.StudentT": ("_chi2.concentration", "df"),
@@ -20,7 +20,7 @@ _LIBRARIES = {"numpyro": "numpyro", "tensorflow_probability": "tfp"}
 
 
 def support_arrays(distribution: Any) -> list[Any]:
-    """The arrays that the support of an object is made of, as far as it says so."""
+    """The arrays in the support of an object, if it has one, and known others."""
     arrays = jax.tree.leaves(getattr(distribution, "support", ()))
     for known in _known(distribution, _MOVING):
         arrays += [getattr(known, name) for name in _MOVING[_class_of(known)]]
@@ -28,7 +28,7 @@ def support_arrays(distribution: Any) -> list[Any]:
 
 
 def sampling_copies(distribution: Any) -> list[tuple[Any, Any]]:
-    """Pairs of an array to sample with and the argument that it is a function of."""
+    """Pairs of an array used to sample and the argument from which it is computed."""
     return [
         tuple(_attribute(known, path) for path in _COPIES[_class_of(known)])
         for known in _known(distribution, _COPIES)
@@ -36,7 +36,7 @@ def sampling_copies(distribution: Any) -> list[tuple[Any, Any]]:
 
 
 def _known(distribution: Any, table: dict[str, Any]) -> list[Any]:
-    """The objects inside of one, itself included, whose class is in the table."""
+    """The objects inside a distribution, or itself, whose class is in the table."""
     nodes = jax.tree.leaves(distribution, is_leaf=lambda node: _class_of(node) in table)
     return [node for node in nodes if _class_of(node) in table]
 
