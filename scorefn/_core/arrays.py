@@ -66,7 +66,7 @@ def held_fixed(fn: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
 
 
 def as_local(tree: Any, like: Any) -> Any:
-    """The arrays, varying over the devices of shard_map, and mapped, as `like` is; keys are not."""
+    """The arrays, varying over mapped device axes like `like`; keys are unchanged."""
 
     def is_key(leaf: Any) -> bool:
         return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
