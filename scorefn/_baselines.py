@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import as_float, stop
+from scorefn._core.arrays import as_float, held_fixed, stop
+from scorefn._core.derivatives import minimized
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution
@@ -162,15 +163,22 @@ class LearnedBaseline(Baseline):
     """A function with its own parameters, trained in the backward pass of the model.
 
     Unbiased, because it depends only on ``inputs``, not on the draw. It adds a term of value 0 to
-    the expectation; the derivative of this term with respect to ``params`` is that of
+    the expectation; the gradient of this term with respect to ``params`` is that of
     ``mean((cost - baseline)^2) / 2``. One call of ``jax.grad`` then gives the gradients of model
-    and baseline. The term trains the baseline if the expectation is *minimized*: to maximize,
-    negate f, not the expectation.
+    and baseline, for any optimizer that minimizes. The baseline is trained whether the expectation
+    is minimized or maximized: a factor before the expectation multiplies the gradient of the term
+    by the absolute value of the factor. This gradient reaches ``params`` and nothing else. It
+    exists in reverse mode only, and is not gathered in one pass over chunks (see `expectation`).
 
     Attributes:
         apply: ``apply(params, inputs)`` returns a scalar, or a pytree shaped like the result of f.
         params: any pytree of arrays.
         inputs: the inputs of the baseline (an observation, a state), any pytree.
+        train_inputs: whether the term also trains the arrays from which ``inputs`` are computed,
+            and those that ``apply`` closes over: a torso shared with the model.
+
+    Raises:
+        TypeError: the expectation is differentiated in forward mode along ``params``.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -189,6 +197,7 @@ class LearnedBaseline(Baseline):
     apply: Callable[[PyTree, PyTree], PyTree] = static_field(repr=False)
     params: PyTree
     inputs: PyTree = None
+    train_inputs: bool = static_field(default=False, kw_only=True)
 
     coupled: ClassVar[bool] = False
 
@@ -198,10 +207,14 @@ class LearnedBaseline(Baseline):
 
     def train(self, terms: PyTree, costs: PyTree) -> PyTree:
         def add(term: jax.Array, cost: jax.Array, baseline: jax.Array) -> jax.Array:
-            loss = jnp.square(cost - baseline) / 2
-            return term + (loss - stop(loss))
+            return term + minimized(jnp.square(cost - baseline) / 2)
 
-        return jax.tree.map(add, terms, costs, self(costs))
+        if self.train_inputs:
+            return jax.tree.map(add, terms, costs, self(costs))
+        inputs = stop(self.inputs)
+        apply = held_fixed(lambda params: self.apply(params, inputs), self.params)
+        fixed = replace(self, apply=lambda params, _: apply(params))
+        return jax.tree.map(add, terms, costs, fixed(costs))
 
 
 def repeated(value: PyTree, costs: PyTree, name: str) -> PyTree:

@@ -1,10 +1,13 @@
 """Baselines: their values, their state, and what a derivative with respect to them is."""
 
+from functools import partial
+
 import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.jet import jet
 
 import scorefn as sf
 
@@ -223,3 +226,133 @@ def test_no_derivative_passes_through_a_baseline(build):
 
     assert jax.grad(loss)(jnp.array(0.7), jnp.array(0.3)) == 0
     assert jax.grad(jax.grad(loss, 1), 0)(jnp.array(0.7), jnp.array(0.3)) == 0
+
+
+# --------------------------------------------------------- training, whatever factor is before it
+
+
+def trained(w, logit, *, factor=1.0, around=lambda loss: loss, **options):
+    """The factor times an expectation whose baseline has its parameter and its input, the logit."""
+    baseline = sf.LearnedBaseline(lambda w, x: w * x + 0.3, w, logit)
+    estimator, coin = sf.ScoreFunction(baseline), sf.Bernoulli(logit)
+    f = lambda b: 2.0 * b + logit  # noqa: E731
+    loss = around(lambda key: sf.expectation(f, coin, key, estimator, num_samples=8, **options))
+    return factor * loss(KEY)
+
+
+def twice_in_a_scan(loss):
+    def step(total, key):
+        return total + loss(key) / 2, None
+
+    return lambda key: jax.lax.scan(step, jnp.zeros(()), jnp.stack([key, key]))[0]
+
+
+def by_devices(loss):
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = {"in_specs": jax.sharding.PartitionSpec(), "out_specs": jax.sharding.PartitionSpec()}
+    mean = lambda key: jax.lax.pmean(loss(key), "devices")  # noqa: E731
+    return lambda key: jax.shard_map(mean, mesh=mesh, check_vma=False, **specs)(key)
+
+
+AROUND = {
+    "nothing": lambda loss: loss,
+    "jit": jax.jit,
+    "checkpoint": jax.checkpoint,
+    "vmap": lambda loss: lambda key: jnp.mean(jax.vmap(loss)(jnp.stack([key, key]))),
+    "scan": twice_in_a_scan,
+    "shard_map": by_devices,
+    "sum": lambda loss: lambda key: 3 * loss(key) - 2 * loss(jax.random.clone(key)),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_a_factor_changes_the_training_of_a_baseline_by_its_size_alone(around):
+    w, logit = 0.7, 0.5
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(8))
+    # The model's gradient is that of a constant baseline of the same value.
+    constant = sf.ScoreFunction(sf.ConstantBaseline(w * logit + 0.3))
+
+    @jax.jit
+    def both(factor):
+        def error(w):
+            costs = 2.0 * jax.vmap(sf.Bernoulli(logit).sample)(keys) + logit
+            return jnp.mean((costs - (w * logit + 0.3)) ** 2) / 2
+
+        def model(logit):
+            f, coin = (lambda b: 2.0 * b + logit), sf.Bernoulli(logit)
+            return sf.expectation(f, coin, KEY, constant, num_samples=8)
+
+        # Three times an estimate less twice another one: 3 + 2 parts of training.
+        parts = 5 if around == "sum" else 1
+        desired = [parts * abs(factor) * jax.grad(error)(w), factor * jax.grad(model)(logit)]
+        found = [
+            jax.grad(partial(trained, factor=factor, around=AROUND[around], **chunks), (0, 1))
+            for chunks in ({}, {"chunk_size": 3})
+        ]
+        return desired, [gradient(w, logit) for gradient in found]
+
+    for factor in (1.0, -1.0, 0.1, -10.0):
+        desired, found = both(factor)
+        assert min(map(abs, desired)) > 0.01
+        for gradient in found:
+            np.testing.assert_allclose(gradient, desired, rtol=2e-5, atol=0)
+
+
+def test_the_training_of_a_baseline_has_a_second_derivative_of_the_same_sign():
+    curvature = jax.grad(jax.grad(lambda w: trained(w, 0.5, factor=-2.0)))(0.7)
+    np.testing.assert_allclose(curvature, 2.0 * 0.5**2, rtol=1e-6)
+
+
+def test_a_torso_is_trained_by_the_baseline_on_request_only():
+    def loss(torso, *, train_inputs, closed_over):
+        apply = lambda _, x: 2.0 * (torso if closed_over else x)  # noqa: E731
+        baseline = sf.LearnedBaseline(apply, (), torso, train_inputs=train_inputs)
+        coin, estimator = sf.Bernoulli(0.3), sf.ScoreFunction(baseline)
+        return sf.expectation(lambda b: 3.0 * b, coin, KEY, estimator, num_samples=8)
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(8))
+    costs = 3.0 * jax.vmap(lambda key: sf.Bernoulli(0.3).sample(key))(keys)
+    error = jax.grad(lambda torso: jnp.mean((costs - 2.0 * torso) ** 2) / 2)(0.2)
+    for closed_over in (False, True):
+        alone, shared = (
+            jax.grad(partial(loss, train_inputs=shared, closed_over=closed_over))(0.2)
+            for shared in (False, True)
+        )
+        assert alone == 0
+        np.testing.assert_allclose(shared, error, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda loss: jax.jvp(loss, (0.7,), (1.0,)),
+        lambda loss: jax.jit(jax.jacfwd(loss))(0.7),
+        lambda loss: jet(loss, (0.7,), ((1.0,),)),
+    ],
+)
+def test_forward_mode_does_not_know_the_sign_and_refuses(forward):
+    with pytest.raises(TypeError, match="reverse mode only.*stop_gradient"):
+        forward(lambda w: trained(w, 0.5))
+
+
+def test_a_learned_baseline_leaves_forward_mode_and_hessian_of_the_model_alone():
+    loss = lambda logit: trained(0.7, logit)  # noqa: E731
+    gradient = jax.grad(loss)(0.5)
+    np.testing.assert_allclose(jax.jacfwd(loss)(0.5), gradient, rtol=1e-6)
+    np.testing.assert_allclose(jax.hessian(loss)(0.5), jax.grad(jax.grad(loss))(0.5), rtol=1e-6)
+
+
+def test_a_baseline_learns_while_its_expectation_is_maximized():
+    """Under a minus sign, for 300 steps: to the mean cost, with the logit where it stays."""
+
+    def loss(p, key):
+        estimator = sf.ScoreFunction(sf.LearnedBaseline(lambda w, _: w, p[1]))
+        bits = sf.Bernoulli(jax.lax.stop_gradient(p[0]))
+        return -sf.expectation(lambda b: 5.0 + b, bits, key, estimator, num_samples=8)
+
+    def step(p, key):
+        return jax.tree.map(lambda x, g: x - 0.1 * g, p, jax.grad(loss)(p, key)), None
+
+    (_, found), _ = jax.lax.scan(step, (0.2, 0.0), jax.random.split(KEY, 300))
+    # The last ten steps weigh most: a standard error of about 0.04.
+    np.testing.assert_allclose(found, 5 + jax.nn.sigmoid(0.2), atol=0.3)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from scorefn._core.derivatives import recomputed
+
 
 def placed(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     """The array with the given sharding."""
@@ -30,7 +32,7 @@ def chunks_on_each_device(
         devices = math.prod(sharding.mesh.shape[name] for name in _axes(sharding))
         if n % devices:
             # Not samples but, for example, a support, which every device evaluates.
-            return jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
+            return jax.lax.map(recomputed(fn), xs, batch_size=chunk_size)
 
         def dealt(x: jax.Array) -> jax.Array:
             rows = jnp.swapaxes(x.reshape(devices, n // devices, *x.shape[1:]), 0, 1)
@@ -40,7 +42,7 @@ def chunks_on_each_device(
             return placed(jnp.swapaxes(y, 0, 1).reshape(n, *y.shape[2:]), sharding)
 
         each, parameters = _with_parameters_on_each_device(fn, xs, devices, sharding)
-        together = jax.vmap(jax.checkpoint(each))
+        together = jax.vmap(recomputed(each))
         rows = jax.lax.map(
             lambda row: together(row, *parameters), jax.tree.map(dealt, xs), batch_size=chunk_size
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.checks import check_chunk, check_count, check_key, check_sharding
+from scorefn._core.derivatives import recomputed
 from scorefn._core.types import Vmap
 
 from .devices import chunks_on_each_device, placed
@@ -68,4 +69,4 @@ def keys_of(key: jax.Array, indices: jax.Array) -> jax.Array:
 def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
     """``vmap(fn)`` that evaluates the samples in chunks and stores no intermediate values."""
     # The backward pass computes each chunk again.
-    return lambda xs: jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
+    return lambda xs: jax.lax.map(recomputed(fn), xs, batch_size=chunk_size)

@@ -9,22 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import as_local, stop, wide
-from scorefn._core.derivatives import Arrays, Moving, with_jvp
+from scorefn._core.derivatives import Arrays, Moving, linear_by_mode, minimizes, with_jvp
+from scorefn._core.types import Sample
 from scorefn._score import attach_score, leave_one_out, without_impossible
 
 from .chunk_size import LEAST, fitting, is_narrow
 from .samples import ChunkSize, chunked_vmap, keys_of
-
-# A function of one key that returns a term; or, for a leave-one-out baseline, a cost and its
-# log-density.
-OneSample = Callable[[jax.Array], tuple[jax.Array, ...]]
 
 # The largest total size of separate copies of an array for the samples.
 _MOST_COPIED = 2**20
 
 
 def streamed_mean(
-    one: OneSample, key: jax.Array, num_samples: int, chunk_size: ChunkSize
+    one: Callable[[jax.Array], Sample], key: jax.Array, num_samples: int, chunk_size: ChunkSize
 ) -> jax.Array | None:
     """The mean over samples with keys ``fold_in(key, i)``, whose gradient takes one pass.
 
@@ -40,14 +37,17 @@ def streamed_mean(
     no digits. Higher derivatives are those of the terms, which are computed again in chunks.
 
     Returns:
-        The mean; None if there is only one chunk, or if a cost is not a scalar.
+        The mean; None if there is only one chunk, if a cost is not a scalar, or if a learned
+        baseline is trained.
     """
     if chunk_size in (None, num_samples) or chunk_size == "auto" and num_samples <= LEAST:
         return None
     jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(key)
+    if minimizes(jaxpr.jaxpr):
+        return None  # The gradient depends on the sign of what multiplies the mean.
     if chunk_size == "auto":
         chunk_size = fitting(num_samples, jaxpr)
-    if chunk_size == num_samples or jax.tree.map(jnp.shape, shape) != ((),) * len(shape):
+    if chunk_size == num_samples or jax.tree.map(jnp.shape, shape.value) != ():
         return None
 
     # Closed-over arrays become arguments, so that other transformations see them.
@@ -77,18 +77,34 @@ class _Stream:
 
     def derivative(self, moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
         """The mean and its tangent."""
-        gradient = with_jvp(partial(self.one_pass, moving), partial(self.second_derivative, moving))
-        try:
-            mean, *gradients = gradient(*arrays)
-        except (ValueError, NotImplementedError):
-            # Some f have a derivative in forward mode only, as one with a loop of unknown length.
+        some, along = _picked(moving, arrays), list(map(jnp.asarray, tangents))
+
+        def by_terms(arrays: Arrays, along: Arrays) -> Any:
             return jax.jvp(
                 lambda some: [self.terms_mean(*_merged(moving, arrays, some))],
                 (_picked(moving, arrays),),
-                (list(tangents),),
+                (list(along),),
             )
-        along = [jnp.sum(g * t).real for g, t in zip(gradients, tangents, strict=True)]
-        return [mean], [sum(along, start=jnp.zeros_like(mean)).astype(mean.dtype)]
+
+        try:
+            gradient = with_jvp(
+                partial(self.one_pass, moving), partial(self.second_derivative, moving)
+            )
+            mean, *gradients = gradient(*arrays)
+        except (ValueError, NotImplementedError, TypeError):
+            # Some f have a derivative in forward mode only, as one with a loop of unknown length.
+            # No error is lost: differentiating the terms raises it again.
+            return by_terms(arrays, along)
+        if jax.sharding.get_abstract_mesh().manual_axes:
+            along = [t * as_local(jnp.ones((), t.dtype), gradients) for t in along]
+
+        def forward(fixed: Arrays, along: Arrays) -> list[jax.Array]:
+            return by_terms(fixed[len(some) :], along)[1]
+
+        def backward(fixed: Arrays, cotangents: Arrays) -> list[jax.Array]:
+            return [g * cotangents[0].astype(g.dtype) for g in fixed[: len(some)]]
+
+        return [mean], linear_by_mode(forward, backward, [*gradients, *arrays], along, [mean])
 
     def second_derivative(
         self, first: Moving, moving: Moving, arrays: Arrays, tangents: Arrays
@@ -115,8 +131,8 @@ class _Stream:
 
     def one_pass(self, moving: Moving, *arrays: jax.Array) -> list[jax.Array]:
         """The mean and its gradient along each moving array."""
-        n, dtype = self.num_samples, self.jaxpr.out_avals[0].dtype
-        coupled = len(self.jaxpr.out_avals) == 2
+        n, (value, *log_prob) = self.num_samples, self.jaxpr.out_avals
+        dtype, coupled = value.dtype, bool(log_prob)
 
         def samples(some: list[jax.Array], indices: jax.Array, axes: list[Any]) -> list[jax.Array]:
             def one(key: jax.Array, some: list[jax.Array]) -> list[jax.Array]:
@@ -127,7 +143,7 @@ class _Stream:
             values, *log_probs = jax.vmap(one, (0, axes))(keys, some)
             return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
 
-        some = [jnp.asarray(x) for x in _picked(moving, arrays)]
+        some = _picked(moving, arrays)
         local, zero = some, jnp.zeros((), wide(dtype))
         zeros = [jnp.zeros(x.shape, _summed(x.dtype)) for x in some]
         if jax.sharding.get_abstract_mesh().manual_axes:
@@ -176,7 +192,7 @@ class _Stream:
 
 
 def _picked(moving: Moving, arrays: Arrays) -> list[jax.Array]:
-    return [array for array, moves in zip(arrays, moving, strict=True) if moves]
+    return [jnp.asarray(x) for x, moves in zip(arrays, moving, strict=True) if moves]
 
 
 def _merged(moving: Moving, arrays: Arrays, some: Sequence[jax.Array]) -> list[jax.Array]:

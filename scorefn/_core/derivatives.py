@@ -1,11 +1,14 @@
 """Derivative rules that survive all transformations, and arrays that refuse derivatives."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import factorial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
+from jax.experimental.jet import jet_rules
+from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
 
 Arrays = Sequence[jax.Array]
@@ -47,8 +50,19 @@ mlir.register_lowering(
 
 
 def _with_jvp_jvp(primals: Any, tangents: Any, *, derivative: Derivative, **_: Any) -> Any:
-    moving = tuple(not (isinstance(t, ad.Zero) or t.dtype == jax.dtypes.float0) for t in tangents)
+    moving = tuple(map(_moves, tangents))
     return derivative(moving, primals, [t for t, m in zip(tangents, moving, strict=True) if m])
+
+
+def _moves(tangent: Any) -> bool:
+    # The tangent may be a number of Python's.
+    no_derivative = getattr(tangent, "dtype", None) == jax.dtypes.float0
+    return not (isinstance(tangent, ad.Zero) or no_derivative)
+
+
+def _vmap(axis: Any) -> Callable[..., Any]:
+    """``jax.vmap`` along an axis that is being batched."""
+    return partial(jax.vmap, axis_name=axis.name, axis_size=axis.size)
 
 
 def _with_jvp_batch(
@@ -58,20 +72,150 @@ def _with_jvp_batch(
         outputs = with_jvp(fn, derivative)(*arrays)
         return outputs, [None] * len(outputs)
 
-    def vmap(fn: Callable[..., Any], in_axes: Any) -> Callable[..., Any]:
-        return jax.vmap(fn, in_axes, axis_name=axis.name, axis_size=axis.size)
-
     def batched(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
         along = [dim for dim, m in zip(dims, moving, strict=True) if m]
         one = lambda arrays, tangents: derivative(moving, arrays, tangents)  # noqa: E731
-        return vmap(one, (list(dims), along))(list(arrays), tangents)
+        return _vmap(axis)(one, (list(dims), along))(list(arrays), tangents)
 
-    outputs = with_jvp(vmap(fn, tuple(dims)), batched)(*arrays)
+    outputs = with_jvp(_vmap(axis)(fn, tuple(dims)), batched)(*arrays)
     return outputs, [0] * len(outputs)
+
+
+def _with_jvp_jet(primals: Any, series: Any, **params: Any) -> Any:
+    """The derivatives along a curve, by as many derivatives of derivatives."""
+
+    def along_curve(t: jax.Array) -> list[jax.Array]:
+        moved = [
+            x
+            if not jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+            else x + sum(c * t.astype(c.dtype) ** k for k, c in enumerate(terms, 1))
+            for x, terms in zip(primals, series, strict=True)
+        ]
+        return _with_jvp.bind(*moved, **params)
+
+    def slope(fn: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda t: jax.jvp(fn, (t,), (jnp.ones_like(t),))[1]
+
+    fn, found, start = along_curve, [], jnp.zeros(())
+    # The terms of jet are coefficients of t^k.
+    for k in range(1, len(series[0]) + 1):
+        fn = slope(fn)
+        found.append([y / factorial(k) for y in fn(start)])
+    return along_curve(start), [list(terms) for terms in zip(*found, strict=True)]
 
 
 ad.primitive_jvps[_with_jvp] = _with_jvp_jvp
 batching.fancy_primitive_batchers[_with_jvp] = _with_jvp_batch
+jet_rules[_with_jvp] = _with_jvp_jet
+
+
+def linear_by_mode(
+    forward: Callable[[Arrays, Arrays], list[jax.Array]],
+    transpose: Callable[[Arrays, Arrays], list[jax.Array]],
+    fixed: Arrays,
+    tangents: Arrays,
+    like: Arrays,
+) -> list[jax.Array]:
+    """A function that is linear in the tangents, with a transpose of its own.
+
+    Args:
+        forward: ``forward(fixed, tangents)``, to the outputs. It runs in forward mode only.
+        transpose: ``transpose(fixed, cotangents)``, to the cotangents of the tangents. It runs in
+            reverse mode only, and need not be the transpose of `forward`.
+        fixed: arrays.
+        tangents: arrays.
+        like: arrays of the shapes and dtypes of the outputs.
+    """
+    rules: Any = {"forward": forward, "transpose": transpose}
+    return _by_mode.bind(*like, *fixed, *tangents, counts=(len(like), len(fixed)), **rules)
+
+
+def _split(arrays: Any, counts: tuple[int, int]) -> tuple[list[Any], list[Any], list[Any]]:
+    """What the outputs are like, what is fixed, and the tangents."""
+    likes, fixed = counts[0], sum(counts)
+    return list(arrays[:likes]), list(arrays[likes:fixed]), list(arrays[fixed:])
+
+
+def _by_mode_forward(
+    *arrays: jax.Array, forward: Any, counts: tuple[int, int], **_: Any
+) -> list[jax.Array]:
+    _, fixed, tangents = _split(arrays, counts)
+    return forward(fixed, tangents)
+
+
+def _by_mode_jvp(primals: Any, tangents: Any, *, counts: tuple[int, int], **params: Any) -> Any:
+    moving = [i >= counts[0] and _moves(t) for i, t in enumerate(tangents)]
+    if not any(moving[: sum(counts)]):
+        given = primals[: sum(counts)]
+        along = [
+            ad.instantiate_zeros(t) if isinstance(t, ad.Zero) else t
+            for t in tangents[sum(counts) :]
+        ]
+        primal = _by_mode.bind(*primals, counts=counts, **params)
+        return primal, _by_mode.bind(*given, *along, counts=counts, **params)
+
+    def of_moving(*some: jax.Array) -> list[jax.Array]:
+        rest = iter(some)
+        merged = [next(rest) if m else x for x, m in zip(primals, moving, strict=True)]
+        return _by_mode_forward(*merged, counts=counts, **params)
+
+    some, along = (
+        tuple(x for x, m in zip(xs, moving, strict=True) if m) for xs in (primals, tangents)
+    )
+    return jax.jvp(of_moving, some, along)
+
+
+def _by_mode_transpose(
+    cotangents: Any, *arrays: Any, transpose: Any, counts: tuple[int, int], **_: Any
+) -> Any:
+    given = [ad.instantiate_zeros(c) if isinstance(c, ad.Zero) else c for c in cotangents]
+    return [None] * sum(counts) + transpose(_split(arrays, counts)[1], given)
+
+
+def _by_mode_batch(
+    axis: Any, arrays: Any, dims: Any, *, forward: Any, transpose: Any, counts: tuple[int, int]
+) -> Any:
+    def stacked(x: Any, dim: int | None) -> jax.Array:
+        if dim is None:
+            return jnp.broadcast_to(x, (axis.size, *jnp.shape(x)))
+        return jnp.moveaxis(x, dim, 0)
+
+    like, fixed, tangents = _split(arrays, counts)
+    like_dims, fixed_dims, tangent_dims = _split(dims, counts)
+    outputs = linear_by_mode(
+        _vmap(axis)(forward, (fixed_dims, 0)),
+        _vmap(axis)(transpose, (fixed_dims, 0)),
+        fixed,
+        list(map(stacked, tangents, tangent_dims)),
+        list(map(stacked, like, like_dims)),
+    )
+    return outputs, [0] * len(outputs)
+
+
+_by_mode = Primitive("scorefn_linear_by_mode")
+_by_mode.multiple_results = True
+_by_mode.def_impl(_by_mode_forward)
+_by_mode.def_abstract_eval(lambda *avals, counts, **__: list(avals[: counts[0]]))
+mlir.register_lowering(_by_mode, mlir.lower_fun(_by_mode_forward, multiple_results=True))
+ad.primitive_jvps[_by_mode] = _by_mode_jvp
+ad.primitive_transposes[_by_mode] = _by_mode_transpose
+batching.fancy_primitive_batchers[_by_mode] = _by_mode_batch
+
+
+def recomputed(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``jax.checkpoint(fn)``, but a function with effects, such as callbacks, runs only once."""
+
+    def run(x: Any) -> Any:
+        # As what it closes over, arrays keep the axes of devices over which they vary.
+        jaxpr, shape = jax.make_jaxpr(lambda: fn(x), return_shape=True)()
+
+        def evaluate(arrays: list[Any]) -> list[jax.Array]:
+            return jax.core.eval_jaxpr(jaxpr.jaxpr, arrays)
+
+        outputs = (evaluate if jaxpr.effects else jax.checkpoint(evaluate))(jaxpr.consts)
+        return jax.tree.unflatten(jax.tree.structure(shape), outputs)
+
+    return run
 
 
 def nondifferentiable(array: jax.Array, message: str, *unless: jax.Array) -> jax.Array:
@@ -94,20 +238,24 @@ def first_order_only(
     """
     message = (
         f"{name} is right to first order only: a second derivative with respect to the parameters "
-        f"of its distribution would silently be wrong. {hint}"
+        f"of its distribution would silently be wrong. {hint} In a loop of gradient steps whose "
+        f"gradients are held fixed, stop the parameters before the inner gradient, and not its "
+        f"result: jax.grad(loss)(jax.lax.stop_gradient(params))."
     )
 
-    @jax.custom_jvp
-    def identity(x: jax.Array) -> jax.Array:
-        return x
-
-    @identity.defjvp
-    def _(primals: Any, tangents: Any) -> Any:
+    def once(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
+        del moving
         # A factor of 1 that formally depends on x, so that differentiating the derivative raises.
-        once = nondifferentiable(primals[0], message)
-        return primals[0], tangents[0] * jnp.where(jnp.isnan(once), 1, 1).astype(once.dtype)
+        x = nondifferentiable(arrays[0], message)
+        return list(arrays), [tangents[0] * jnp.where(jnp.isnan(x), 1, 1).astype(x.dtype)]
 
-    return identity(array)
+    return _itself(array, once)
+
+
+def _itself(array: jax.Array, derivative: Derivative) -> jax.Array:
+    array = jnp.asarray(array)
+    outputs = (jax.typeof(array),)
+    return _with_jvp.bind(array, fn=lambda x: [x], derivative=derivative, outputs=outputs)[0]
 
 
 # A primitive instead of a `custom_jvp`, because up to jax 0.10 a differentiated scan drops the rule
@@ -128,8 +276,65 @@ def _refuse(primals: Any, tangents: Any, *, message: str) -> Any:
     return _nondifferentiable.bind(*primals, message=message), tangents[0]
 
 
+def _refuse_jet(primals: Any, series: Any, *, message: str) -> Any:
+    if len(primals) == 1:
+        raise TypeError(message)
+    return primals[0], series[0]  # which series are zero is not known here
+
+
 batching.primitive_batchers[_nondifferentiable] = _batch_refused
 ad.primitive_jvps[_nondifferentiable] = _refuse
+jet_rules[_nondifferentiable] = _refuse_jet
+
+
+def minimized(loss: jax.Array) -> jax.Array:
+    """Zeros shaped like the losses, with a gradient that always minimizes the losses.
+
+    If a factor multiplies the result, its absolute value multiplies the gradient. Forward mode does
+    not know the factor and raises ``TypeError``.
+    """
+    return _minimized.bind(loss)
+
+
+_FORWARD = (
+    "the training term of a LearnedBaseline has a derivative in reverse mode only: it is minimized "
+    "whatever sign stands before the expectation, and forward mode does not know the sign. Use "
+    "jax.grad or jax.vjp, or wrap the parameters of the baseline in jax.lax.stop_gradient."
+)
+
+
+def _minimized_jvp(primals: Any, tangents: Any) -> Any:
+    zeros = _minimized.bind(*primals)
+    if not _moves(tangents[0]):
+        return zeros, tangents[0]
+    return zeros, linear_by_mode(_no_forward, _by_size, [], tangents, [zeros])[0]
+
+
+def _no_forward(fixed: Arrays, tangents: Arrays) -> list[jax.Array]:
+    del fixed, tangents
+    raise TypeError(_FORWARD)
+
+
+def _by_size(fixed: Arrays, cotangents: Arrays) -> list[jax.Array]:
+    del fixed
+    return [jnp.abs(cotangents[0])]
+
+
+_minimized = Primitive("scorefn_minimized")
+_minimized.def_impl(jnp.zeros_like)
+_minimized.def_abstract_eval(lambda aval: aval)
+mlir.register_lowering(_minimized, mlir.lower_fun(jnp.zeros_like, multiple_results=False))
+ad.primitive_jvps[_minimized] = _minimized_jvp
+batching.primitive_batchers[_minimized] = lambda xs, dims: (_minimized.bind(*xs), dims[0])
+jet_rules[_minimized] = lambda primals, _: _no_forward([], primals)
+
+
+def minimizes(jaxpr: Any) -> bool:
+    """Whether a jaxpr holds a `minimized` loss, at any depth."""
+    return any(
+        eqn.primitive is _minimized or any(map(minimizes, jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
+    )
 
 
 Linear = Callable[[Any, jax.Array], jax.Array]

@@ -52,7 +52,7 @@ class Distribution:
 
     def log_density(self, x: Any) -> jax.Array:
         """The log-density of one draw, checked to be one real number."""
-        return _scalar(self.log_prob(self.params, x), x)
+        return one_number("log_prob", self.log_prob(self.params, x), x)
 
     def floats(self) -> list[Any]:
         """The float leaves of params, along which a score can be taken."""
@@ -112,14 +112,15 @@ def _method_log_prob(distribution: Any, x: Any) -> jax.Array:
     return reduce(jnp.add, map(jnp.sum, jax.tree.leaves(distribution.log_prob(x))))
 
 
-def _scalar(log_prob: Any, x: Any) -> jax.Array:
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
-    if not is_number(log_prob) or jnp.shape(log_prob) != ():
-        got = f"shape {log_prob.shape}" if hasattr(log_prob, "shape") else repr(log_prob)
+def one_number(name: str, value: Any, x: Any) -> jax.Array:
+    """The value of a log-density at one draw, checked to be one real float."""
+    if not is_number(value) or jnp.shape(value) != ():
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+        got = f"shape {value.shape}" if hasattr(value, "shape") else repr(value)
         raise ValueError(
-            f"log_prob must return one number for one draw, got {got} for a draw of shape "
+            f"{name} must return one number for one draw, got {got} for a draw of shape "
             f"{shapes[0] if len(shapes) == 1 else shapes}. Sum it over the event axes."
         )
-    if not jnp.issubdtype(jnp.result_type(log_prob), jnp.floating):
-        raise TypeError(f"log_prob must return a real float, got {jnp.result_type(log_prob)}.")
-    return jnp.asarray(log_prob)
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(f"{name} must return a real float, got {jnp.result_type(value)}.")
+    return jnp.asarray(value)

@@ -9,6 +9,7 @@ from jax.scipy.special import logsumexp, ndtr
 from jax.scipy.stats import norm
 
 from scorefn._core.arrays import stop, wide
+from scorefn._core.derivatives import Arrays, Moving, with_jvp
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import PyTree
 
@@ -72,35 +73,31 @@ def implicit_reparameterization(
                 )
         return level, density
 
-    functions, closed_over = jax.closure_convert(both, params, x)
-    leaves, structure = jax.tree.flatten((params, closed_over))
-    is_float = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
-    floats = [jnp.asarray(leaf) for leaf, yes in zip(leaves, is_float, strict=True) if yes]
+    jaxpr = jax.make_jaxpr(both)(params, x)
+    closed_over = len(jaxpr.consts)
 
-    def evaluate(floats: list[jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rest = iter(floats)
-        merged = [next(rest) if yes else leaf for leaf, yes in zip(leaves, is_float, strict=True)]
-        params, closed_over = jax.tree.unflatten(structure, merged)
-        return functions(params, x, *closed_over)
+    def draw(*arrays: jax.Array) -> list[jax.Array]:
+        return [arrays[-1]]
 
-    @jax.custom_jvp
-    def draw(floats: list[jax.Array], x: jax.Array) -> jax.Array:
-        del floats
-        return x
-
-    @draw.defjvp
-    def _(primals: Any, tangents: Any) -> Any:
+    def derivative(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
         # The rule uses the draw instead of x, so that it can be differentiated again.
-        floats, _ = primals
-        moving = draw(*primals)
-        (_, density), (change, _) = jax.jvp(
-            lambda floats: evaluate(floats, moving), (floats,), (tangents[0],)
-        )
+        moved = with_jvp(draw, derivative)(*arrays)[0]
+        # The draw does not depend on x itself.
+        tangents = tangents[:-1] if moving[-1] else tangents
+        some = [a for a, moves in zip(arrays[:-1], moving[:-1], strict=True) if moves]
+
+        def level_and_log_density(*some: jax.Array) -> list[jax.Array]:
+            rest = iter(some)
+            merged = [next(rest) if m else a for a, m in zip(arrays[:-1], moving[:-1], strict=True)]
+            constants, leaves = merged[:closed_over], merged[closed_over:]
+            return jax.core.eval_jaxpr(jaxpr.jaxpr, constants, *leaves, moved)
+
+        (_, density), (change, _) = jax.jvp(level_and_log_density, tuple(some), tuple(tangents))
         # In tails where the density underflows, the change underflows too.
         density = jnp.maximum(density, jnp.log(jnp.finfo(density.dtype).tiny))
-        return moving, (-change * jnp.exp(-density)).astype(moving.dtype)
+        return [moved], [(-change * jnp.exp(-density)).astype(moved.dtype)]
 
-    return draw(floats, x)
+    return with_jvp(draw, derivative)(*jaxpr.consts, *jax.tree.leaves(params), x)[0]
 
 
 @pytree_dataclass

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import is_number
 from scorefn._core.checks import check_instance
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Sample, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
 
 
@@ -79,14 +79,10 @@ class Estimator(ABC):
 
     def one_sample(
         self, f: Callable[[Any], PyTree], distribution: Distribution, key: jax.Array
-    ) -> tuple[PyTree, ...]:
-        """The term of one sample; or its cost and log-density.
-
-        In the second case the caller computes the term by ``attach_score`` with a leave-one-out
-        baseline.
-        """
+    ) -> Sample:
+        """The term of one sample, or its cost and its log-density."""
         terms = self(f, distribution, key[None], vmap=_of_one)
-        return (jax.tree.map(lambda term: term.reshape(term.shape[1:]), terms),)
+        return Sample(jax.tree.map(lambda term: term.reshape(term.shape[1:]), terms))
 
     @abstractmethod
     def terms(

@@ -11,7 +11,7 @@ from scorefn._baselines import Baseline, LeaveOneOut
 from scorefn._core.arrays import stop
 from scorefn._core.checks import check_count, check_instance
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Sample, Vmap
 from scorefn._score import attach_score
 from scorefn.distributions._distribution import Distribution
 
@@ -84,11 +84,11 @@ class ScoreFunction(Estimator):
 
     def one_sample(
         self, f: Callable[[Any], PyTree], distribution: Distribution, key: jax.Array
-    ) -> tuple[PyTree, ...]:
+    ) -> Sample:
         if not self._leaves_one_out:
             return super().one_sample(f, distribution, key)
         x, log_prob = self.guarded_draw(distribution, key)
-        return self._cost(f)(x)[0], log_prob
+        return Sample(self._cost(f)(x)[0], log_prob)
 
     @property
     def _leaves_one_out(self) -> bool:

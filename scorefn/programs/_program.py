@@ -204,7 +204,7 @@ def _rolled_out(
 ) -> tuple[Costs, PyTree]:
     """The estimate of a rollout and the rest of the program."""
     run_key, rest_key = jax.random.split(key)
-    carry, steps, log_prob = rollout(run_key)
+    carry, steps, log_prob = rollout.run(run_key)
     later, aux = _rest(past.after_rollout(carry), generator, carry, rest_key)
     costs = {
         mask: jax.tree.map(lambda cost: attach_score(cost, log_prob), cost)

@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scorefn._batching.devices import placed
 from scorefn._batching.samples import ChunkSize, check_samples, sample_keys
-from scorefn._core.arrays import stop
-from scorefn._score import attach_score
+from scorefn._core.arrays import spread_like, stop
+from scorefn._score import attach_score, sum_of_others
 from scorefn.distributions._distribution import as_distribution
 from scorefn.estimators._pathwise import Pathwise
 from scorefn.estimators._score_guard import scored_draw
 
-from ._weights import LogDensity, log_mean_exp, log_weight
+from ._weights import LogDensity, log_mean_exp, log_power_mean, log_weight, one_number_each, scalar
 
 
 def iwae(
@@ -45,6 +46,7 @@ def iwae(
 
     Raises:
         TypeError: as `Pathwise`.
+        ValueError: log_joint is not one number for one draw.
 
     Example:
         >>> import distrax, jax
@@ -57,8 +59,7 @@ def iwae(
     References:
         Burda, Grosse and Salakhutdinov, Importance weighted autoencoders (2016), equation 8.
     """
-    options: Any = {"chunk_size": chunk_size, "sharding": sharding}
-    return renyi(log_joint, q, key, 0.0, num_samples=num_samples, **options)
+    return log_mean_exp(_log_weights(log_joint, q, key, num_samples, chunk_size, sharding))
 
 
 def renyi(
@@ -80,7 +81,7 @@ def renyi(
         log_joint: see `scorefn.vi`.
         q: the approximate posterior.
         key: one random key.
-        alpha: any number except 1.
+        alpha: any number except the number 1. A traced 1 gives the limit, the evidence lower bound.
         num_samples: the number of samples of one bound.
         chunk_size: as for `expectation`.
         sharding: as for `expectation`.
@@ -90,7 +91,7 @@ def renyi(
 
     Raises:
         TypeError: as `Pathwise`.
-        ValueError: alpha is the number 1.
+        ValueError: alpha is the number 1; alpha, or log_joint at one draw, is not one number.
 
     Example:
         >>> import distrax, jax
@@ -105,13 +106,25 @@ def renyi(
     """
     if isinstance(alpha, int | float) and alpha == 1:
         raise ValueError("alpha must not be 1: this limit is the evidence lower bound. Use elbo.")
+    alpha = scalar("alpha", alpha)
+    log_w = _log_weights(log_joint, q, key, num_samples, chunk_size, sharding)
+    return log_power_mean(log_w, (1 - alpha).astype(log_w.dtype))
+
+
+def _log_weights(
+    log_joint: LogDensity,
+    q: Any,
+    key: jax.Array,
+    num_samples: int,
+    chunk_size: ChunkSize,
+    sharding: jax.sharding.NamedSharding | None,
+) -> jax.Array:
+    """The logarithms of the importance weights of reparameterised draws, [num_samples]."""
     distribution = as_distribution(q)
     key = check_samples(key, num_samples, chunk_size, sharding)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
-    weigh = partial(log_weight, log_joint, distribution)
-    log_w = Pathwise()(weigh, distribution, keys, vmap=vmap)
-    power = jnp.asarray(1 - alpha, log_w.dtype)
-    return log_mean_exp(power * log_w) / power
+    weigh = partial(log_weight, one_number_each("log_joint", log_joint), distribution)
+    return Pathwise()(weigh, distribution, keys, vmap=vmap)
 
 
 def vimco(
@@ -132,7 +145,7 @@ def vimco(
         derivative  dL + sum_k (L - b_k) dlog q(z_k)
 
     Unbiased at every order for the bound, also for discrete z, because b_k does not depend on z_k.
-    One evaluation of log_joint for each sample, and num_samples^2 scalars.
+    One evaluation of log_joint and a few scalars for each sample.
 
     Args:
         log_joint: see `scorefn.vi`.
@@ -146,7 +159,7 @@ def vimco(
         A scalar, in nats: the value of `iwae`.
 
     Raises:
-        ValueError: there are fewer than 2 samples.
+        ValueError: there are fewer than 2 samples; log_joint is not one number for one draw.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -162,7 +175,7 @@ def vimco(
     """
     key = check_samples(key, num_samples, chunk_size, sharding, at_least=2)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
-    distribution, n = as_distribution(q), num_samples
+    distribution, log_joint = as_distribution(q), one_number_each("log_joint", log_joint)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         z, log_q = scored_draw(distribution, key, name="vimco")
@@ -171,10 +184,16 @@ def vimco(
     log_q, log_w = vmap(one)(keys)
     bound = log_mean_exp(log_w)
 
+    # The sum of the other weights by running sums from both sides, as in `sum_of_others`. Sharded,
+    # XLA gets a running logsumexp wrong.
     seen = stop(log_w)
-    own = jnp.eye(n, dtype=bool)
-    others = jnp.where(own, 0, seen[None])
-    stand_in = jnp.sum(others, axis=1, keepdims=True) / (n - 1)
-    baselines = jax.vmap(log_mean_exp)(jnp.where(own, stand_in, seen[None]))
+    if sharding is not None:
+        seen = placed(seen, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec()))
+    nothing = jnp.full(1, -jnp.inf, seen.dtype)
+    before = jnp.append(nothing, jax.lax.cumlogsumexp(seen)[:-1])
+    after = jnp.append(jax.lax.cumlogsumexp(seen, reverse=True)[1:], nothing)
+    stand_in = sum_of_others(seen) / (len(seen) - 1)
+    total = jnp.logaddexp(jnp.logaddexp(before, after), stand_in)
+    baselines = spread_like(total - jnp.log(jnp.asarray(len(seen), seen.dtype)), log_q)
     baseline_terms = attach_score(jnp.zeros_like(baselines), log_q, baselines)
     return attach_score(bound, jnp.sum(log_q)) + jnp.sum(baseline_terms)

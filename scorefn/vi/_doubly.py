@@ -15,7 +15,7 @@ from scorefn.distributions._interop.factors import unwrapped
 from scorefn.distributions._interop.moments import read_moments
 from scorefn.estimators._pathwise import Pathwise
 
-from ._weights import LogDensity, log_mean_exp
+from ._weights import LogDensity, log_mean_exp, one_number_each
 
 # Families with draws location + scale * noise.
 _LOCATION_SCALE = ("Normal", "Laplace", "Logistic", "Uniform", "Gumbel")
@@ -55,6 +55,7 @@ def dreg(
 
     Raises:
         TypeError: as `Pathwise`; a second derivative is taken.
+        ValueError: log_joint is not one number for one draw.
 
     Example:
         >>> import distrax, jax
@@ -68,7 +69,7 @@ def dreg(
         Tucker et al., Doubly reparameterized gradient estimators for Monte Carlo objectives (2019),
         equation 8.
     """
-    distribution = as_distribution(q)
+    distribution, log_joint = as_distribution(q), one_number_each("log_joint", log_joint)
     key = check_samples(key, num_samples, chunk_size, sharding)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     draw = jax.eval_shape(distribution.draw, abstract_key(keys))
@@ -129,6 +130,7 @@ def gdreg(
 
     Raises:
         TypeError: as `Pathwise`; a second derivative is taken; no path is known for the prior.
+        ValueError: log_likelihood is not one number for one draw.
 
     Example:
         >>> import distrax, jax
@@ -143,6 +145,7 @@ def gdreg(
         and 12.
     """
     distribution, prior_distribution = as_distribution(q), as_distribution(prior)
+    log_likelihood = one_number_each("log_likelihood", log_likelihood)
     key = check_samples(key, num_samples, chunk_size, sharding)
     keys, vmap = sample_keys(key, num_samples, chunk_size, sharding)
     draw = jax.eval_shape(distribution.draw, abstract_key(keys))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from scorefn._batching.samples import ChunkSize
 from scorefn._core.arrays import held_fixed
@@ -16,7 +15,7 @@ from scorefn.estimators._base import Estimator
 from scorefn.estimators._control_variates.control_variate import FittedControlVariate
 from scorefn.estimators._pathwise import Pathwise
 
-from ._weights import LogDensity
+from ._weights import LogDensity, one_number_each, scalar
 
 
 def elbo(
@@ -50,6 +49,9 @@ def elbo(
     Returns:
         A scalar, in nats.
 
+    Raises:
+        ValueError: entropy, or log_joint at one draw, is not one number.
+
     Example:
         >>> import distrax, jax, scorefn as sf
         >>> from scorefn import vi
@@ -62,7 +64,7 @@ def elbo(
     References:
         Kingma and Welling, Auto-encoding variational Bayes (2014), equation 3.
     """
-    distribution = as_distribution(q)
+    distribution, log_joint = as_distribution(q), one_number_each("log_joint", log_joint)
 
     def f(z: Any) -> jax.Array:
         return log_joint(z) - (distribution.log_density(z) if entropy is None else 0)
@@ -76,7 +78,7 @@ def elbo(
         chunk_size=chunk_size,
         sharding=sharding,
     )
-    return value if entropy is None else value + entropy
+    return value if entropy is None else value + scalar("entropy", entropy)
 
 
 def sticking_the_landing(
@@ -122,7 +124,8 @@ def sticking_the_landing(
     Raises:
         TypeError: as `Pathwise`; a second derivative is taken; the coefficient is fitted and
             entropy is not a function.
-        ValueError: entropy is needed and missing; there are too few samples to fit.
+        ValueError: entropy is needed and missing; there are too few samples to fit; log_joint,
+            entropy or coefficient is not one number.
 
     Example:
         >>> import distrax, jax
@@ -143,7 +146,7 @@ def sticking_the_landing(
             f"{name} needs entropy, in closed form, unless coefficient is the number 1, got "
             f"{coefficient!r}."
         )
-    distribution = as_distribution(q)
+    distribution, log_joint = as_distribution(q), one_number_each("log_joint", log_joint)
     options: Any = {"num_samples": num_samples, "chunk_size": chunk_size, "sharding": sharding}
     log_q = held_fixed(distribution.log_density, jax.eval_shape(distribution.draw, check_key(key)))
     if coefficient is None:
@@ -153,7 +156,7 @@ def sticking_the_landing(
                 f"entropy=lambda q: q.entropy(), got {entropy!r}."
             )
         # To first order, the mean of log q with fixed parameters changes like minus the entropy.
-        fitted = FittedControlVariate(Pathwise(), log_q, lambda q: -entropy(q))
+        fitted = FittedControlVariate(Pathwise(), log_q, lambda q: -scalar("entropy", entropy(q)))
         value = expectation(log_joint, distribution, key, fitted, **options)
         return first_order_only(value + entropy(distribution.params), name)
 
@@ -163,9 +166,9 @@ def sticking_the_landing(
     joint, own = expectation(f, distribution, key, Pathwise(), **options)
     # Separately, because the derivative along a of a first derivative is right.
     joint, own = first_order_only(joint, name), first_order_only(own, name)
-    a = jnp.asarray(coefficient, own.dtype)
+    a = scalar("coefficient", coefficient).astype(own.dtype)
     value = joint - a * own
     if not needs_entropy:
         return value
     known: Any = entropy(distribution.params) if callable(entropy) else entropy
-    return value + (1 - a) * known
+    return value + (1 - a) * scalar("entropy", known)

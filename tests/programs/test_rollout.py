@@ -442,3 +442,78 @@ def test_a_support_of_pytrees_and_a_chain_of_one() -> None:
         sf.forward_recursion(
             lambda *_: jnp.zeros(2), sf.Bernoulli(0.1), lambda *_: sf.Bernoulli(0.1), length=2
         )
+
+
+# --------------------------------------------------------------------------------------- the carry
+
+
+def coins(logit: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Three coins added up; the cost of each step is that of the program, too."""
+
+    def step(total: jax.Array, _: Any) -> Any:
+        coin = yield sf.sample(sf.Bernoulli(logit), NONE)
+        return total + coin, total
+
+    return sf.rollout(step, jnp.zeros(()), length=3)(key)
+
+
+def in_scan(fn: Any) -> Any:
+    return lambda x: jax.lax.scan(lambda t, _: (t + fn(x), None), 0.0, length=2)[0]
+
+
+@pytest.mark.parametrize("around", [lambda fn: fn, jax.jit, jax.checkpoint, in_scan])
+def test_a_cost_of_the_carry_that_a_rollout_returns_has_no_gradient_but_an_error(
+    around: Any,
+) -> None:
+    cost = around(lambda logit: coins(logit, KEY)[0] ** 2)
+    with pytest.raises(TypeError, match="carry that a rollout returns.*Yield the rollout in a pr"):
+        jax.grad(cost)(0.5)
+    # Forward mode computes it unasked, and marks it.
+    assert np.isnan(jax.jacfwd(cost)(0.5))
+    jax.eval_shape(cost, 0.5)
+
+
+@pytest.mark.parametrize("around", [lambda fn: fn, jax.jit, jax.checkpoint, jax.vmap])
+def test_a_carry_that_is_not_used_refuses_nothing(around: Any) -> None:
+    many = (lambda x: jnp.stack([x, x])) if around is jax.vmap else (lambda x: x)
+
+    def loss(logit: jax.Array) -> tuple[jax.Array, jax.Array]:
+        carry, costs, _ = around(lambda logit: coins(logit, KEY))(many(logit))
+        return jnp.sum(costs), carry
+
+    gradient, carry = jax.grad(loss, has_aux=True)(0.5)
+    assert np.isfinite(gradient)
+    assert np.all(carry == coins(0.5, KEY)[0])
+    assert np.isfinite(jax.jacfwd(lambda logit: loss(logit)[0])(0.5))
+    assert np.isfinite(jax.hessian(lambda logit: loss(logit)[0])(0.5))
+
+
+@x64
+def test_costs_of_the_carry_are_right_in_a_program_and_by_attach_score() -> None:
+    """The expected square of the sum of three coins, over all draws of them."""
+
+    def exact(logit: jax.Array) -> jax.Array:
+        p = jax.nn.sigmoid(logit)
+        return 3 * p * (1 - p) + 9 * p**2
+
+    def step(logit: jax.Array) -> Any:
+        def step(total: jax.Array, _: Any) -> Any:
+            coin = yield sf.sample(sf.Bernoulli(logit), NONE)
+            return total + coin, None
+
+        return step
+
+    @sf.program
+    def by_program(logit: jax.Array) -> Any:
+        total = yield sf.rollout(step(logit), jnp.zeros(()), length=3)
+        return total**2
+
+    def by_score(logit: jax.Array, key: jax.Array) -> jax.Array:
+        carry, _, log_prob = sf.rollout(step(logit), jnp.zeros(()), length=3)(key)
+        return sf.attach_score(jax.lax.stop_gradient(carry) ** 2, log_prob)
+
+    keys = jax.random.split(KEY, 2000)
+    for run in (lambda logit, key: by_program(logit)(key), by_score):
+        gradients = fast(jax.vmap(jax.grad(run), (None, 0)))(0.5, keys)
+        error = np.std(gradients) / np.sqrt(len(keys))
+        assert abs(np.mean(gradients) - jax.grad(exact)(0.5)) < 6.2 * error  # alpha = 1e-9

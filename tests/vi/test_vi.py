@@ -1,6 +1,7 @@
 """Variational objectives: exact means by enumeration and quadrature, and the known variances."""
 
 import itertools
+from decimal import Decimal, localcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from support.transformations import TRANSFORMATIONS
 
 import scorefn as sf
 from scorefn import vi
+from scorefn.vi._weights import log_power_mean
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -490,3 +492,102 @@ def test_discrete_draws_cannot_be_reparameterised(objective: Any) -> None:
 
     with pytest.raises(TypeError, match="Pathwise cannot differentiate"):
         jax.grad(bound)(0.3)
+
+
+# ------------------------------------------------------------------------------------------ shapes
+
+Q = distrax.Normal(jnp.array([0.3, -0.2, 0.5]), jnp.full(3, 0.8))
+
+
+def normals(z: jax.Array) -> jax.Array:
+    """Log-densities of three parts, not summed."""
+    return distrax.Normal(0.0, 1.0).log_prob(z)
+
+
+def summed(z: jax.Array) -> jax.Array:
+    return jnp.sum(normals(z))
+
+
+ENTROPY: Any = {"entropy": Q.entropy()}
+FITTED: Any = {"coefficient": None, "num_samples": 4, "entropy": lambda q: q.entropy()}
+NOT_SCALARS = {
+    "elbo": ("log_joint", lambda key: vi.elbo(normals, Q, key, sf.Pathwise())),
+    "elbo, entropy": ("entropy", lambda key: vi.elbo(summed, Q, key, sf.Pathwise(), **ENTROPY)),
+    "landing": ("log_joint", lambda key: vi.sticking_the_landing(normals, Q, key)),
+    "landing, entropy": (
+        "entropy",
+        lambda key: vi.sticking_the_landing(summed, Q, key, coefficient=0.5, **ENTROPY),
+    ),
+    "landing, fitted": ("entropy", lambda key: vi.sticking_the_landing(summed, Q, key, **FITTED)),
+    "landing, coefficient": (
+        "coefficient",
+        lambda key: vi.sticking_the_landing(
+            summed, Q, key, coefficient=jnp.ones(3), entropy=jnp.sum(Q.entropy())
+        ),
+    ),
+    "iwae": ("log_joint", lambda key: vi.iwae(normals, Q, key, num_samples=3)),
+    "renyi": ("log_joint", lambda key: vi.renyi(normals, Q, key, 0.5, num_samples=3)),
+    "renyi, alpha": ("alpha", lambda key: vi.renyi(summed, Q, key, jnp.ones(2), num_samples=3)),
+    "dreg": ("log_joint", lambda key: vi.dreg(normals, Q, key, num_samples=3)),
+    "gdreg": ("log_likelihood", lambda key: vi.gdreg(normals, Q, Q, key, num_samples=3)),
+    "vimco": ("log_joint", lambda key: vi.vimco(normals, Q, key, num_samples=3)),
+}
+
+
+@pytest.mark.parametrize("name", NOT_SCALARS)
+def test_what_must_be_one_number_is_checked_to_be_one(name: str) -> None:
+    argument, bound = NOT_SCALARS[name]
+    number = "return one number for one draw" if argument.startswith("log") else "be one real numb"
+    with pytest.raises(ValueError, match=f"{argument} must {number}.*got shape.*Sum it over"):
+        bound(jax.random.key(0))
+
+
+def test_a_log_joint_that_returns_a_whole_number_or_none_at_all() -> None:
+    bits, key = sf.Bernoulli(jnp.array([0.3, -0.2])), jax.random.key(0)
+    whole = vi.vimco(lambda b: jnp.sum(b.astype(int)), bits, key, num_samples=3)
+    assert whole == vi.vimco(jnp.sum, bits, key, num_samples=3)
+    with pytest.raises(ValueError, match="log_joint must return one number.*got None"):
+        vi.iwae(lambda _: None, Q, key, num_samples=3)
+    with pytest.raises(TypeError, match="log_joint must be a function of one draw"):
+        vi.iwae(3.0, Q, key, num_samples=3)
+
+
+# ------------------------------------------------------------------------------------------ limits
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("gap", [0.3, 1e-1, 1e-2, 1e-3, 1e-5, 1e-7, 0.0, -1e-7, -1e-3, -0.3])
+def test_renyi_is_right_up_to_its_limit_at_order_1(gap: float, dtype: Any) -> None:
+    """Against ``log(mean w^gap) / gap`` in 50 digits; so is its derivative along the order."""
+    log_w = (np.random.default_rng(0).normal(size=7) * 2 + 1).astype(dtype)
+    with localcontext(prec=50):
+        exact = [Decimal(float(x)) for x in log_w]
+
+        def bound(gap: Decimal) -> Decimal:
+            if gap == 0:
+                return sum(exact) / 7
+            return (sum((gap * x).exp() for x in exact) / 7).ln() / gap
+
+        gap, step = Decimal(float(dtype(gap))), Decimal("1e-15")
+        value, slope = bound(gap), (bound(gap + step) - bound(gap - step)) / (2 * step)
+    found = jax.value_and_grad(log_power_mean, argnums=1)
+    got, along_power = found(jnp.asarray(log_w), jnp.asarray(float(gap), dtype))
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(got, float(value), rtol=0, atol=20 * eps)
+    np.testing.assert_allclose(along_power, float(slope), rtol=0, atol=100 * eps**0.75)
+
+
+def test_renyi_takes_a_traced_order_of_1() -> None:
+    q, key = distrax.Normal(0.3, 0.8), jax.random.key(0)
+    joint = lambda z: -(z**2)  # noqa: E731
+    got = jax.jit(lambda a: vi.renyi(joint, q, key, a, num_samples=9))(1.0)
+    desired = vi.elbo(joint, q, key, sf.Pathwise(), num_samples=9)
+    np.testing.assert_allclose(got, desired, rtol=1e-14)
+
+
+def test_vimco_keeps_a_few_numbers_a_sample() -> None:
+    def bound(logits: jax.Array) -> jax.Array:
+        return vi.vimco(jnp.sum, sf.Bernoulli(logits), jax.random.key(0), num_samples=4000)
+
+    compiled = jax.jit(jax.grad(bound)).lower(jnp.zeros(2)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 100 * 8 * 4000

@@ -110,6 +110,8 @@ class DeltaMethod(Transformation):
                 return first
             return jax.tree.map(lambda a, b: a + b / 2, first, curvature(v))
 
+        # A custom_vjp has no forward mode. Under vmap JAX says so; in chunks there may be none.
+        jax.eval_shape(jax.vmap(slope, (None, 0)), point, point[None])
         constant = frozen(point)
 
         def controlled(x: jax.Array) -> tuple[PyTree, PyTree]:

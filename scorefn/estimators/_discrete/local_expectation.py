@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, finite_product, stop, wide
 from scorefn._core.checks import check_count
-from scorefn._core.derivatives import first_order_only
+from scorefn._core.derivatives import first_order_only, recomputed
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, OneHotCategorical
@@ -116,7 +116,7 @@ def _mapped(fn: Callable[[jax.Array], Any], xs: jax.Array, chunk_size: int | Non
     if chunk_size is None:
         return jax.vmap(fn)(xs)
     # A chunk is not stored but computed again in the backward pass.
-    return jax.lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
+    return jax.lax.map(recomputed(fn), xs, batch_size=chunk_size)
 
 
 def _attach(log_prob: jax.Array, cost: jax.Array, others: jax.Array) -> jax.Array:

@@ -6,11 +6,16 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from scorefn._core.arrays import abstract_key, finite_product, stop, wide
 from scorefn._core.checks import check_count
-from scorefn._core.derivatives import first_order_only, nondifferentiable
+from scorefn._core.derivatives import (
+    Arrays,
+    Moving,
+    first_order_only,
+    nondifferentiable,
+    with_jvp,
+)
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.families import Family, read_family
@@ -123,25 +128,28 @@ def _no_mixed_derivative(
         f"Enumerate if the support is small."
     )
 
-    @jax.custom_jvp
-    def zero(params: list[jax.Array], closed_over: list[jax.Array]) -> jax.Array:
-        return _nothing_of([*params, *closed_over])
+    count = len(params)
 
-    def rule(primals: Any, tangents: Any) -> Any:
+    def zero(*arrays: jax.Array) -> list[jax.Array]:
+        return [_nothing_of(list(arrays))]
+
+    def rule(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
         # Each tangent times a 0 that formally depends on the arrays of the other list.
-        along = [
-            _sum_of(arrays) * _nothing_of([nondifferentiable(other, message) for other in others])
-            for arrays, others in zip(map(_present, tangents), reversed(primals), strict=True)
-            if arrays
+        rest = iter(tangents)
+        along = [[next(rest) for moves in moves_of if moves] for moves_of in _halves(moving, count)]
+        others = reversed(_halves(arrays, count))
+        changes = [
+            _sum_of(mine) * _nothing_of([nondifferentiable(other, message) for other in theirs])
+            for mine, theirs in zip(along, others, strict=True)
+            if mine
         ]
-        return zero(*primals), reduce(jnp.add, along, jnp.zeros(()))
+        return with_jvp(zero, rule)(*arrays), [reduce(jnp.add, changes, jnp.zeros(()))]
 
-    zero.defjvp(rule, symbolic_zeros=True)
-    return zero(params, closed_over)
+    return with_jvp(zero, rule)(*params, *closed_over)[0]
 
 
-def _present(tangents: list[Any]) -> list[jax.Array]:
-    return [tangent for tangent in tangents if not isinstance(tangent, SymbolicZero)]
+def _halves(items: Any, count: int) -> list[Any]:
+    return [items[:count], items[count:]]
 
 
 def _sum_of(arrays: list[jax.Array]) -> jax.Array:
