@@ -116,8 +116,8 @@ def leave_one_out(
         them.
 
     Raises:
-        ValueError: there are fewer than 2 elements along ``axis``, or the weight or a mask does not
-            fit x.
+        ValueError: there is no such axis, or there are fewer than 2 elements along it, or the
+            weight or a mask does not fit x.
         TypeError: a mask of floats.
 
     Example:
@@ -132,6 +132,8 @@ def leave_one_out(
         equation 8.
     """
     x = as_float(x)
+    if not -x.ndim <= axis < max(x.ndim, 1):
+        raise ValueError(f"axis must be an axis of x, of shape {x.shape}, got {axis}.")
     if x.ndim == 0 or x.shape[axis] < 2:
         raise ValueError(
             f"leave_one_out needs at least 2 samples along axis {axis}, got an array of shape "

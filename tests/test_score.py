@@ -389,3 +389,9 @@ def test_leave_one_out_keeps_its_dtype_under_strict_promotion(dtype: str, *, x64
             assert value.dtype == dtype
             desired = [[4.0, 3.5, 1.5], [3.0, 1.0, 2.0]]
             np.testing.assert_allclose(np.asarray(value, float), desired, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("axis", [5, 2, -3])
+def test_leave_one_out_along_an_axis_that_is_not_there(axis):
+    with pytest.raises(ValueError, match=r"axis must be an axis of x, of shape \(2, 3\), got"):
+        sf.leave_one_out(jnp.ones((2, 3)), axis=axis)

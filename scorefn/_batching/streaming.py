@@ -55,7 +55,7 @@ def streamed_mean(
     hoisted = jax.make_jaxpr(
         lambda key, *closed_over: jax.core.eval_jaxpr(jaxpr.jaxpr, closed_over, key)
     )(*arrays)
-    stream = _Stream(hoisted, num_samples, chunk_size)
+    stream = _Stream(hoisted, int(num_samples), int(chunk_size))
     return with_jvp(stream.value, stream.derivative)(*arrays)[0]
 
 

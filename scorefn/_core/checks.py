@@ -18,8 +18,8 @@ def check_instance(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
-    """The value, checked to be a static Python int of at least `at_least`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """The value as an int, checked to be a static integer of at least `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         kind = "a traced value" if isinstance(value, jax.core.Tracer) else repr(value)
         raise TypeError(
             f"{name} must be a static Python int, got {kind}. It determines array shapes, so give "
@@ -27,7 +27,7 @@ def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
         )
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value}.")
-    return value
+    return int(value)
 
 
 def check_number(name: str, value: Any, *, above: float = -np.inf, least: float = -np.inf) -> None:
@@ -60,6 +60,20 @@ def check_key(key: Any) -> jax.Array:
             f"vmap over the keys."
         )
     return key
+
+
+def check_keys(keys: Any) -> jax.Array:
+    """The keys, checked to be an array of random keys [n], typed or raw."""
+    dtype, shape = getattr(keys, "dtype", None), getattr(keys, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    ndim = 1 if typed else 1 + len(jax.eval_shape(jax.random.PRNGKey, 0).shape)
+    if not (typed or dtype == jnp.uint32) or len(shape or ()) != ndim:
+        got = repr(keys) if dtype is None else f"an array of {dtype} and shape {shape}"
+        raise TypeError(
+            f"keys must be an array of random keys [n], as jax.random.split(key, n) gives it; got "
+            f"{got}."
+        )
+    return keys
 
 
 def check_sharding(sharding: Any, num_samples: int) -> NamedSharding | None:

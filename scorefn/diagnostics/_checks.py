@@ -74,7 +74,9 @@ def check_unbiased(
         exact: the exact gradient, a pytree like params.
         num_repeats: the number of independent gradients, at least 2.
         alpha: the probability that a right gradient fails, for all components together
-            (Bonferroni); approximate for heavy-tailed gradients and few repeats.
+            (Bonferroni); approximate for heavy-tailed gradients and few repeats. Rounding is
+            counted as an error of 8 eps times the gradient and, since a gradient is a difference of
+            costs, times the loss divided by its standard deviation.
 
     Returns:
         A `Report`, whose fields are pytrees like params; ``report.passed`` is the result.
@@ -95,7 +97,12 @@ def check_unbiased(
     got, asked = (jax.tree.map(jnp.shape, tree) for tree in (exact, params))
     if got != asked:
         raise ValueError(f"exact must be a pytree of shapes {asked}, like params; got {got}.")
-    return _test(lambda key: jax.grad(loss)(params, key), key, exact, num_repeats, alpha)
+
+    def gradient_and_value(key: jax.Array) -> tuple[PyTree, jax.Array]:
+        value, gradient = jax.value_and_grad(loss)(params, key)
+        return gradient, value
+
+    return _test(gradient_and_value, key, exact, "num_repeats", num_repeats, alpha)
 
 
 def check_score(
@@ -144,7 +151,9 @@ def check_score(
         return dict(zip(names, distribution.score(distribution.stopped_draw(key)), strict=True))
 
     exact = {name: jnp.zeros(jnp.shape(leaf)) for name, leaf in zip(names, floats, strict=True)}
-    return _test(score, key, exact, num_samples, alpha)
+    return _test(
+        lambda key: (score(key), jnp.zeros(())), key, exact, "num_samples", num_samples, alpha
+    )
 
 
 def _names(params: PyTree) -> list[str]:
@@ -159,17 +168,30 @@ def _names(params: PyTree) -> list[str]:
 
 
 def _test(
-    fn: Callable[[jax.Array], PyTree], key: jax.Array, exact: PyTree, repeats: int, alpha: float
+    fn: Callable[[jax.Array], tuple[PyTree, jax.Array]],
+    key: jax.Array,
+    exact: PyTree,
+    name: str,
+    repeats: int,
+    alpha: float,
 ) -> Report:
+    """A z-test of the first result of fn; the second, the costs, tells the size of rounding."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}.")
-    keys = jax.random.split(check_key(key), check_count("repeats", repeats, at_least=2))
-    mean, variance, _ = jax.jit(lambda keys: moments(fn, keys))(keys)
+    keys = jax.random.split(check_key(key), check_count(name, repeats, at_least=2))
+    (mean, cost), (variance, cost_variance), _ = jax.jit(lambda keys: moments(fn, keys))(keys)
     components = sum(leaf.size for leaf in jax.tree.leaves(mean))
     threshold = -float(jax.scipy.special.ndtri(alpha / (2 * max(components, 1))))
+    # Costs are rounded before their differences make a gradient.
+    spread = jnp.sqrt(cost_variance)
+    offset = jnp.where(spread > 0, jnp.abs(cost) / jnp.where(spread > 0, spread, 1), 0)
 
     def error(variance: jax.Array, exact: jax.Array) -> jax.Array:
-        rounding = 8 * jnp.finfo(variance.dtype).eps * jnp.abs(exact)
+        eps = jnp.finfo(variance.dtype).eps
+        size = jnp.abs(exact) + jnp.sqrt(variance)
+        rounding = 8 * eps * (jnp.abs(exact) + offset.astype(size.dtype) * size)
+        # Without any spread of the costs their size is all that is known.
+        rounding += jnp.where(spread > 0, 0, 8 * eps * jnp.abs(cost)).astype(size.dtype)
         return jnp.sqrt(variance / repeats + rounding**2)
 
     def z(mean: jax.Array, exact: jax.Array, error: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import wide
-from scorefn._core.checks import check_count
+from scorefn._core.checks import check_count, check_keys
 from scorefn._core.types import PyTree
 
 
@@ -31,6 +31,7 @@ def moments(
         of the mean is variance / count.
 
     Raises:
+        TypeError: keys is not an array of keys; fn returns complex numbers.
         ValueError: fewer than 2 keys.
 
     Example:
@@ -43,7 +44,7 @@ def moments(
     References:
         Chan, Golub and LeVeque, Algorithms for computing the sample variance (1983), equation 2.1.
     """
-    n = len(keys)
+    n = len(check_keys(keys))
     if n < 2:
         raise ValueError(f"keys must hold at least 2 keys, as from jax.random.split, got {n}.")
     chunk_size = _chunk(n) if chunk_size is None else min(n, check_count("chunk_size", chunk_size))
@@ -94,4 +95,9 @@ def _chunk(n: int) -> int:
 
 
 def _as_float(x: Any) -> jax.Array:
+    if jnp.iscomplexobj(x):
+        raise TypeError(
+            f"fn must return real arrays, got {jnp.result_type(x)}: a complex number has no "
+            f"variance of one number. Return its real and its imaginary part."
+        )
     return jnp.asarray(x, wide(jnp.result_type(x)))

@@ -19,25 +19,32 @@ class GradientSNR:
 
         snr    |E g| / sqrt(sum of the variances of g),  exponentially weighted over past steps
 
-    An immutable value that a training loop or scan carries like an optimizer state. With weights w
-    that add up to 1, let m and s be the weighted means of the gradients and their squared norms:
+    An immutable value that a training loop or scan carries like an optimizer state. It compares
+    each gradient with the one before it, by weighted means over the past pairs:
 
     .. code-block:: text
 
-        noise     v = (s - |m|^2) / (1 - sum w^2)
-        signal    |m|^2 - v sum w^2
+        signal    mean of g_t . g_(t-1)
+        noise     mean of |g_t - g_(t-1)|^2 / 2
 
-    Both are unbiased for independent gradients of one distribution; drift of the mean within about
-    ``1 / (1 - decay)`` steps appears as noise. An update takes two passes over the gradient, fewer
-    than Adam; its time is negligible for the head of a network (see docs/estimators.md). Gradients
-    that are not finite are skipped and counted.
+    Both are unbiased for independent gradients of one distribution, as at fixed parameters. While
+    parameters move the ratio is a lower bound: a step along the noise of one gradient makes the
+    next one point back, which lowers the signal by about the step size times the curvature times
+    the noise, and the change of the mean in one step counts as noise. The ratio is nan before the
+    second update, and whenever the estimate of the signal is negative: then the signal is too small
+    to be seen in the noise of about ``1 / (1 - decay)`` steps, or in the changes that the steps
+    make. An update takes two passes over the gradient, fewer than Adam; its time is negligible for
+    the head of a network (see docs/estimators.md). Gradients that are not finite are skipped and
+    counted.
 
     Attributes:
-        mean_sum: the decayed sum of gradients: zeros like the gradient.
-        square_sum: the decayed sum of the squared norm of each array in it, a pytree of scalars.
-        decay: the factor on past gradients at each update, in [0, 1).
-        weight_sum: the decayed sum of the weights.
-        weight_square_sum: the decayed sum of the squared weights.
+        previous: the last gradient that was not skipped.
+        product_sum: the decayed sum of products of successive gradients, for each array in them a
+            scalar.
+        change_sum: the decayed sum of half the squared norms of their differences, likewise.
+        decay: the factor on the past at each update, in [0, 1).
+        weight_sum: the decayed sum of the weights; 0 before the second update.
+        updates: the number of gradients that were not skipped.
         skipped: the number of skipped gradients.
 
     Example:
@@ -53,95 +60,87 @@ class GradientSNR:
 
     References:
         Rainforth et al., Tighter variational bounds are not necessarily better (2018), section 3.1,
-        on the ratio; Kish, Survey sampling (1965), on ``1 / sum w^2``, the effective number.
+        on the ratio; von Neumann, Distribution of the ratio of the mean square successive
+        difference to the variance (1941), on the noise.
     """
 
-    mean_sum: PyTree
-    square_sum: PyTree
+    previous: PyTree
+    product_sum: PyTree
+    change_sum: PyTree
     decay: float | jax.Array
     weight_sum: jax.Array
-    weight_square_sum: jax.Array
+    updates: jax.Array
     skipped: jax.Array
 
     @classmethod
     def like(cls, params: PyTree, *, decay: float = 0.99) -> "GradientSNR":
         """A new monitor, for gradients like the parameters (or their shapes)."""
         dtypes = jax.tree.map(lambda p: wide(jnp.result_type(p)), params)
+        zeros = jax.tree.map(lambda dtype: jnp.zeros((), dtype), dtypes)
         return cls(
-            mean_sum=jax.tree.map(lambda p, d: jnp.zeros(jnp.shape(p), d), params, dtypes),
-            square_sum=jax.tree.map(lambda d: jnp.zeros((), d), dtypes),
+            previous=jax.tree.map(lambda p, d: jnp.zeros(jnp.shape(p), d), params, dtypes),
+            product_sum=zeros,
+            change_sum=zeros,
             decay=decay,
             weight_sum=jnp.zeros(()),
-            weight_square_sum=jnp.zeros(()),
+            updates=jnp.zeros((), int),
             skipped=jnp.zeros((), int),
         )
 
     def update(self, gradient: PyTree) -> "GradientSNR":
-        """The monitor after one more gradient, a pytree like `mean_sum`.
+        """The monitor after one more gradient, a pytree like `previous`.
 
         Raises:
             ValueError: the gradient has other shapes.
         """
-        got, asked = (jax.tree.map(jnp.shape, tree) for tree in (gradient, self.mean_sum))
+        got, asked = (jax.tree.map(jnp.shape, tree) for tree in (gradient, self.previous))
         if got != asked:
             raise ValueError(
-                f"gradient must be a pytree of shapes {asked}, like mean_sum; got {got}."
+                f"gradient must be a pytree of shapes {asked}, like previous; got {got}."
             )
-        gradient = jax.tree.map(lambda g, m: stop(jnp.asarray(g, m.dtype)), gradient, self.mean_sum)
-        squares = jax.tree.map(lambda g: jnp.sum(jnp.square(g)), gradient)
-        finite = jnp.isfinite(_total(squares))
+        gradient = jax.tree.map(lambda g, m: stop(jnp.asarray(g, m.dtype)), gradient, self.previous)
+        products = jax.tree.map(lambda g, m: jnp.sum(g * m), gradient, self.previous)
+        changes = jax.tree.map(lambda g, m: jnp.sum((g - m) ** 2) / 2, gradient, self.previous)
+        finite = jnp.isfinite(_total(changes))
+        paired = finite & (self.updates > 0)
 
         def step(total: jax.Array, new: jax.Array) -> jax.Array:
             kept = self.decay * total + (1 - self.decay) * new
-            return jnp.where(finite, kept.astype(total.dtype), total)
+            return jnp.where(paired, kept.astype(total.dtype), total)
 
-        weight_squares = self.decay**2 * self.weight_square_sum + (1 - self.decay) ** 2
         return replace(
             self,
-            mean_sum=jax.tree.map(step, self.mean_sum, gradient),
-            square_sum=jax.tree.map(step, self.square_sum, squares),
+            previous=jax.tree.map(lambda g, m: jnp.where(finite, g, m), gradient, self.previous),
+            product_sum=jax.tree.map(step, self.product_sum, products),
+            change_sum=jax.tree.map(step, self.change_sum, changes),
             weight_sum=step(self.weight_sum, jnp.ones(())),
-            weight_square_sum=jnp.where(finite, weight_squares, self.weight_square_sum),
+            updates=self.updates + finite,
             skipped=self.skipped + ~finite,
         )
 
     def signal(self) -> PyTree:
-        """An unbiased estimate of the squared norm of each mean; noise can make it negative."""
-        share = self._share()
-        return jax.tree.map(
-            lambda m, v: m - v * share.astype(v.dtype), self._mean_squares(), self.noise()
-        )
+        """An estimate of the squared norm of each mean; noise can make it negative."""
+        return self._mean(self.product_sum)
 
     def noise(self) -> PyTree:
         """The variance of each array, summed over its components; nan before the second update."""
-        share = 1 - self._share()
-
-        def noise(mean_square: jax.Array, square: jax.Array) -> jax.Array:
-            # 0 / 0 = nan for one gradient; numbers below 0 come from rounding only.
-            found = jnp.maximum(square / self.weight_sum.astype(square.dtype) - mean_square, 0)
-            return found / jnp.maximum(share, 0).astype(found.dtype)
-
-        return jax.tree.map(noise, self._mean_squares(), self.square_sum)
+        return self._mean(self.change_sum)
 
     def snr(self) -> jax.Array:
-        """The ratio for all parameters together; nan before the second update."""
+        """The ratio for all parameters together; nan where no signal is seen."""
         return _ratio(_total(self.signal()), _total(self.noise()))
 
     def snr_by_parameter(self) -> PyTree:
         """The ratio for each array, a pytree of scalars."""
         return jax.tree.map(_ratio, self.signal(), self.noise())
 
-    def _share(self) -> jax.Array:
-        return self.weight_square_sum / jnp.square(self.weight_sum)
-
-    def _mean_squares(self) -> PyTree:
-        return jax.tree.map(
-            lambda m: jnp.sum(jnp.square(m / self.weight_sum.astype(m.dtype))), self.mean_sum
-        )
+    def _mean(self, totals: PyTree) -> PyTree:
+        # 0 / 0 = nan before there is a pair.
+        return jax.tree.map(lambda total: total / self.weight_sum.astype(total.dtype), totals)
 
 
 def _ratio(signal: jax.Array, noise: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.maximum(signal, 0) / noise)
+    return jnp.sqrt(jnp.where(signal < 0, jnp.nan, signal) / noise)
 
 
 def _total(tree: PyTree) -> jax.Array:

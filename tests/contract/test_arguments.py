@@ -1,5 +1,7 @@
 """Bad input: the error comes while tracing, names the argument and says what to do."""
 
+from typing import Any
+
 import distrax
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import scorefn as sf
+from scorefn import vi
 
 KEY = jax.random.key(0)
 BITS = sf.Bernoulli(jnp.zeros(2))
@@ -212,3 +215,22 @@ def test_differentiable_has_the_same_errors():
     )
     with pytest.raises(ValueError, match="log_prob must return one number for one draw"):
         objective(jnp.zeros(3), KEY)
+
+
+@pytest.mark.parametrize("integer", [np.int32, np.int64, np.uint8])
+def test_integers_of_numpy_count_samples(integer: Any) -> None:
+    def loss(mean: jax.Array, count: Any, chunk_size: Any) -> jax.Array:
+        normal = distrax.Normal(mean, 1.0)
+        options: Any = {"num_samples": count, "chunk_size": chunk_size}
+        return sf.expectation(jnp.square, normal, jax.random.key(0), sf.ScoreFunction(), **options)
+
+    for chunk_size in (None, 3):
+        desired = jax.grad(loss)(0.3, 7, chunk_size)
+        assert jax.grad(loss)(0.3, integer(7), chunk_size and integer(chunk_size)) == desired
+    bound = lambda count: vi.vimco(  # noqa: E731
+        jnp.sum, sf.Bernoulli(jnp.zeros(2)), jax.random.key(0), num_samples=count
+    )
+    assert bound(integer(4)) == bound(4)
+    for wrong in (np.bool_(True), np.float32(4), jnp.int32(4)):  # noqa: FBT003
+        with pytest.raises(TypeError, match="num_samples must be a static Python int"):
+            loss(0.3, wrong, None)

@@ -1,5 +1,8 @@
 """check_unbiased and check_score: they pass what is right and fail what is wrong."""
 
+from functools import partial
+from typing import Any
+
 import distrax
 import jax
 import jax.numpy as jnp
@@ -101,3 +104,31 @@ def test_a_distribution_without_parameters_is_an_error():
     nothing = sf.Distribution(lambda _, x: -(x**2), lambda _, k: jax.random.normal(k), ())
     with pytest.raises(ValueError, match="distribution must have float parameters"):
         sf.check_score(nothing, KEY, num_samples=10)
+
+
+@pytest.mark.parametrize(
+    "estimator", [sf.DisARM(), sf.BitFlip(), sf.Enumerate(), sf.ScoreFunction()]
+)
+@pytest.mark.parametrize("offset", [0.0, 100.0, -1e4])
+def test_rounding_of_large_costs_is_no_bias(estimator: sf.Estimator, offset: float) -> None:
+    """A bit whose cost moves by 0.34; the offset changes nothing but rounding."""
+
+    def loss(logit: jax.Array, key: jax.Array, wrong: float = 0.0) -> jax.Array:
+        f = lambda b: offset + 0.34 * b + wrong * logit  # noqa: E731
+        return sf.expectation(f, sf.Bernoulli(logit), key, estimator, num_samples=4)
+
+    p = 1 / (1 + np.exp(-0.3))
+    options: Any = {"exact": 0.34 * p * (1 - p), "num_repeats": 1000}
+    assert sf.check_unbiased(loss, 0.3, jax.random.key(0), **options).passed
+    # Still a tenth of the gradient is found, where rounding does not hide it.
+    if offset != -1e4:
+        biased = partial(loss, wrong=0.03)
+        assert not sf.check_unbiased(biased, 0.3, jax.random.key(0), **options).passed
+
+
+def test_too_few_repeats_are_named_as_the_argument_is() -> None:
+    loss = lambda x, key: x  # noqa: E731, ARG005
+    with pytest.raises(ValueError, match="num_repeats must be at least 2, got 1"):
+        sf.check_unbiased(loss, 1.0, jax.random.key(0), exact=1.0, num_repeats=1)
+    with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):
+        sf.check_score(sf.Bernoulli(0.3), jax.random.key(0), num_samples=1)

@@ -1,5 +1,7 @@
 """moments: one pass, constant memory, the numbers of numpy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,3 +84,16 @@ def test_fn_is_traced_for_its_shape_and_once_for_each_size_of_chunk(n, times):
 
     jax.make_jaxpr(lambda keys: sf.moments(fn, keys))(jax.random.split(jax.random.key(0), n))
     assert len(traces) == times
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
+def test_one_key_is_no_array_of_keys(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"keys must be an array of random keys \[n\].*split"):
+        sf.moments(jax.random.uniform, make(0))
+    sf.moments(jax.random.uniform, jax.random.split(make(0), 2))
+
+
+def test_complex_numbers_are_refused_in_all_parts() -> None:
+    keys = jax.random.split(jax.random.key(0), 4)
+    with pytest.raises(TypeError, match="fn must return real arrays, got complex64"):
+        sf.moments(lambda key: {"a": 1.0, "b": 1j * jax.random.uniform(key)}, keys)

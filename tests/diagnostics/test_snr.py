@@ -1,6 +1,7 @@
 """GradientSNR: its signal and its noise have no bias, summed over all that can be seen."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,3 +83,42 @@ def test_no_derivative_passes_through_it() -> None:
 def test_gradients_of_another_shape_are_an_error() -> None:
     with pytest.raises(ValueError, match="gradient must be a pytree of shapes"):
         updated(ONE).update({"a": jnp.zeros(2), "b": jnp.zeros(())})
+
+
+def test_while_parameters_move_the_ratio_is_a_lower_bound_and_not_nothing() -> None:
+    """Adam on a quadratic, far from its minimum and near it, against the ratio at each step.
+
+    A mean of gradients over the past loses the signal to the changes that the steps make: it read 0
+    from here on.
+    """
+    scales = jnp.linspace(0.2, 2.0, 400)
+
+    def noisy(x: jax.Array, key: jax.Array) -> jax.Array:
+        return scales * x + jax.random.normal(key, x.shape)
+
+    def step(state: Any, key: jax.Array) -> Any:
+        x, m, v, t, monitor = state
+        gradient = noisy(x, key)
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        t = t + 1
+        move = m / (1 - 0.9**t) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        monitor = monitor.update(gradient)
+        true = jnp.sqrt(jnp.sum((scales * x) ** 2) / x.size)
+        return (x - 1e-2 * move, m, v, t, monitor), (monitor.snr(), true)
+
+    zeros = jnp.zeros(400)
+    start = (zeros + 1.0, zeros, zeros, 0.0, sf.GradientSNR.like(zeros, decay=0.95))
+    _, (read, true) = jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 600))
+    read, true = np.asarray(read)[50:], np.asarray(true)[50:]
+    strong = true > 0.2
+    assert 100 < strong.sum() < len(true)
+    assert np.all(read[strong] > 0.5 * true[strong])
+    # The mean of about 20 steps is compared with the present, which falls.
+    assert np.all(read[strong] < 1.25 * true[strong])
+    assert not np.any(read == 0)
+
+
+def test_a_signal_that_is_not_seen_reads_nan() -> None:
+    back, forth = ({"a": jnp.array([x]), "b": jnp.array(0.0)} for x in (1.0, -1.0))
+    assert np.isnan(updated(back, forth, back).snr())
+    assert updated(back, forth, back).signal()["a"] < 0
