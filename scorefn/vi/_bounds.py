@@ -184,14 +184,15 @@ def vimco(
     log_q, log_w = vmap(one)(keys)
     bound = log_mean_exp(log_w)
 
-    # The sum of the other weights by running sums from both sides, as in `sum_of_others`. Sharded,
-    # XLA gets a running logsumexp wrong.
+    # The sum of the other weights, by running sums from both sides as in `sum_of_others`.
     seen = stop(log_w)
     if sharding is not None:
         seen = placed(seen, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec()))
-    nothing = jnp.full(1, -jnp.inf, seen.dtype)
-    before = jnp.append(nothing, jax.lax.cumlogsumexp(seen)[:-1])
-    after = jnp.append(jax.lax.cumlogsumexp(seen, reverse=True)[1:], nothing)
+    # Indices, because XLA gets the gradient of sharded samples wrong if these are concatenated.
+    i, last = jnp.arange(len(seen)), len(seen) - 1
+    before = jnp.where(i > 0, jax.lax.cumlogsumexp(seen)[i - 1], -jnp.inf)
+    after = jax.lax.cumlogsumexp(seen, reverse=True)[jnp.minimum(i + 1, last)]
+    after = jnp.where(i < last, after, -jnp.inf)
     stand_in = sum_of_others(seen) / (len(seen) - 1)
     total = jnp.logaddexp(jnp.logaddexp(before, after), stand_in)
     baselines = spread_like(total - jnp.log(jnp.asarray(len(seen), seen.dtype)), log_q)
