@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -385,3 +386,144 @@ def test_nothing_traced_is_held_on_to() -> None:
     _, loss = losses(sf.ScoreFunction())
     with jax.checking_leaks():
         jax.jit(jax.vmap(jax.grad(loss), (0, None)))(jnp.stack([mean, mean]), KEY)
+
+
+# ------------------------------------------------------------------------------- the same function
+
+
+@jax.custom_vjp
+def reverse_only(x: jax.Array) -> jax.Array:
+    return jnp.sin(x)
+
+
+reverse_only.defvjp(lambda x: (jnp.sin(x), jnp.cos(x)), lambda slope, ct: (slope * ct,))
+
+
+@jax.custom_jvp
+def own_slope(x: jax.Array) -> jax.Array:
+    return jnp.sin(x)
+
+
+own_slope.defjvp(lambda x, t: (own_slope(*x), 2 * jnp.cos(x[0]) * t[0]))
+
+
+@jax.custom_jvp
+def forward_only(x: jax.Array) -> jax.Array:
+    return jnp.sin(x)
+
+
+@forward_only.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    # A callback of the tangent has no transpose.
+    slope = lambda x, t: np.asarray(np.cos(x) * t, np.float32)  # noqa: E731
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    out = jax.pure_callback(slope, shape, *primals, *tangents, vmap_method="sequential")
+    return forward_only(*primals), out
+
+
+@jax.custom_vjp
+def broken_rule(x: jax.Array) -> jax.Array:
+    return jnp.sin(x)
+
+
+def _broken(*_: Any) -> Any:
+    raise ValueError("a rule of the user's")
+
+
+broken_rule.defvjp(lambda x: (jnp.sin(x), None), _broken)
+
+
+def broken(_: jax.Array) -> jax.Array:
+    raise ValueError("an f of the user's")
+
+
+def by_callback(x: jax.Array) -> jax.Array:
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    return jax.pure_callback(np.sin, shape, x, vmap_method="sequential")
+
+
+def with_effects(x: jax.Array) -> jax.Array:
+    shape, seen = jax.ShapeDtypeStruct((), jnp.float32), jax.lax.stop_gradient(x)
+    return jax.experimental.io_callback(np.sin, shape, seen) * x
+
+
+def with_print(x: jax.Array) -> jax.Array:
+    jax.debug.callback(lambda _: None, x)
+    return jnp.sin(x)
+
+
+FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "custom_vjp": reverse_only,
+    "custom_jvp": own_slope,
+    "forward only": forward_only,
+    "broken rule": broken_rule,
+    "broken": broken,
+    "pure_callback": by_callback,
+    "io_callback": with_effects,
+    "debug.callback": with_print,
+    "while_loop": lambda x: jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1.0, x),
+    "scan": lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, length=3)[0],
+    "integers": lambda x: jnp.arange(4.0)[jnp.abs(x).astype(int) % 4] * x,
+}
+ALONG: dict[str, Callable[..., Any]] = {
+    "value": lambda loss: loss(0.3),
+    "reverse": lambda loss: jax.grad(loss)(0.3),
+    "reverse, jit": lambda loss: jax.jit(jax.grad(loss))(0.3),
+    "forward, of Python": lambda loss: jax.jvp(loss, (0.3,), (1.0,))[1],
+    "forward, of NumPy": lambda loss: jax.jvp(loss, (np.float32(0.3),), (np.float32(1.0),))[1],
+    "forward, jit": lambda loss: jax.jit(jax.jacfwd(loss))(0.3),
+    "forward over reverse": lambda loss: jax.jit(jax.hessian(loss))(0.3),
+    "reverse over reverse": lambda loss: jax.jit(jax.jacrev(jax.grad(loss)))(0.3),
+}
+
+
+def outcome(run: Callable[..., Any], loss: Callable[..., jax.Array]) -> tuple[str, Any]:
+    """What comes of it: a number, or the error by its type and first words."""
+    try:
+        return "number", float(run(loss))
+    except Exception as error:  # whatever it is, chunks must raise the same
+        return type(error).__name__, str(error).splitlines()[0][:60]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "estimator", [*ESTIMATORS.values(), sf.ScoreFunction(sf.OptimalBaseline())]
+)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_chunks_are_the_same_function_for_every_f(name: str, estimator: sf.Estimator) -> None:
+    def loss(chunk_size: Any) -> Callable[[Any], jax.Array]:
+        def loss(mean: Any) -> jax.Array:
+            normal = sf.Distribution(
+                lambda mean, x: -((x - mean) ** 2) / 2,
+                lambda mean, key: mean + jax.random.normal(key),
+                mean,
+            )
+            f = lambda x: 1.5 * FUNCTIONS[name](x) + mean**2  # noqa: E731
+            options: Any = {"num_samples": SAMPLES, "chunk_size": chunk_size}
+            return sf.expectation(f, normal, KEY, estimator, **options)
+
+        return loss
+
+    for along, run in ALONG.items():
+        (kind, desired), (found_kind, found) = (outcome(run, loss(c)) for c in (None, CHUNK))
+        assert (kind, along) == (found_kind, along)
+        if kind == "number":
+            np.testing.assert_allclose(found, desired, rtol=2e-5, atol=2e-6, err_msg=along)
+        else:
+            assert (found, along) == (desired, along)
+
+
+def test_the_delta_method_of_a_custom_vjp_has_one_error() -> None:
+    def loss(mean: jax.Array, num_samples: int, chunk_size: Any) -> jax.Array:
+        normal = sf.Distribution(
+            lambda mean, x: -((x - mean) ** 2) / 2,
+            lambda mean, key: mean + jax.random.normal(key),
+            mean,
+        )
+        estimator = sf.DeltaMethod(sf.Pathwise(), moments=lambda mean: (mean, jnp.ones(())))
+        options: Any = {"num_samples": num_samples, "chunk_size": chunk_size}
+        return sf.expectation(reverse_only, normal, KEY, estimator, **options)
+
+    for sizes in ((64, None), (4096, "auto"), (6, 3)):
+        with pytest.raises(TypeError, match=r"forward-mode autodiff .* to a custom_vjp function"):
+            jax.grad(loss)(0.3, *sizes)

@@ -165,6 +165,36 @@ def test_inside_shard_map_each_device_has_its_own_samples(entry: Entry, kind: st
 CHUNKED_SAMPLES = 7
 
 
+@pytest.mark.slow
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each(num_samples=CHUNKED_SAMPLES))
+def test_every_transformation_gives_the_same_gradient_in_chunks(entry: Entry, kind: str) -> None:
+    p = problem(kind)
+    estimator = entry.build(p)
+    loss, flat = loss_of(p, estimator, num_samples=CHUNKED_SAMPLES)
+    chunked, _ = loss_of(p, estimator, num_samples=CHUNKED_SAMPLES, chunk_size=3)
+    key = jax.random.key(3)
+
+    def all_of_them(flat: jax.Array, key: jax.Array) -> Any:
+        found = {name: by(chunked)(flat, key) for name, by in TRANSFORMATIONS.items()}
+        hessians = []
+        if estimator.order > 1:
+            hessians = [jax.hessian(fn)(flat, key) for fn in (loss, chunked)]
+            hessians.append(jax.jacfwd(jax.jacfwd(chunked))(flat, key))
+        return jax.grad(loss)(flat, key), found, hessians
+
+    desired, found, hessians = fast(all_of_them)(flat, key)
+    assert np.ptp(desired) > 1e-3
+    assert_close(found, dict.fromkeys(found, desired), atol=1e-12 * scale(desired))
+    if hessians:
+        first, *others = hessians
+        assert_close(others, [first] * len(others), atol=1e-11 * scale(first))
+        return
+    for outer in (jax.jacfwd, jax.jacrev):
+        with pytest.raises(TypeError, match="first order"):
+            fast(outer(jax.jacrev(chunked)))(flat, key)
+
+
 @pytest.mark.parametrize("chunk_size", range(1, CHUNKED_SAMPLES + 1))
 def test_chunks_of_every_size_give_the_same_gradient(chunk_size: int) -> None:
     check_chunks(*next(e.values for e in each() if e.id == "leave_one_out"), chunk_size, "float32")
