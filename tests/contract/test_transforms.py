@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.jet import jet
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from support.exact import assert_close, scale
 from support.registry import Entry, each, problem
@@ -72,6 +73,54 @@ def test_second_derivatives_agree_or_raise(entry: Entry, kind: str) -> None:
     first, *others = fast(hessians)(flat)
     assert jnp.abs(first).max() > 1e-3
     assert_close(others, [first] * len(others), atol=1e-11 * scale(first))
+
+
+@pytest.mark.slow
+@x64
+@pytest.mark.parametrize(("entry", "kind"), each())
+def test_jet_gives_the_second_derivative_or_raises(entry: Entry, kind: str) -> None:
+    """Where jet has no rule for an operation it raises KeyError: never a number that is wrong."""
+    p = problem(kind)
+    estimator = entry.build(p)
+    loss, flat = loss_of(p, estimator)
+    along = jnp.ones_like(flat)
+    curve = lambda t: loss(flat + t * along, jax.random.key(5))  # noqa: E731
+    twice = lambda: jet(curve, (0.0,), ((1.0, 0.0),))[1]  # noqa: E731
+    if estimator.order == 1:
+        with pytest.raises((KeyError, TypeError), match="first order|scan|sort|top_k|while"):
+            twice()
+        return
+    try:
+        first, second = twice()
+    except KeyError:
+        return
+    np.testing.assert_allclose(first, jax.grad(curve)(0.0), rtol=1e-10)
+    np.testing.assert_allclose(second, jax.hessian(curve)(0.0), rtol=1e-9, atol=1e-12)
+
+
+@x64
+def test_a_first_order_inner_loop_is_written_as_its_error_says() -> None:
+    def loss(logits: jax.Array, key: jax.Array) -> jax.Array:
+        f = lambda b: jnp.sum(b) ** 2  # noqa: E731
+        return sf.expectation(f, sf.Bernoulli(logits), key, sf.DisARM(), num_samples=4)
+
+    def after(logits: jax.Array, *, before: bool) -> jax.Array:
+        stop = jax.lax.stop_gradient
+        for i in range(2):
+            key = jax.random.key(i)
+            gradient = jax.grad(loss)(stop(logits) if before else logits, key)
+            logits = logits - 0.1 * stop(gradient)
+        return logits
+
+    def outer(logits: jax.Array, *, before: bool) -> jax.Array:
+        return loss(after(logits, before=before), jax.random.key(9))
+
+    start = jnp.array([0.3, -0.2])
+    got = jax.grad(partial(outer, before=True))(start)
+    end = after(start, before=True)
+    np.testing.assert_allclose(got, jax.grad(loss)(end, jax.random.key(9)), rtol=1e-12)
+    with pytest.raises(TypeError, match="stop the parameters before the inner grad"):
+        jax.grad(partial(outer, before=False))(start)
 
 
 # ----------------------------------------------------------------------------------------- devices
