@@ -10,6 +10,7 @@ from functools import reduce
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 # Lower numbers are treated as minus infinity, as in masks.
@@ -212,7 +213,9 @@ def _sum(name: str, values: list[Value]) -> float | None:
 
 def _constant(x: Any) -> float | None:
     """The number that all elements of an untraced array equal."""
-    if isinstance(x, jax.core.Tracer) or not np.issubdtype(getattr(x, "dtype", type(x)), np.number):
+    if isinstance(x, jax.core.Tracer) or not jnp.issubdtype(
+        getattr(x, "dtype", type(x)), np.number
+    ):
         return None
     x = np.asarray(x)
     everywhere = x.size and not np.iscomplexobj(x) and np.all(x == x.flat[0])
