@@ -203,14 +203,21 @@ def _expected_jvp(primals: Any, tangents: Any) -> Any:
         return _fold(add, jnp.zeros_like(known[-1]), tangent.shape[-1])
 
     def backwards(known: Any, cotangent: jax.Array) -> jax.Array:
+        mask, logits, *_ = known
+
+        def piece(start: Any) -> jax.Array:
+            slope = jnp.where(mask[..., None], weight(known, start) * cotangent[..., None], 0)
+            return slope.astype(logits[0].dtype)
+
         def fill(total: jax.Array, start: Any, fresh: Any) -> jax.Array:
             del fresh
-            piece = jnp.where(known[0][..., None], weight(known, start) * cotangent[..., None], 0)
-            return jax.lax.dynamic_update_slice_in_dim(
-                total, piece.astype(total.dtype), start, axis=-1
-            )
+            bits = _bits(piece(start))
+            return jax.lax.dynamic_update_slice_in_dim(total, bits, start, axis=-1)
 
-        return _fold(fill, jnp.zeros_like(known[1][0]), known[1][0].shape[-1])
+        if logits[0].shape[-1] <= CHUNK:
+            return piece(0)
+        filled = _fold(fill, jnp.zeros_like(_bits(logits[0])), logits[0].shape[-1])
+        return jax.lax.bitcast_convert_type(filled, logits[0].dtype)
 
     known = (mask, logits, normalizers, value)
     return value, linear_call(forwards, backwards, known, tangents[1])
@@ -269,8 +276,17 @@ def _read(mask: jax.Array, logits: jax.Array, start: Any) -> jax.Array:
 
 
 def _piece(logits: jax.Array, start: Any) -> jax.Array:
-    width = min(CHUNK, logits.shape[-1])
-    return jax.lax.dynamic_slice_in_dim(logits, start, width, axis=-1)
+    if logits.shape[-1] <= CHUNK:
+        return logits
+    # XLA for CPUs would slice small floats in float32, all of them converted before the loop: so
+    # they are sliced as integers, within the loop.
+    logits, start = jax.lax.optimization_barrier((logits, start))
+    bits = jax.lax.dynamic_slice_in_dim(_bits(logits), start, CHUNK, axis=-1)
+    return jax.lax.bitcast_convert_type(bits, logits.dtype)
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
 
 
 def _fold(step: Callable[[Any, Any, Any], Any], first: Any, size: int) -> Any:
