@@ -35,7 +35,7 @@ def _variances(rows: Sequence[Row]) -> Figure:
         found = [row for row in rows if row["objective"] == objective]
         _dots(axis, found, "relative_variance")
         axis.axvline(1, color="#888888", linewidth=0.8)
-        axis.set(title=TITLES[objective], xlabel=f"variance / that of {UNIT}", xscale="log")
+        axis.set(title=TITLES[objective], xlabel=f"variance relative to {UNIT}", xscale="log")
     return figure
 
 

@@ -34,7 +34,7 @@ def _recipes(rows: Sequence[Row]) -> Figure:
         _log(variance)
         variance.set(
             title=f"{objective} policy: variance at equal mean",
-            xlabel="variance / that of RLOO on policy",
+            xlabel="variance relative to RLOO on policy",
         )
         _dots(angle, found, drawn, _angle)
         angle.set(
@@ -70,7 +70,7 @@ def _dots(
     names = list(dict.fromkeys(row["estimator"] for row in rows))
     for i, (at, look) in enumerate(drawn.items()):
         found = [row for row in rows if row["at"] == at]
-        # Beside one another, that none hides another one.
+        # Side by side, so that none hides another.
         shift = 0.25 * (i - (len(drawn) - 1) / 2)
         axis.plot(
             [value(row) for row in found],
@@ -104,7 +104,7 @@ def _training(results: Results) -> Figure:
             # Markers at different places, to tell curves apart that run close together.
             axis.plot(curve["batch"], wrong, **asdict(look), markevery=(i % 5, 5))
         updates = "one step" if steps == 1 else f"{steps} steps"
-        axis.set(title=f"{updates} of Adam for each batch", xlabel="batch", yscale="log")
+        axis.set(title=f"{updates} of Adam per batch", xlabel="batch", yscale="log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
@@ -122,7 +122,7 @@ def _divergence(rows: Sequence[Row]) -> Figure:
         _log(variance)
         variance.set(
             title=f"{objective} policy: variance of the gradient",
-            xlabel="variance / that of kl_estimate",
+            xlabel="variance relative to kl_estimate",
         )
         _dots(bias, found, drawn, lambda row: row["relative_bias"])
         bias.set(title=f"{objective} policy: bias of the gradient", xlabel="|bias| / |gradient|")

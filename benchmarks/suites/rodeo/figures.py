@@ -20,7 +20,7 @@ def figures(results: Results) -> dict[str, Figure]:
     for axis, network in zip(axes.flat, networks, strict=True):
         _dots(axis, [row for row in results["rows"] if row["network"] == network], drawn)
         layers = "one layer" if network == "linear" else "three layers"
-        axis.set(title=f"{network}, {layers}", xlabel=f"variance / that of {UNIT}", xscale="log")
+        axis.set(title=f"{network}, {layers}", xlabel=f"variance relative to {UNIT}", xscale="log")
     title = "training step; ± 3 standard errors; in brackets: evaluations of the decoder"
     stages = {step: replace(look, linestyle="none") for step, look in drawn.items()}
     legend_below(figure, stages, title, columns=len(stages))
@@ -33,7 +33,7 @@ def _dots(axis: Axes, rows: Sequence[Row], drawn: dict[str, Look]) -> None:
     axis.axvline(1, color="#888888", linewidth=0.8)
     for i, (step, look) in enumerate(drawn.items()):
         found = [row for row in rows if str(row["step"]) == step]
-        # Beside one another, that none hides another one.
+        # Side by side, so that none hides another.
         shift = 0.25 * (i - (len(drawn) - 1) / 2)
         axis.errorbar(
             [row["relative_variance"] for row in found],

@@ -36,7 +36,7 @@ def figures(results: Results) -> Mapping[str, Figure]:
             memory = [row[column] / 2**20 for row in rows]
             axes[0, 2].plot(counts, memory, line, marker=look.marker, color=look.color)
         _by_devices(axes[0, 2], counts)
-    axes[0, 2].set(title="the same samples; dotted: in chunks", ylabel="MiB of a device")
+    axes[0, 2].set(title="strong scaling; dotted: in chunks", ylabel="MiB of a device")
     device, cores = results["device"], curve["cores"]
     legend_below(figure, drawn, f"{device}; the host has {cores} cores", columns=4)
     return {"scaling": figure}

@@ -17,7 +17,9 @@ from .targets import TARGETS
 from .techniques import PLAIN
 
 PARAMETERS = {"mean": "along the mean", "log_scale": "along the log of the scale"}
-CAPTION = "step of one common run; ± 3 standard errors; shaded: it hurts; at the edge: less still"
+CAPTION = (
+    "step of one common run; ± 3 standard errors; shaded: above 1; at the edge: smaller than shown"
+)
 # Below this a ratio is drawn at the edge: what is left is nearly rounding.
 FLOOR = 1e-3
 
@@ -33,8 +35,8 @@ def figures(results: Results) -> dict[str, Figure]:
     found = {form: _of(logistic, form=form) for form in _values(logistic, "form")}
     beside = {TARGETS[target].title: _of(forms, target=target) for target in TARGETS}
     return {
-        "vi": _ratios(found, "estimator", "the same without"),
-        "vi_networks": _ratios(groups, "estimator", "the same without"),
+        "vi": _ratios(found, "estimator", "no technique"),
+        "vi_networks": _ratios(groups, "estimator", "no technique"),
         "vi_forms": _ratios(beside, "form", "Pathwise"),
         "vi_training": _training(results),
         "vi_bounds": _bounds(_of(rows, target=vi_bounds.TARGET)),
@@ -82,7 +84,7 @@ def _ratios(groups: Mapping[str, Sequence[Row]], column: str, unit: str) -> Figu
     for first, last, title in zip(axes[0], axes[-1], PARAMETERS.values(), strict=True):
         # One line above the name of the group.
         first.set_title(f"{title}\n")
-        last.set_xlabel(f"variance / {unit}")
+        last.set_xlabel(f"variance relative to {unit}")
     legend_below(figure, drawn, CAPTION, columns=len(drawn))
     return figure
 
