@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.checks import check_count, check_key, check_number
+from scorefn._core.checks import check_count, check_key
 from scorefn._core.types import PyTree
 
 from .bias import Reference, exact, mean_of, most_precise
@@ -109,41 +109,33 @@ def compare(
     params = jax.tree.map(jnp.asarray, params)
     run_key, reference_key, count_key = jax.random.split(check_key(key), 3)
     _check(estimators, params, reference, reference_repeats)
-    check_count("num_repeats", num_repeats, at_least=2)
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}.")
-    check_number("tolerance", tolerance, least=0)
-    check_number("max_seconds", max_seconds, above=0)
-    if chunk_size is None:
-        components = sum(leaf.size for leaf in jax.tree.leaves(params))
-        chunk_size = min(BATCH, max(1, CHUNK_NUMBERS // max(components, 1)))
     plan = Plan(
-        num_repeats=num_repeats,
+        num_repeats=check_count("num_repeats", num_repeats, at_least=2),
         max_seconds=math.inf if max_seconds is None else max_seconds,
-        chunk_size=check_count("chunk_size", chunk_size),
+        chunk_size=_small_chunk(params) if chunk_size is None else chunk_size,
         stop_early=stop_early,
         alpha=alpha,
         tolerance=tolerance,
         begin=begin,
     )
     named = reference if isinstance(reference, str) else None
+    against: Reference | None = None
     with progress_bar(num_repeats, shown=progress) as bar:
         experiment = Experiment(loss, estimators, params, plan, bar)
         experiment.compile(count_key, first=named)
         errors = experiment.errors
         if named in errors or not experiment.gradients:
             raise errors[named or next(iter(errors))]
-        against: Reference | None = None
         if named is not None and reference_repeats is not None:
             run = experiment.long_run(named, reference_key, reference_repeats)
             against = mean_of(run, named, same_draws=False)
         found = experiment.measure(run_key)
-    if named is not None and against is None:
-        against = mean_of(found.moments, named, same_draws=True)
-    elif reference is None:
+    if reference is None:
         against = most_precise(found.moments, estimators)
     elif named is None:
         against = exact(found.moments, reference)
+    elif against is None:
+        against = mean_of(found.moments, named, same_draws=True)
     rows = measured_rows(found, estimators, against, alpha=alpha)
     rows += [failed(name, estimators[name], error) for name, error in errors.items()]
     names, device = found.moments.names, jax.devices()[0]
@@ -158,6 +150,11 @@ def compare(
         reference_named=reference is not None,
         device=f"{device.platform}: {device.device_kind}",
     )
+
+
+def _small_chunk(params: PyTree) -> int:
+    components = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return max(1, min(BATCH, CHUNK_NUMBERS // max(components, 1)))
 
 
 def _check(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from scorefn._core.checks import check_count, check_number
 from scorefn._core.types import PyTree
 
 from .evaluations import evaluations
@@ -79,6 +80,13 @@ class Plan:
     alpha: float
     tolerance: float
     begin: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        check_number("max_seconds", self.max_seconds, above=0)
+        check_count("chunk_size", self.chunk_size)
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}.")
+        check_number("tolerance", self.tolerance, least=0)
 
     @property
     def seconds_left(self) -> float:
