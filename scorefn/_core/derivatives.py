@@ -131,7 +131,7 @@ def linear_by_mode(
 
 
 def _split(arrays: Any, counts: tuple[int, int]) -> tuple[list[Any], list[Any], list[Any]]:
-    """What the outputs are like, what is fixed, and the tangents."""
+    """The abstract outputs, the fixed arrays, and the tangents."""
     likes, fixed = counts[0], sum(counts)
     return list(arrays[:likes]), list(arrays[likes:fixed]), list(arrays[fixed:])
 

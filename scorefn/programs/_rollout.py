@@ -41,7 +41,7 @@ class Rollout:
         return jax.tree.map(refused, state), costs, log_prob
 
     def run(self, key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
-        """As a call, for a program: it attaches the score to all later costs itself."""
+        """The result of a call for a program, which attaches the score to later costs."""
 
         def body(carry: Any, x: Any) -> tuple[Any, PyTree]:
             state, log_prob = carry

@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "scorefn").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
-# Folders whose prose has not been rewritten yet.
-LATER: tuple[str, ...] = ("scorefn/distributions/_interop",)
+
+# Files whose prose has not been rewritten yet.
+LATER = ("scorefn/distributions/_interop/factors.py",)
 FILES = [file for file in FILES if not str(file.relative_to(ROOT)).startswith(LATER)]
 
 # A summary that opens so is a clause without a noun or a verb at its head.

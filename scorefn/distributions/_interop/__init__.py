@@ -1,1 +1,1 @@
-"""Facts about objects of other libraries: the only room that knows their classes."""
+"""Facts about objects of other libraries; no other package refers to their classes."""

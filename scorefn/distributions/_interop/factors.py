@@ -1,4 +1,4 @@
-"""Independent discrete factors, read off an object of any library."""
+"""Independent discrete factors of objects of any library."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from scorefn.distributions._distribution import Distribution
 
 
 def read_factors(distribution: Distribution, key: jax.Array) -> Factors | None:
-    """The distribution as one of our records, with the shape and dtype of its own draws, or None.
+    """The distribution as a record of bits or categories, or None.
 
     Objects are recognized by the names of their classes and by `logits` or `probs`; Independent
     and expanded ones are unwrapped, since the factors of one draw are independent anyhow. The key
@@ -47,11 +47,11 @@ def require_factors(
     """The distribution as a record of one of these kinds; else ``TypeError``.
 
     Args:
-        distribution: whose factors are read.
-        key: an example, as for `read_factors`.
-        kinds: the records that the caller can work with.
-        name: of the estimator that needs them.
-        hint: a sentence of the message: what fits other distributions.
+        distribution: the distribution.
+        key: an example of a key, as for `read_factors`.
+        kinds: the records that the caller supports.
+        name: the name of the calling estimator.
+        hint: a sentence of the message on other estimators.
     """
     factors = read_factors(distribution, key)
     if isinstance(factors, kinds):

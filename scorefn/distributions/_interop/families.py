@@ -1,4 +1,4 @@
-"""Independent factors of the common families, with their parameters, read off any library."""
+"""Independent factors of common families, with their parameters, for any library."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,14 +16,15 @@ from .factors import read_factors, unwrapped
 
 @dataclass(frozen=True)
 class Family:
-    """Independent factors, all of one family.
+    """Independent factors of one family.
 
     Attributes:
-        name: of the family, as "Normal".
-        params: by name; shaped like the factors, [...], except the logits of categories, [..., C].
-        shape: of the factors.
-        encode: from a draw to one number for each factor, [...]: itself, or an index.
-        cast: from these numbers back to a draw.
+        name: the name of the family, such as "Normal".
+        params: the parameters by name, shaped [...] like the factors, except logits [..., C].
+        shape: the shape of the factors.
+        encode: a function of a draw that returns one number for each factor, [...]: the draw
+            itself, or an index.
+        cast: the inverse of encode.
     """
 
     name: str
@@ -33,12 +34,12 @@ class Family:
     cast: Callable[[jax.Array], jax.Array]
 
     def map_params(self, fn: Callable[[jax.Array], jax.Array]) -> "Family":
-        """The same family, with a function applied to each parameter."""
+        """The factors with a function applied to each parameter."""
         return replace(self, params={name: fn(array) for name, array in self.params.items()})
 
 
 def read_family(distribution: Distribution, key: jax.Array) -> Family | None:
-    """The factors of one draw, or None if the object is not of a family known here.
+    """The factors of one draw, or None for unknown families.
 
     Objects are recognized by the names of their classes and by the names of their parameters,
     which are read as differentiable functions of what the user gave. The key is only an example:
@@ -127,7 +128,7 @@ def _mro(inner: Any) -> list[str]:
 
 
 def _wide(array: jax.Array) -> jax.Array:
-    """As real numbers of 32 bits or more."""
+    """The array as floats of at least 32 bits."""
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return array.astype(jnp.result_type(float))
     return array.astype(wide(array.dtype))

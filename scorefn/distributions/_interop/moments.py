@@ -1,4 +1,4 @@
-"""The mean and the scale of a distribution, as its library has them."""
+"""The mean and the scale of a distribution, read from its library."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +20,13 @@ def read_moments(
     distribution: Distribution,
     key: jax.Array,
 ) -> Moments:
-    """The mean, shaped like a draw, and the standard deviations or a square root of the covariance.
+    """The mean of a draw, and its standard deviations or a root of its covariance.
 
-    The name is that of who asks. The key is only an example: nothing is drawn with it.
+    The name, of the caller, is used in messages. The key is an example: nothing is drawn with it.
 
     Raises:
-        TypeError: a draw is not one array of floats; there are no moments to read.
-        ValueError: they do not fit the draw.
+        TypeError: a draw is not one array of floats; the moments cannot be read.
+        ValueError: the moments do not fit the draw.
     """
     draw = jax.eval_shape(distribution.draw, key)
     leaves = jax.tree.leaves(draw)
@@ -36,7 +36,7 @@ def read_moments(
     found = (moments or _read)(distribution.params)
     if found is None:
         raise TypeError(
-            f"{name} needs the mean and the covariance of the draws, and cannot read them off "
+            f"{name} needs the mean and the covariance of the draws, and cannot read them from "
             f"{type(distribution.params).__name__}. Give moments=lambda params: (mean, scale)."
         )
     mean, scale = (jnp.asarray(moment, dtype) for moment in found)

@@ -1,4 +1,4 @@
-"""The inverse cdf of a distribution: given by the user, or read off any library."""
+"""The inverse cdf of a distribution, given by the user or read from its library."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +23,12 @@ InverseCdf = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Quantile:
-    """How a draw is made of uniform numbers.
+    """A map from uniform numbers to a draw.
 
     Attributes:
-        size: how many of them one draw takes.
-        dtype: of these.
-        draw: ``draw(params, u)``, with u of [size], in (0, 1).
+        size: the number of uniform numbers of one draw.
+        dtype: the dtype of the uniform numbers.
+        draw: ``draw(params, u)``, with u [size], in (0, 1).
     """
 
     size: int
@@ -39,11 +39,11 @@ class Quantile:
 def read_quantile(
     name: str, icdf: InverseCdf | None, distribution: Distribution, key: jax.Array
 ) -> Quantile:
-    """The quantile function of a draw. The key is only an example: nothing is drawn with it.
+    """The quantile function of a draw. The key is an example: nothing is drawn with it.
 
     Raises:
-        TypeError: none is given, and none is known for the distribution.
-        ValueError: the one given returns something else than a draw.
+        TypeError: no inverse cdf is given, and none is known for the distribution.
+        ValueError: the result of icdf does not fit a draw.
     """
     draw = jax.eval_shape(distribution.draw, key)
     leaves = jax.tree.leaves(draw)
@@ -90,7 +90,7 @@ def _given(name: str, icdf: InverseCdf, draw: Any) -> Callable[[Any, jax.Array],
 def _read(
     distribution: Distribution, draw: Any, key: jax.Array
 ) -> tuple[tuple[int, ...], Callable[[Any, jax.Array], jax.Array]] | None:
-    """The shape of the uniform numbers and the draw that they give, or None."""
+    """The shape of the uniform numbers and the map to a draw, or None."""
     if not is_object(distribution):
         return None
     factors = read_factors(distribution, key)
@@ -130,7 +130,7 @@ def _standard(quantile: Callable[[jax.Array], jax.Array]) -> Callable[[Any, jax.
 
 
 def _normal(u: jax.Array) -> jax.Array:
-    # JAX's ndtri goes through a scan, which is slow, and fails where axes are sharded explicitly.
+    # JAX's ndtri uses a scan, which is slow, and fails on explicitly sharded axes.
     return jnp.sqrt(jnp.asarray(2, u.dtype)) * jax.lax.erf_inv(2 * u - 1)
 
 
@@ -149,7 +149,7 @@ _FAMILIES: dict[str, Callable[[Any, jax.Array], jax.Array]] = {
 
 
 def _method(inner: Any, draw: Any) -> Any:
-    """The method of TFP or of numpyro, if it is more than a name."""
+    """The quantile method of TFP or numpyro, if it is implemented."""
     for name in ("quantile", "icdf"):
         method = getattr(inner, name, None)
         if method is None:
