@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scorefn._core.arrays import is_number
+
 # Lower numbers are treated as minus infinity, as in masks.
 _IMPOSSIBLE = -1e9
 
@@ -213,13 +215,12 @@ def _sum(name: str, values: list[Value]) -> float | None:
 
 def _constant(x: Any) -> float | None:
     """The number that all elements of an untraced array equal."""
-    if isinstance(x, jax.core.Tracer) or not jnp.issubdtype(
-        getattr(x, "dtype", type(x)), np.number
-    ):
+    if isinstance(x, jax.core.Tracer) or not is_number(x) or jnp.iscomplexobj(x):
+        return None
+    if jnp.issubdtype(jnp.result_type(x), jax.dtypes.extended):
         return None
     x = np.asarray(x)
-    everywhere = x.size and not np.iscomplexobj(x) and np.all(x == x.flat[0])
-    return float(x.flat[0]) if everywhere else None
+    return float(x.flat[0]) if x.size and np.all(x == x.flat[0]) else None
 
 
 def _elements(value: Value, var: Any) -> Any:

@@ -1,18 +1,20 @@
 """Statistical checks of gradient estimates and scores."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scorefn._core.arrays import is_float
+from scorefn._core.arrays import is_float, reuse_key
 from scorefn._core.checks import check_count, check_key
 from scorefn._core.types import PyTree
-from scorefn.distributions._distribution import as_distribution
+from scorefn.distributions._distribution import Distribution, as_distribution, is_object
+from scorefn.distributions._interop.scores import inside_support
 from scorefn.estimators._guard import describe
+from scorefn.estimators._score_guard import lost_scores
 
 from ._moments import moments
 
@@ -27,7 +29,8 @@ class Report:
         standard_error: the standard errors of `estimate`, including rounding, a pytree like it.
         z: (estimate - exact) / standard_error, a pytree like `estimate`.
         threshold: the largest |z| that passes.
-        passed: whether every component passes. nan does not pass.
+        passed: whether every component passes and there are no faults. nan does not pass.
+        faults: what is wrong whatever the statistics say, a sentence each.
     """
 
     estimate: PyTree
@@ -36,6 +39,7 @@ class Report:
     z: PyTree
     threshold: float
     passed: bool
+    faults: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = [f"{'parameter':24s} {'estimate':>12s} {'exact':>12s} {'std. error':>12s} {'z':>8s}"]
@@ -50,7 +54,7 @@ class Report:
             rows.append(f"{name:24s} {estimate:12.5g} {exact:12.5g} {error:12.5g} {z:8.2f}")
         verdict = "passed" if self.passed else "FAILED"
         rows.append(f"{verdict}: each |z| at most {self.threshold:.2f} (worst element shown)")
-        return "\n".join(rows)
+        return "\n".join([*rows, *self.faults])
 
 
 def check_unbiased(
@@ -113,7 +117,12 @@ def check_score(
     E[d log p(x)] = 0 for every normalized density with a fixed support. The test detects a sampler
     that does not match the log-density, a missing normalizer, or a rate used as a scale. It cannot
     detect errors that do not depend on a parameter. Takes `num_samples` draws, log-densities and
-    their derivatives, under jit.
+    their derivatives, twice, under jit.
+
+    It also fails, with a sentence in ``report.faults``, where a mean of 0 says nothing: draws lie
+    outside the support (their log_prob is -inf or nan, or numpyro's ``support`` excludes them); a
+    score is the same for all draws although these differ; or `ScoreFunction` would refuse a
+    parameter, because log_prob has no derivative along it or the support moves with it.
 
     All float leaves of a pytree are used as its parameters. An object that also stores normalized
     or cached arrays (distrax's Categorical, Beta, Dirichlet and mixtures) therefore fails: check it
@@ -151,9 +160,47 @@ def check_score(
         return dict(zip(names, distribution.score(distribution.stopped_draw(key)), strict=True))
 
     exact = {name: jnp.zeros(jnp.shape(leaf)) for name, leaf in zip(names, floats, strict=True)}
-    return _test(
+    report = _test(
         lambda key: (score(key), jnp.zeros(())), key, exact, "num_samples", num_samples, alpha
     )
+    faults = tuple(_faults(distribution, names, reuse_key(key), num_samples))
+    return replace(report, passed=report.passed and not faults, faults=faults)
+
+
+def _faults(
+    distribution: Distribution, names: list[str], key: jax.Array, num_samples: int
+) -> Iterator[str]:
+    reasons, scored = lost_scores(distribution, key)
+    yield from reasons
+
+    def one(key: jax.Array) -> Any:
+        x = distribution.stopped_draw(key)
+        possible = distribution.log_density(x) > -jnp.inf
+        if is_object(distribution):
+            possible &= inside_support(distribution.params, x)
+        return x, distribution.score(x), possible
+
+    def differs(x: jax.Array) -> jax.Array:
+        return jnp.any(x != x[:1])
+
+    @jax.jit
+    def summary(keys: jax.Array) -> Any:
+        x, scores, possible = jax.vmap(one)(keys)
+        draws = [differs(leaf) for leaf in jax.tree.leaves(x)]
+        return draws, [differs(score) for score in scores], jnp.sum(~possible)
+
+    draws, scores, outside = summary(jax.random.split(key, num_samples))
+    if outside:
+        yield (
+            f"{outside} of {num_samples} draws lie outside of the support of log_prob: the sampler "
+            f"and the density do not belong together, or the sampler is not accurate enough."
+        )
+    for name, varies, has_score in zip(names, scores, scored, strict=True):
+        if has_score and any(draws) and not varies:
+            yield (
+                f"{name}: its score is the same for all draws, although they differ: log_prob "
+                f"loses it, by rounding or beyond the range of its numbers."
+            )
 
 
 def _names(params: PyTree) -> list[str]:

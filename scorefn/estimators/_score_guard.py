@@ -41,7 +41,7 @@ _MOST_ELEMENTS = 64
 class _Refused:
     """A refusal to differentiate an array, unless certain others are differentiated with it."""
 
-    message: str
+    reason: str
     unless: list[jax.Array]
 
 
@@ -64,45 +64,52 @@ def guard_score(
         name: the name of the estimator, for messages.
         others: arrays that the functions of the distribution may close over without a score.
     """
-    leaves, structure = jax.tree.flatten(distribution)
-    at = [i for i, leaf in enumerate(leaves) if _is_traced_float(leaf)]
-    inside = [leaves[i] for i in at]
-
-    # Leaves are arguments, so that one array in two leaves counts twice.
-    def rebuilt(arrays: list[jax.Array]) -> Distribution:
-        merged = dict(enumerate(leaves)) | dict(zip(at, arrays, strict=True))
-        return jax.tree.unflatten(structure, list(merged.values()))
-
-    def draw_and_score(key: jax.Array, inside: list[jax.Array]) -> Any:
-        distribution = rebuilt(inside)
-        # The barrier makes the draw a separate array, even if it is one of the parameters.
-        x = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, distribution.stopped_draw(key)))
-        log_prob, root = jnp.sum(log_density(distribution, x)), distribution.params
-        if not is_object(distribution):
-            return x, log_prob, [], []
-        ends = [jnp.asarray(leaf) for leaf in support_arrays(root) if _is_traced_float(leaf)]
-        return x, log_prob, ends, jax.tree.map(jnp.asarray, sampling_copies(root))
-
-    trace = _Trace(draw_and_score, key, inside)
-    refused = trace.refused(partial(_message, name, distribution.params))
+    rebuilt, inside, trace = _traced(distribution, key, log_density)
+    refused = trace.refused(partial(_reason, distribution.params))
     known = set(map(id, jax.tree.leaves(others)))
-    refused = {i: r for i, r in refused.items() if i < len(at) or id(trace.arrays[i]) not in known}
+    refused = {
+        i: r for i, r in refused.items() if i < len(inside) or id(trace.arrays[i]) not in known
+    }
     if not refused:
         return partial(fn, distribution)
     arrays = [
-        nondifferentiable(array, refused[i].message, *refused[i].unless) if i in refused else array
+        nondifferentiable(array, _message(name, refused[i].reason), *refused[i].unless)
+        if i in refused
+        else array
         for i, array in enumerate(trace.arrays)
     ]
-    copies = {id(trace.arrays[i]): arrays[i] for i in refused if i >= len(at)}
+    copies = {id(trace.arrays[i]): arrays[i] for i in refused if i >= len(inside)}
     hoisted, outside = jax.closure_convert(lambda key, xs: fn(rebuilt(xs), key), key, inside)
     outside = [copies.pop(id(array), array) for array in outside]
 
     def guarded(key: jax.Array) -> Any:
         # Arrays of the support alone pass a barrier, so that no transformation drops them.
-        result = hoisted(key, arrays[: len(at)], *outside)
+        result = hoisted(key, arrays[: len(inside)], *outside)
         return jax.lax.optimization_barrier((result, list(copies.values())))[0]
 
     return guarded
+
+
+def lost_scores(distribution: Distribution, key: jax.Array) -> tuple[list[str], list[bool]]:
+    """What `guard_score` refuses of the float leaves of params, and whether each has a score.
+
+    A leaf that the draws do not depend on has none, and is not refused.
+    """
+    reasons: list[str] = []
+    scored: list[bool] = []
+
+    def trace(floats: list[jax.Array]) -> None:
+        at = distribution.with_floats(floats)
+        _, inside, trace = _traced(at, key, Distribution.log_density)
+        refused = trace.refused(partial(_reason, at.params))
+        reasons.extend(each.reason for each in refused.values() if not each.unless)
+        scored.extend(
+            i not in refused and bool(trace.values[i].bits & trace.reached)
+            for i in range(len(inside))
+        )
+
+    jax.eval_shape(trace, distribution.floats())
+    return reasons, scored
 
 
 def scored_draw(
@@ -121,12 +128,41 @@ def scored_draw(
     return guard_score(draw_and_log_density, distribution, key, log_density, name=name)(key)
 
 
+def _traced(
+    distribution: Distribution,
+    key: jax.Array,
+    log_density: Callable[[Distribution, Any], jax.Array],
+) -> tuple[Callable[[list[jax.Array]], Distribution], list[jax.Array], "_Trace"]:
+    """How to build the distribution from its traced leaves, these leaves, and its trace."""
+    leaves, structure = jax.tree.flatten(distribution)
+    at = [i for i, leaf in enumerate(leaves) if _is_traced_float(leaf)]
+
+    # Leaves are arguments, so that one array in two leaves counts twice.
+    def rebuilt(arrays: list[jax.Array]) -> Distribution:
+        merged = dict(enumerate(leaves)) | dict(zip(at, arrays, strict=True))
+        return jax.tree.unflatten(structure, list(merged.values()))
+
+    def draw_and_score(key: jax.Array, inside: list[jax.Array]) -> Any:
+        distribution = rebuilt(inside)
+        # The barrier makes the draw a separate array, even if it is one of the parameters.
+        x = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, distribution.stopped_draw(key)))
+        log_prob, root = jnp.sum(log_density(distribution, x)), distribution.params
+        if not is_object(distribution):
+            return x, log_prob, [], []
+        ends = [jnp.asarray(leaf) for leaf in support_arrays(root) if _is_traced_float(leaf)]
+        return x, log_prob, ends, jax.tree.map(jnp.asarray, sampling_copies(root))
+
+    inside = [leaves[i] for i in at]
+    return rebuilt, inside, _Trace(draw_and_score, key, inside)
+
+
 class _Trace:
     """One trace of a draw, its log-density and its support, with their dependence.
 
     Attributes:
         arrays: all arrays that may be differentiated: those in the distribution, then those that
             its functions close over.
+        reached: the bits that the draw depends on, once `refused` was called.
     """
 
     def __init__(self, fn: Callable[..., Any], key: jax.Array, inside: list[jax.Array]) -> None:
@@ -141,13 +177,14 @@ class _Trace:
         # One bit for each leaf of the draw, one for the key, then those of the arrays.
         self.draws, self.random = (1 << self.leaves) - 1, 1 << self.leaves
         self.drawn = {i: Value(1 << i, form=(0, 0)) for i in range(self.leaves)}
+        self.reached = 0
         self.values: list[Value] = []
         end = self.leaves + 1
         for array in self.arrays:
             self.values.append(_followed(array, end))
             end = self.values[-1].bits.bit_length()
 
-    def refused(self, message: Callable[[str, jax.Array, list[int]], str]) -> dict[int, _Refused]:
+    def refused(self, reason: Callable[[str, jax.Array, list[Any]], str]) -> dict[int, _Refused]:
         """The refusals, keyed by the indices of the arrays."""
         if not self.arrays:
             return {}
@@ -161,19 +198,19 @@ class _Trace:
         for bits in facts[: self.ends]:
             moving |= bits
         pairs = list(zip(facts[self.ends :: 2], facts[self.ends + 1 :: 2], strict=True))
-        reached = unkeyed = 0
+        unkeyed = 0
         for bits in leaves:
-            reached |= bits
+            self.reached |= bits
             unkeyed |= 0 if bits & self.random else bits
-        unscored = reached & ~self._score(range(len(self.arrays)))
+        unscored = self.reached & ~self._score(range(len(self.arrays)))
         found = {}
         for i, value in enumerate(self.values):
             array, lost = self.arrays[i], value.bits & (unscored | unkeyed)
             if value.bits & unkeyed:
-                found[i] = _Refused(message("unkeyed", array, _places(value, lost)), [])
+                found[i] = _Refused(reason("unkeyed", array, _places(value, lost)), [])
             elif value.bits & moving:
                 places = _places(value, value.bits & moving)
-                found[i] = _Refused(message("moving", array, places), [])
+                found[i] = _Refused(reason("moving", array, places), [])
             elif lost:
                 # The leaf that an array enters directly depends on the fewest arrays.
                 into = min(
@@ -184,9 +221,9 @@ class _Trace:
                     self.arrays[j]
                     for j, other in enumerate(self.values)
                     if any(other.bits & bits for bits in copied)
-                    or (not other.bits & reached and self._score([j]) >> into & 1)
+                    or (not other.bits & self.reached and self._score([j]) >> into & 1)
                 ]
-                found[i] = _Refused(message("unscored", array, _places(value, lost)), copies)
+                found[i] = _Refused(reason("unscored", array, _places(value, lost)), copies)
         return found
 
     def _score(self, moved: Sequence[int]) -> int:
@@ -228,7 +265,7 @@ def _places(value: Value, bits: int) -> list[Any]:
     return [index for index, bit in np.ndenumerate(value.elements) if bit & bits]
 
 
-def _message(name: str, root: Any, kind: str, array: jax.Array, places: list[Any]) -> str:
+def _reason(root: Any, kind: str, array: jax.Array, places: list[Any]) -> str:
     what = describe(array, root)
     if places:
         what += f", element {', '.join(map(_index, places))}"
@@ -248,9 +285,13 @@ def _message(name: str, root: Any, kind: str, array: jax.Array, places: list[Any
             "in f, or use Pathwise"
         ),
     }[kind]
+    return f"{what}: {why}"
+
+
+def _message(name: str, reason: str) -> str:
     return (
-        f"{name} cannot differentiate with respect to {what}: {why}; if the parameter is not meant "
-        f"to be learned, wrap it in jax.lax.stop_gradient."
+        f"{name} cannot differentiate with respect to {reason}; if the parameter is not meant to "
+        f"be learned, wrap it in jax.lax.stop_gradient."
     )
 
 

@@ -1,5 +1,6 @@
 """check_unbiased and check_score: they pass what is right and fail what is wrong."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as npd
 import pytest
 
 import scorefn as sf
@@ -98,6 +100,86 @@ def test_the_score_has_mean_zero_or_is_reported(name):
     distribution, passed = SCORES[name]
     report = sf.check_score(distribution, KEY, num_samples=20_000)
     assert report.passed is passed, str(report)
+
+
+def truncated(mean):
+    return npd.TruncatedNormal(mean, 0.005, low=-1.0, high=1.0)
+
+
+def rounded(params, x):
+    """A density whose dependence on the parameter is lost by rounding."""
+    return -jnp.abs(x) + 1e-30 * params * x - 1e-30 * params * x
+
+
+FAULTS = {
+    "draws outside of the support": (
+        sf.Distribution(
+            lambda p, x: truncated(p).log_prob(x), lambda p, k: truncated(p).sample(k), 1.1
+        ),
+        r"1000 of 1000 draws lie outside of the support",
+    ),
+    "draws outside of the ends that a library states": (
+        truncated(jnp.array(1.1)),
+        r"1000 of 1000 draws lie outside of the support",
+    ),
+    "draws that the density excludes": (
+        sf.Distribution(
+            lambda p, x: jnp.where(x > 0, jnp.log(p) - p * x, -jnp.inf),
+            lambda p, k: jax.random.laplace(k) / p,
+            1.0,
+        ),
+        r"\d+ of 1000 draws lie outside of the support",
+    ),
+    "log_prob is nan": (
+        sf.Distribution(
+            lambda p, x: jnp.log(x - 0.1) * p, lambda p, k: p * jax.random.uniform(k), 1.0
+        ),
+        r"\d+ of 1000 draws lie outside of the support",
+    ),
+    "a score that never varies": (
+        sf.Distribution(rounded, lambda p, k: p + jax.random.laplace(k), 1.0),
+        r"params \(float32\[\]\): its score is the same for all draws",
+    ),
+    "a forgotten scale": (
+        sf.Distribution(
+            lambda p, x: -((x - p[0]) ** 2) / 2,
+            lambda p, k: p[0] + p[1] * jax.random.normal(k),
+            (0.3, 1.0),
+        ),
+        r"\[1\] \(float32\[\]\): the sampler depends on it and log_prob does not",
+    ),
+    "a support that moves": (
+        npd.Pareto(jnp.array(1.0), 6.0),
+        r"scale \(float32\[\]\): the support .* moves with it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_a_mean_of_zero_cannot_show_is_a_fault(name):
+    distribution, fault = FAULTS[name]
+    report = sf.check_score(distribution, KEY, num_samples=1000)
+    assert not report.passed
+    assert any(re.search(fault, each) for each in report.faults), report.faults
+    assert report.faults[0] in str(report)
+
+
+SOUND = {
+    "an unused leaf": sf.Distribution(
+        lambda p, x: -((x - p[0]) ** 2) / 2, lambda p, k: p[0] + jax.random.normal(k), (0.3, 1.0)
+    ),
+    "two copies": distrax.MixtureSameFamily(
+        distrax.Categorical(logits=jnp.zeros(2)), distrax.Normal(jnp.arange(2.0), jnp.ones(2))
+    ),
+    "StudentT keeps a chi2": npd.StudentT(5.0, 0.3, 1.0),
+    "one value only": sf.Categorical(jnp.array([0.3, -jnp.inf])),
+    "a draw on the end": npd.Beta(0.05, 3.0),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_distributions_have_no_faults(name):
+    assert sf.check_score(SOUND[name], KEY, num_samples=1000).faults == ()
 
 
 def test_a_distribution_without_parameters_is_an_error():

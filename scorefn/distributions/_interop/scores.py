@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 # Arguments on which the support depends, although log_prob compares no draw with them.
 _MOVING = {
@@ -25,6 +26,19 @@ def support_arrays(distribution: Any) -> list[Any]:
     for known in _known(distribution, _MOVING):
         arrays += [getattr(known, name) for name in _MOVING[_class_of(known)]]
     return arrays
+
+
+def inside_support(distribution: Any, x: Any) -> jax.Array:
+    """Whether a draw lies between the ends that numpyro gives the support of an object."""
+    support = getattr(distribution, "support", None)
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    inside = jnp.array(True)  # noqa: FBT003
+    if _class_of(distribution).startswith("numpyro."):
+        # The ends count as inside: a positive draw may be rounded to 0.
+        inside &= jnp.all(x >= getattr(support, "lower_bound", -jnp.inf))
+        inside &= jnp.all(x <= getattr(support, "upper_bound", jnp.inf))
+    return inside
 
 
 def sampling_copies(distribution: Any) -> list[tuple[Any, Any]]:
