@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import as_float, held_fixed, stop
+from scorefn._core.checks import check_instance, check_number
 from scorefn._core.derivatives import minimized
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import PyTree
@@ -66,6 +67,17 @@ class Baseline(ABC):
                 f"others. Raise num_samples, or use another baseline, as in "
                 f"ScoreFunction(ConstantBaseline(0.0))."
             )
+
+
+def check_baseline(baseline: Any) -> None:
+    """Raises ``TypeError`` unless the value is an instance of a baseline."""
+    check_instance("baseline", baseline)
+    # JAX rebuilds pytrees with plain objects as placeholders.
+    if not isinstance(baseline, Baseline) and type(baseline) is not object:
+        raise TypeError(
+            f"baseline must be a Baseline, as LeaveOneOut() or ConstantBaseline(0.5), got "
+            f"{baseline!r}."
+        )
 
 
 @pytree_dataclass
@@ -269,6 +281,9 @@ class MovingAverage(Baseline):
 
     coupled: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        check_number("decay", self.decay, least=0, below=1)
+
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         del weights
         started = self.weight_sum > 0
@@ -337,6 +352,9 @@ class ShrunkLeaveOneOut(Baseline):
     weight_sum: jax.Array = field(default_factory=lambda: jnp.zeros(()))
 
     min_samples: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        check_number("decay", self.decay, least=0, below=1)
 
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         del weights

@@ -30,7 +30,14 @@ def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
     return int(value)
 
 
-def check_number(name: str, value: Any, *, above: float = -np.inf, least: float = -np.inf) -> None:
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float = -np.inf,
+    least: float = -np.inf,
+    below: float = np.inf,
+) -> None:
     """Raises ``ValueError`` if a Python number is out of range; arrays are not checked."""
     # JAX rebuilds pytrees with tracers, placeholders and gradients, which may have any value.
     if not isinstance(value, int | float):
@@ -38,6 +45,8 @@ def check_number(name: str, value: Any, *, above: float = -np.inf, least: float 
     if not (value > above and value >= least):
         bound = f"above {above:g}" if least == -np.inf else f"at least {least:g}"
         raise ValueError(f"{name} must be {bound}, got {value}.")
+    if value >= below:
+        raise ValueError(f"{name} must be below {below:g}, got {value}.")
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

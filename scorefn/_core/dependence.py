@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scorefn._core.arrays import is_number
+from .arrays import is_number
 
 # Lower numbers are treated as minus infinity, as in masks.
 _IMPOSSIBLE = -1e9

@@ -44,15 +44,28 @@ class Distribution:
 
     def draw(self, key: jax.Array) -> Any:
         """One draw, with the derivative of `sample`. The key is consumed."""
-        return self.sample(self.params, key)
+        return self._call(self.sample, self.params, key)
 
     def stopped_draw(self, key: jax.Array) -> Any:
         """One draw without a derivative. The key is consumed."""
-        return stop(self.sample(stop(self.params), key))
+        return stop(self._call(self.sample, stop(self.params), key))
 
     def log_density(self, x: Any) -> jax.Array:
         """The log-density of one draw, checked to be one real number."""
-        return one_number("log_prob", self.log_prob(self.params, x), x)
+        return one_number("log_prob", self._call(self.log_prob, self.params, x), x)
+
+    def _call(self, fn: Callable[[Any, Any], Any], params: Any, x: Any) -> Any:
+        try:
+            return fn(params, x)
+        except TypeError as error:
+            # What JAX says of keys in the wrong place names no argument.
+            if is_object(self) or not any(word in str(error) for word in ("key<", "PRNG")):
+                raise
+            raise TypeError(
+                f"The arguments of Distribution are log_prob(params, x), sample(params, key) and "
+                f"params, in this order, and both functions take params first. Calling "
+                f"{getattr(fn, '__name__', repr(fn))} raised: {error}"
+            ) from error
 
     def floats(self) -> list[Any]:
         """The float leaves of params, along which a score can be taken."""

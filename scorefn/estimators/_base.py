@@ -92,7 +92,14 @@ class Estimator(ABC):
 
     def _cost(self, f: Callable[[Any], PyTree], *, has_aux: bool = False) -> Cost:
         def cost_and_aux(x: Any) -> tuple[PyTree, PyTree]:
-            cost, aux = f(x) if has_aux else (f(x), None)
+            returned: Any = f(x) if has_aux else (f(x), None)
+            if not isinstance(returned, tuple) or len(returned) != 2:
+                shape = getattr(returned, "shape", None)
+                got = repr(returned) if shape is None else f"shape {shape}"
+                raise TypeError(f"f must return a pair (cost, aux) with has_aux=True, got {got}.")
+            cost, aux = returned
+            if not jax.tree.leaves(cost):
+                raise TypeError(f"f must return real numbers, got {cost!r}.")
             return jax.tree.map(self._checked, cost), aux
 
         return cost_and_aux

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._baselines import Baseline, LeaveOneOut
+from scorefn._baselines import Baseline, LeaveOneOut, check_baseline
 from scorefn._core.arrays import abstract_key, stop, wide
 from scorefn._core.checks import check_instance
 from scorefn._core.pytree import pytree_dataclass
@@ -66,7 +66,7 @@ class ImportanceWeighted(Estimator):
 
     def __post_init__(self) -> None:
         check_instance("proposal", self.proposal)
-        check_instance("baseline", self.baseline)
+        check_baseline(self.baseline)
 
     @property
     def coupled(self) -> bool:  # type: ignore[override]

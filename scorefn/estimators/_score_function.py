@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import jax
 
-from scorefn._baselines import Baseline, LeaveOneOut
+from scorefn._baselines import Baseline, LeaveOneOut, check_baseline
 from scorefn._core.arrays import stop
-from scorefn._core.checks import check_count, check_instance
+from scorefn._core.checks import check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Sample, Vmap
 from scorefn._score import attach_score
@@ -70,7 +70,7 @@ class ScoreFunction(Estimator):
     needs: ClassVar[str] = "a differentiable log_prob; any f"
 
     def __post_init__(self) -> None:
-        check_instance("baseline", self.baseline)
+        check_baseline(self.baseline)
         check_count("factor_ndim", self.factor_ndim, at_least=0)
 
     @property

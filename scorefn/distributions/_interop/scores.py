@@ -14,8 +14,8 @@ _MOVING = {
 
 # An array used to sample, and the argument from which it is computed and which the density uses.
 _COPIES = {
-    "numpyro.MultivariateStudentT": ("_chi2.concentration", "df"),
-    "numpyro.StudentT": ("_chi2.concentration", "df"),
+    "numpyro.MultivariateStudentT": [("_chi2.concentration", "df"), ("_chi2.rate", "df")],
+    "numpyro.StudentT": [("_chi2.concentration", "df"), ("_chi2.rate", "df")],
 }
 _LIBRARIES = {"numpyro": "numpyro", "tensorflow_probability": "tfp"}
 
@@ -30,7 +30,7 @@ def support_arrays(distribution: Any) -> list[Any]:
 
 def inside_support(distribution: Any, x: Any) -> jax.Array:
     """Whether a draw lies between the ends that numpyro gives the support of an object."""
-    support = getattr(distribution, "support", None)
+    support: Any = getattr(distribution, "support", None)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     inside = jnp.array(True)  # noqa: FBT003
@@ -44,8 +44,9 @@ def inside_support(distribution: Any, x: Any) -> jax.Array:
 def sampling_copies(distribution: Any) -> list[tuple[Any, Any]]:
     """Pairs of an array used to sample and the argument from which it is computed."""
     return [
-        tuple(_attribute(known, path) for path in _COPIES[_class_of(known)])
+        (_attribute(known, copy), _attribute(known, argument))
         for known in _known(distribution, _COPIES)
+        for copy, argument in _COPIES[_class_of(known)]
     ]
 
 
