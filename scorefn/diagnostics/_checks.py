@@ -30,7 +30,7 @@ class Report:
         z: (estimate - exact) / standard_error, a pytree like `estimate`.
         threshold: the largest |z| that passes.
         passed: whether every component passes and there are no faults. nan does not pass.
-        faults: what is wrong whatever the statistics say, a sentence each.
+        faults: errors that do not depend on the statistics, one sentence each.
     """
 
     estimate: PyTree

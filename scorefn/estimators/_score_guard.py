@@ -91,7 +91,7 @@ def guard_score(
 
 
 def lost_scores(distribution: Distribution, key: jax.Array) -> tuple[list[str], list[bool]]:
-    """What `guard_score` refuses of the float leaves of params, and whether each has a score.
+    """The refusals of `guard_score` for the float leaves of params, and their scores.
 
     A leaf that the draws do not depend on has none, and is not refused.
     """
