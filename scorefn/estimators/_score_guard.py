@@ -91,7 +91,7 @@ def guard_score(
 
 
 def lost_scores(distribution: Distribution, key: jax.Array) -> tuple[list[str], list[bool]]:
-    """The refusals of `guard_score` for the float leaves of params, and their scores.
+    """The refusals for the float leaves of params, and whether each has a score.
 
     A leaf that the draws do not depend on has none, and is not refused.
     """
@@ -133,7 +133,7 @@ def _traced(
     key: jax.Array,
     log_density: Callable[[Distribution, Any], jax.Array],
 ) -> tuple[Callable[[list[jax.Array]], Distribution], list[jax.Array], "_Trace"]:
-    """How to build the distribution from its traced leaves, these leaves, and its trace."""
+    """A function that builds the distribution from its traced leaves, the leaves, and a trace."""
     leaves, structure = jax.tree.flatten(distribution)
     at = [i for i, leaf in enumerate(leaves) if _is_traced_float(leaf)]
 
