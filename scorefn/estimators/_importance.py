@@ -44,6 +44,8 @@ class ImportanceWeighted(Estimator):
     Raises:
         ValueError: the draws of proposal and distribution differ in shape; log_prob is not a
             scalar for one draw; there are fewer samples than the baseline needs.
+        TypeError: the result is differentiated with respect to a parameter without a score, as for
+            `ScoreFunction`.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -128,6 +130,8 @@ class SelfNormalized(Estimator):
     Raises:
         ValueError: there are fewer than 2 samples; the draws of proposal and distribution differ in
             shape; log_prob is not a scalar for one draw.
+        TypeError: the result is differentiated with respect to a parameter without a score, as for
+            `ScoreFunction`.
 
     Example:
         >>> import distrax, jax, scorefn as sf

@@ -46,8 +46,8 @@ class ScoreFunction(Estimator):
     Raises:
         ValueError: log_prob is not a scalar for one draw; log_prob or the costs lack the axes of
             the factors; there are fewer samples than the baseline needs.
-        TypeError: the result is differentiated with respect to a parameter that the sampler uses,
-            and the log-density has no derivative in any parameter.
+        TypeError: the result is differentiated with respect to a parameter that the sampler uses
+            and along which log_prob has no derivative, or on which the support depends.
 
     Example:
         >>> import distrax, jax, scorefn as sf

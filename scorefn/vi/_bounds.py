@@ -160,6 +160,7 @@ def vimco(
 
     Raises:
         ValueError: there are fewer than 2 samples; log_joint is not one number for one draw.
+        TypeError: as `ScoreFunction`.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
