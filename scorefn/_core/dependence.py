@@ -25,6 +25,7 @@ _EACH |= {"logistic", "neg", "sqrt", "square", "stop_gradient", "tanh"}
 # Operations that do not change which draws are on the border, are in the set, or give 0.
 _SAME_FORM = _SHAPES | {"abs", "neg", "reduce_max", "reduce_min", "reduce_sum", "square"}
 _SAME_BORDER = _SHAPES | {"and", "not", "or", "reduce_and", "reduce_or"}
+_SAME_BORDER |= {"argmax", "concatenate", "stack"}  # of jnp.select
 _SAME_ZERO = _SHAPES | {"mul", "reduce_min", "reduce_prod"}
 
 

@@ -18,6 +18,9 @@ from scorefn import vi
 
 tfd = tfp.distributions
 
+# TFP's own samplers warn: of float64 that is not there, of arrays taken for integers.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
 KEY = jax.random.key(0)
 Build = Callable[[jax.Array, jax.Array], Any]
 
@@ -412,6 +415,9 @@ MOVING: dict[str, Callable[[jax.Array], Any]] = {
     ),
     "own, by a difference": shifted(lambda p, x: jnp.where((x - p) / 2 >= 0, p - x, -jnp.inf)),
     "own, by SciPy": shifted(lambda p, x: jax.scipy.stats.expon.logpdf(x, p)),
+    "own, by jnp.select": stretched(
+        lambda p, x: jnp.select([x < 0, x > p], [-jnp.inf, -jnp.inf], -jnp.log(p))
+    ),
     "own, by a branch": shifted(lambda p, x: jax.lax.cond(x > p, lambda: p - x, lambda: -jnp.inf)),
     "own, a large negative number": shifted(lambda p, x: jnp.where(x < p, -1e30, p - x)),
     "own, a quotient": stretched(lambda p, x: jnp.where(x / p < 1, -jnp.log(p), -jnp.inf)),
