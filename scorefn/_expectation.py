@@ -52,8 +52,9 @@ def expectation(
             together form one chunk; others form chunks of about 12 MiB on a CPU or 4 GiB on an
             accelerator, and of at least 256 samples. 16-bit samples form chunks of 256, summed in
             32 bits. For a scalar f, and samples that are not coupled or coupled by leave-one-out
-            only, value and gradient take one pass and no sample is stored. Otherwise, and for
-            higher derivatives, chunks are recomputed and a few scalars per sample are stored.
+            only, value and gradient take one pass and no sample is stored. Otherwise, with a
+            `LearnedBaseline`, in forward mode and for higher derivatives, chunks are recomputed and
+            a few scalars per sample are stored.
         sharding: a one-axis ``NamedSharding`` that distributes the samples over devices, under
             jit. Leave-one-out stays exact over all devices. Omit it inside shard_map, where each
             device draws its own samples.
