@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.jet import jet_rules
+from jax.experimental import jet
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
 
+_jet_rules: dict[Primitive, Callable[..., Any]] = jet.jet_rules
 Arrays = Sequence[jax.Array]
 Fn = Callable[..., list[jax.Array]]
 Moving = tuple[bool, ...]
@@ -106,7 +107,7 @@ def _with_jvp_jet(primals: Any, series: Any, **params: Any) -> Any:
 
 ad.primitive_jvps[_with_jvp] = _with_jvp_jvp
 batching.fancy_primitive_batchers[_with_jvp] = _with_jvp_batch
-jet_rules[_with_jvp] = _with_jvp_jet
+_jet_rules[_with_jvp] = _with_jvp_jet
 
 
 def linear_by_mode(
@@ -126,8 +127,14 @@ def linear_by_mode(
         tangents: arrays.
         like: arrays of the shapes and dtypes of the outputs.
     """
-    rules: Any = {"forward": forward, "transpose": transpose}
-    return _by_mode.bind(*like, *fixed, *tangents, counts=(len(like), len(fixed)), **rules)
+    return _by_mode.bind(
+        *like,
+        *fixed,
+        *tangents,
+        forward=forward,
+        transpose=transpose,
+        counts=(len(like), len(fixed)),
+    )
 
 
 def _split(arrays: Any, counts: tuple[int, int]) -> tuple[list[Any], list[Any], list[Any]]:
@@ -139,20 +146,19 @@ def _split(arrays: Any, counts: tuple[int, int]) -> tuple[list[Any], list[Any], 
 def _by_mode_forward(
     *arrays: jax.Array, forward: Any, counts: tuple[int, int], **_: Any
 ) -> list[jax.Array]:
-    _, fixed, tangents = _split(arrays, counts)
-    return forward(fixed, tangents)
+    return forward(*_split(arrays, counts)[1:])
 
 
 def _by_mode_jvp(primals: Any, tangents: Any, *, counts: tuple[int, int], **params: Any) -> Any:
     moving = [i >= counts[0] and _moves(t) for i, t in enumerate(tangents)]
     if not any(moving[: sum(counts)]):
         given = primals[: sum(counts)]
-        along = [
+        all_along = [
             ad.instantiate_zeros(t) if isinstance(t, ad.Zero) else t
             for t in tangents[sum(counts) :]
         ]
         primal = _by_mode.bind(*primals, counts=counts, **params)
-        return primal, _by_mode.bind(*given, *along, counts=counts, **params)
+        return primal, _by_mode.bind(*given, *all_along, counts=counts, **params)
 
     def of_moving(*some: jax.Array) -> list[jax.Array]:
         rest = iter(some)
@@ -284,7 +290,7 @@ def _refuse_jet(primals: Any, series: Any, *, message: str) -> Any:
 
 batching.primitive_batchers[_nondifferentiable] = _batch_refused
 ad.primitive_jvps[_nondifferentiable] = _refuse
-jet_rules[_nondifferentiable] = _refuse_jet
+_jet_rules[_nondifferentiable] = _refuse_jet
 
 
 def minimized(loss: jax.Array) -> jax.Array:
@@ -326,7 +332,7 @@ _minimized.def_abstract_eval(lambda aval: aval)
 mlir.register_lowering(_minimized, mlir.lower_fun(jnp.zeros_like, multiple_results=False))
 ad.primitive_jvps[_minimized] = _minimized_jvp
 batching.primitive_batchers[_minimized] = lambda xs, dims: (_minimized.bind(*xs), dims[0])
-jet_rules[_minimized] = lambda primals, _: _no_forward([], primals)
+_jet_rules[_minimized] = _no_forward
 
 
 def minimizes(jaxpr: Any) -> bool:

@@ -87,7 +87,7 @@ def test_jet_gives_the_second_derivative_or_raises(entry: Entry, kind: str) -> N
     curve = lambda t: loss(flat + t * along, jax.random.key(5))  # noqa: E731
     twice = lambda: jet(curve, (0.0,), ((1.0, 0.0),))[1]  # noqa: E731
     if estimator.order == 1:
-        with pytest.raises((KeyError, TypeError), match="first order|scan|sort|top_k|while|unexpected tr"):
+        with pytest.raises((KeyError, TypeError), match="first order|scan|sort|unexpected tr"):
             twice()
         return
     try:
