@@ -406,6 +406,12 @@ MOVING: dict[str, Callable[[jax.Array], Any]] = {
     "numpyro.TruncatedNormal": lambda t: npd.TruncatedNormal(0.0, 1.0, high=t),
     "numpyro.LogUniform": lambda t: npd.LogUniform(1.0, 2.0 + t),
     "numpyro.Levy": lambda t: npd.Levy(t, 1.0),
+    "numpyro, an affine map": lambda t: npd.TransformedDistribution(
+        npd.Uniform(0.0, 1.0), npd.transforms.AffineTransform(0.0, t)
+    ),
+    "numpyro, a shift": lambda t: npd.TransformedDistribution(
+        npd.Exponential(1.0), npd.transforms.AffineTransform(t, 1.0)
+    ).to_event(),
     "numpyro.Uniform inside": lambda t: npd.Uniform(-t, jnp.ones(2)).to_event(1).mask(mask=True),
     "flowjax.Uniform": lambda t: fjd.Uniform(0.0, t),
     "own": shifted(where_shifted),
@@ -465,6 +471,12 @@ STILL: dict[str, Callable[[jax.Array], Any]] = {
         lambda p, x: jax.scipy.special.xlogy(x, p) - p,
         lambda p, key: jax.random.poisson(key, p).astype(jnp.float32),
         t,
+    ),
+    "numpyro, a scale": lambda t: npd.TransformedDistribution(
+        npd.Exponential(1.0), npd.transforms.AffineTransform(0.0, t)
+    ),
+    "numpyro, all real numbers": lambda t: npd.TransformedDistribution(
+        npd.Normal(0.0, 1.0), npd.transforms.AffineTransform(t, t)
     ),
     "a map of a fixed interval": lambda t: tfd.Kumaraswamy(t, 2.0),
     "a power of a scaled draw": lambda t: tfd.Weibull(t, t),

@@ -17,6 +17,7 @@ _COPIES = {
     "numpyro.MultivariateStudentT": [("_chi2.concentration", "df"), ("_chi2.rate", "df")],
     "numpyro.StudentT": [("_chi2.concentration", "df"), ("_chi2.rate", "df")],
 }
+_AFFINE = {"numpyro.TransformedDistribution": None}
 _LIBRARIES = {"numpyro": "numpyro", "tensorflow_probability": "tfp"}
 
 
@@ -25,14 +26,44 @@ def support_arrays(distribution: Any) -> list[Any]:
     arrays = jax.tree.leaves(getattr(distribution, "support", ()))
     for known in _known(distribution, _MOVING):
         arrays += [getattr(known, name) for name in _MOVING[_class_of(known)]]
+    for known in _known(distribution, _AFFINE):
+        arrays += _shifted_ends(known)
     return arrays
+
+
+def _shifted_ends(distribution: Any) -> list[Any]:
+    """The arrays that an affine map of numpyro shifts the ends of a support by.
+
+    numpyro says of every affine map that its draws are all real numbers.
+    """
+    support = _interval(distribution.base_dist)
+    bounds = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
+    arrays = []
+    for transform in distribution.transforms:
+        if _class_of(transform) != "numpyro.AffineTransform":
+            break
+        arrays += [transform.loc for bound in bounds if bound is not None]
+        # An end at 0 stays there under a change of scale.
+        ends = [bound for bound in bounds if bound is not None and not _is_zero(bound)]
+        arrays += [transform.scale for _ in ends]
+    return arrays
+
+
+def _is_zero(bound: Any) -> bool:
+    return isinstance(bound, int | float) and bound == 0
+
+
+def _interval(distribution: Any) -> Any:
+    """The support of an object, without the axes that numpyro wraps around it."""
+    support: Any = getattr(distribution, "support", None)
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
 
 
 def inside_support(distribution: Any, x: Any) -> jax.Array:
     """Whether a draw lies between the ends that numpyro gives the support of an object."""
-    support: Any = getattr(distribution, "support", None)
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = _interval(distribution)
     inside = jnp.array(True)  # noqa: FBT003
     if _class_of(distribution).startswith("numpyro."):
         # The ends count as inside: a positive draw may be rounded to 0.
