@@ -413,3 +413,68 @@ def _linear_batch(axis: Any, arrays: Any, dims: Any, *, fn: Fn, transpose: Fn, *
 ad.primitive_jvps[_linear] = _linear_jvp
 ad.primitive_transposes[_linear] = _linear_transpose
 batching.fancy_primitive_batchers[_linear] = _linear_batch
+
+
+class Question:
+    """What is asked once an array is differentiated: each method raises ``TypeError``, or not."""
+
+    def first(self) -> None:
+        """Asked about a first derivative."""
+
+    def second(self) -> None:
+        """Asked about a second derivative."""
+
+
+def questioned(array: jax.Array, question: Question) -> jax.Array:
+    """The array itself; differentiating it, once or twice, asks the question."""
+    return _questioned.bind(array, question=question)
+
+
+_questioned = Primitive("scorefn_questioned")
+_questioned.def_impl(lambda x, **_: x)
+_questioned.def_abstract_eval(lambda aval, **_: aval)
+mlir.register_lowering(_questioned, lambda _, x, **__: [x])
+
+# The tangent, as a function of the array too: a derivative along the array is a second one.
+_tangent = Primitive("scorefn_questioned_tangent")
+_tangent.def_impl(lambda tangent, _, **__: tangent)
+_tangent.def_abstract_eval(lambda tangent, _, **__: tangent)
+mlir.register_lowering(_tangent, lambda _, tangent, __, **___: [tangent])
+
+
+def _questioned_batch(args: Any, dims: Any, *, question: Question) -> Any:
+    return _questioned.bind(*args, question=question), dims[0]
+
+
+def _questioned_jvp(primals: Any, tangents: Any, *, question: Question) -> Any:
+    out = _questioned.bind(*primals, question=question)
+    if isinstance(tangents[0], ad.Zero):
+        return out, tangents[0]
+    question.first()
+    return out, _tangent.bind(tangents[0], *primals, question=question)
+
+
+def _tangent_batch(args: Any, dims: Any, *, question: Question) -> Any:
+    return _tangent.bind(*args, question=question), dims[0]
+
+
+def _tangent_jvp(primals: Any, tangents: Any, *, question: Question) -> Any:
+    if not isinstance(tangents[1], ad.Zero):
+        question.second()
+    out = _tangent.bind(*primals, question=question)
+    if isinstance(tangents[0], ad.Zero):
+        return out, tangents[0]
+    return out, _tangent.bind(tangents[0], primals[1], question=question)
+
+
+def _tangent_transpose(cotangent: Any, _: Any, x: Any, *, question: Question) -> Any:
+    if isinstance(cotangent, ad.Zero):
+        return [None, None]
+    return [_tangent.bind(cotangent, x, question=question), None]
+
+
+batching.primitive_batchers[_questioned] = _questioned_batch
+ad.primitive_jvps[_questioned] = _questioned_jvp
+batching.primitive_batchers[_tangent] = _tangent_batch
+ad.primitive_jvps[_tangent] = _tangent_jvp
+ad.primitive_transposes[_tangent] = _tangent_transpose

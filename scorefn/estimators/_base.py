@@ -12,6 +12,7 @@ from scorefn._core.arrays import is_number
 from scorefn._core.checks import check_instance
 from scorefn._core.types import Cost, PyTree, Sample, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
+from scorefn.estimators._cost_guard import guarded_cost
 
 
 class Estimator(ABC):
@@ -102,7 +103,7 @@ class Estimator(ABC):
                 raise TypeError(f"f must return real numbers, got {cost!r}.")
             return jax.tree.map(self._checked, cost), aux
 
-        return cost_and_aux
+        return lambda x: guarded_cost(cost_and_aux, x, type(self).__name__, f)
 
     def _checked(self, cost: Any) -> jax.Array:
         name = type(self).__name__

@@ -1,12 +1,11 @@
 """Detection, while tracing, of derivatives that a draw or a log-density would silently lose.
 
 A sampler may use a parameter through an operation without a derivative: a comparison, an argmax, a
-cast to integers. `jax.grad` then silently returns 0 for it. Two tests detect this before anything
-is computed. By *value*: does the output depend on the parameter? The jaxpr tells. By *derivative*:
-does a tangent along this parameter reach the output? If not, JAX passes a symbolic zero to the rule
-of a `custom_jvp`. A parameter on which the output depends by value and not by derivative is
-severed. It is replaced by a copy that raises when it is differentiated, so that parameters which
-are held fixed never raise.
+cast to integers. `jax.grad` then silently returns 0 for it. The jaxpr tells before anything is
+computed (`scorefn._core.reach`): does the output depend on the parameter by *value*, does it
+by *derivative*, and is it *chosen* by random numbers at odds that move with the parameter? A
+parameter on which the output depends by value and not by derivative is severed. It is replaced by a
+copy that raises when it is differentiated, so that parameters which are held fixed never raise.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +15,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
-from jax.interpreters.partial_eval import dce_jaxpr
 
 from scorefn._core.arrays import is_float
+from scorefn._core.reach import Walk
 from scorefn._core.derivatives import nondifferentiable
 from scorefn.distributions._distribution import Distribution
 
@@ -31,6 +29,13 @@ class Reach:
     array: Any
     by_value: tuple[bool, ...]
     by_derivative: tuple[bool, ...]
+    chosen: tuple[bool, ...]
+
+    @property
+    def lost(self) -> tuple[bool, ...]:
+        """Whether the pathwise derivative of each leaf misses (a part of) this array."""
+        rows = zip(self.by_value, self.by_derivative, self.chosen, strict=True)
+        return tuple(chosen or (value and not derivative) for value, derivative, chosen in rows)
 
 
 def hoist(
@@ -61,9 +66,7 @@ def hoist(
 
     if not arrays:
         return hoisted, []
-    by_value = _by_value(hoisted, key, arrays)
-    by_derivative = [_by_derivative(hoisted, key, arrays, i) for i in range(len(arrays))]
-    return hoisted, [Reach(*row) for row in zip(arrays, by_value, by_derivative, strict=True)]
+    return hoisted, _reaches(hoisted, key, arrays)
 
 
 def guard(
@@ -96,55 +99,23 @@ def guard(
     return lambda key: hoisted(key, *arrays)
 
 
-def reach(fn: Callable[[Any], Any], x: Any, key: jax.Array) -> Reach:
-    """The `Reach` of the argument `x`, an array or its shape and dtype, in ``fn(x)``."""
-
-    def keyed(key: jax.Array, x: Any) -> Any:
-        del key
-        return fn(x)
-
-    return Reach(x, _by_value(keyed, key, [x])[0], _by_derivative(keyed, key, [x], 0))
-
-
 def describe(array: Any, root: Any) -> str:
     """The name of an array inside an object: ``components.loc (float32[3])``."""
     path = next(_paths(root, array, depth=6), "an array that it closes over")
     return f"{path or 'params'} ({jnp.result_type(array)}{list(jnp.shape(array))})"
 
 
-def _by_value(fn: Callable[..., Any], key: jax.Array, arrays: list[Any]) -> list[tuple[bool, ...]]:
+def _reaches(fn: Callable[..., Any], key: jax.Array, arrays: list[Any]) -> list[Reach]:
     jaxpr = jax.make_jaxpr(fn)(key, *arrays).jaxpr
-    outputs = range(len(jaxpr.outvars))
-    # Dead-code elimination for one output at a time, also inside jit, scan and cond.
-    kept = [dce_jaxpr(jaxpr, [j == i for j in outputs])[1][-len(arrays) :] for i in outputs]
-    return [tuple(used[i] for used in kept) for i in range(len(arrays))]
-
-
-def _by_derivative(
-    fn: Callable[..., Any], key: jax.Array, arrays: list[Any], i: int
-) -> tuple[bool, ...]:
-    reached: list[bool] = []
-
-    @jax.custom_jvp
-    def probe(outputs: list[jax.Array], array: jax.Array) -> jax.Array:
-        # The array is an argument so that the rule runs even when no output has a tangent.
-        del outputs
-        return array
-
-    def rule(primals: Any, tangents: Any) -> Any:
-        reached.extend(
-            not isinstance(t, SymbolicZero) and t.dtype != jax.dtypes.float0 for t in tangents[0]
+    others = len(jaxpr.invars) - len(arrays)
+    walk = Walk(jaxpr, [i >= others for i in range(len(jaxpr.invars))], stop_is_word=False)
+    return [
+        Reach(
+            array,
+            *(tuple(ask(others + i)) for ask in (walk.by_value, walk.by_derivative, walk.chosen)),
         )
-        return primals[1], tangents[1]
-
-    probe.defjvp(rule, symbolic_zeros=True)
-
-    def along(array: jax.Array) -> jax.Array:
-        outputs = fn(key, *arrays[:i], array, *arrays[i + 1 :])
-        return probe(jax.tree.leaves(outputs), array)
-
-    jax.eval_shape(lambda a: jax.jvp(along, (a,), (jnp.ones_like(a),)), arrays[i])
-    return tuple(reached)
+        for i, array in enumerate(arrays)
+    ]
 
 
 def _paths(node: Any, target: Any, depth: int) -> Iterator[str]:

@@ -30,7 +30,9 @@ class Pathwise(Estimator):
     Raises:
         TypeError: the result is differentiated with respect to a parameter on which (a part of) the
             draw depends without a derivative, such as the weights of a mixture or any parameter of
-            a discrete distribution; or f returns integers. Both while tracing.
+            a discrete distribution, or that moves the odds of a choice between candidates
+            (rejection sampling without an implicit derivative); or f returns integers. All while
+            tracing.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -61,18 +63,15 @@ class Pathwise(Estimator):
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:
-    # Each leaf of the draw alone: one leaf of a joint draw may carry the derivative that another
-    # loses.
-    return [
-        any(v and not d for v, d in zip(reach.by_value, reach.by_derivative, strict=True))
-        for reach in reaches
-    ]
+    # Leaf by leaf of the draw: in a joint one leaf may carry the derivative that another one loses.
+    return [any(reach.lost) for reach in reaches]
 
 
 def _message(leaf: str) -> str:
     return (
         f"Pathwise cannot differentiate with respect to {leaf}: the draw depends on it through an "
-        f"operation without a derivative (a discrete choice, rounding, stop_gradient), so that its "
-        f"gradient would silently be wrong. Use ScoreFunction, or Enumerate if the support is "
-        f"small; if the parameter is not meant to be learned, wrap it in jax.lax.stop_gradient."
+        f"operation without a derivative (a discrete choice, a rejected candidate, rounding, "
+        f"stop_gradient), so that its gradient would silently be wrong. Use ScoreFunction, or "
+        f"Enumerate if the support is small, or implicit_reparameterization if the cdf is known; "
+        f"if the parameter is not meant to be learned, wrap it in jax.lax.stop_gradient."
     )

@@ -517,7 +517,6 @@ def test_one_array_as_weights_and_means_raises(
         differentiate(lambda p: objective(MIXTURES[library])(p, p), LOGITS)
 
 
-@pytest.mark.xfail(strict=True, reason="one array of a sampler in two roles: no part is symbolic")
 def test_an_array_of_which_a_part_is_cut_off() -> None:
     def sample(packed: jax.Array, key: jax.Array) -> jax.Array:
         return packed[3 + jax.random.categorical(key, packed[:3])] + jax.random.normal(key)

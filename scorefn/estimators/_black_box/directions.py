@@ -86,17 +86,14 @@ def zero_along_tree(x: PyTree, v: PyTree) -> jax.Array:
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:
-    # Each leaf of the draw alone, as for Pathwise.
-    return [
-        any(v and not d for v, d in zip(reach.by_value, reach.by_derivative, strict=True))
-        for reach in reaches
-    ]
+    # Leaf by leaf of the draw: in a joint one leaf may carry the derivative that another one loses.
+    return [any(reach.lost) for reach in reaches]
 
 
 def _message(name: str, leaf: str) -> str:
     return (
         f"{name} cannot differentiate with respect to {leaf}: the draw depends on it through an "
-        f"operation without a derivative (a discrete choice, rounding, stop_gradient), so that its "
-        f"gradient would silently be wrong. Use ScoreFunction; if the parameter is not meant to be "
-        f"learned, wrap it in jax.lax.stop_gradient."
+        f"operation without a derivative (a discrete choice, a rejected candidate, rounding, "
+        f"stop_gradient), so that its gradient would silently be wrong. Use ScoreFunction; if the "
+        f"parameter is not meant to be learned, wrap it in jax.lax.stop_gradient."
     )

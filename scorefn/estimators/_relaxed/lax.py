@@ -81,16 +81,14 @@ class LAX(Estimator):
 
 
 def _severed(reaches: list[Reach]) -> list[bool]:
-    return [
-        any(v and not d for v, d in zip(reach.by_value, reach.by_derivative, strict=True))
-        for reach in reaches
-    ]
+    return [any(reach.lost) for reach in reaches]
 
 
 def _message(leaf: str) -> str:
     return (
         f"LAX cannot differentiate with respect to {leaf}: the draw depends on it through an "
-        f"operation without a derivative, so that its gradient would silently be wrong. RELAX fits "
-        f"bits and categories, ScoreFunction every distribution; if the parameter is not meant to "
-        f"be learned, wrap it in jax.lax.stop_gradient."
+        f"operation without a derivative (or a choice between candidates), so that its gradient "
+        f"would silently be wrong. RELAX fits bits and categories, ScoreFunction every "
+        f"distribution; if the parameter is not meant to be learned, wrap it in "
+        f"jax.lax.stop_gradient."
     )

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, stop, wide
-from scorefn._core.derivatives import first_order_only, nondifferentiable
+from scorefn._core.derivatives import first_order_only
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli, OneHotCategorical, with_float_draws
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.factors import require_factors
 from scorefn.estimators._base import Estimator
-from scorefn.estimators._guard import reach
 
 Relaxable = Bernoulli | OneHotCategorical
 
@@ -41,14 +40,6 @@ def through(
     def drawn(logits: jax.Array, key: jax.Array) -> jax.Array:
         return draw(replace(factors, logits=logits.astype(wide(logits.dtype))), key).astype(dtype)
 
-    found = reach(lambda x: f(x)[0], jax.eval_shape(drawn, logits, key), key)
-    if any(found.by_value) and not any(found.by_derivative):
-        logits = nondifferentiable(
-            logits,
-            f"{name} differentiates f, but f depends on the draw only through operations without a "
-            f"derivative (a cast to integers, an index, a comparison): the gradient would silently "
-            f"be 0. Use ScoreFunction, or DisARM for bits; or write f as arithmetic on the draw.",
-        )
     if estimator.order == 1:
         logits = first_order_only(logits, name)
     return vmap(lambda key: f(drawn(logits, key)))(keys)
