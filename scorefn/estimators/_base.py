@@ -12,7 +12,8 @@ from scorefn._core.arrays import is_number
 from scorefn._core.checks import check_instance
 from scorefn._core.types import Cost, PyTree, Sample, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
-from scorefn.estimators._cost_guard import guarded_cost
+
+from ._cost_guard import guarded_cost
 
 
 class Estimator(ABC):

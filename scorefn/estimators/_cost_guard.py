@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import is_float
-from scorefn._core.reach import Walk
 from scorefn._core.derivatives import Question, questioned
-from scorefn.estimators._guard import describe
+from scorefn._core.reach import Walk
+
+from ._guard import describe
 
 _kinks: ContextVar[bool] = ContextVar("scorefn_kinks_are_allowed", default=False)
 
