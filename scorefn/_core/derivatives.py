@@ -416,17 +416,14 @@ batching.fancy_primitive_batchers[_linear] = _linear_batch
 
 
 class Question:
-    """What is asked once an array is differentiated: each method raises ``TypeError``, or not."""
-
-    def first(self) -> None:
-        """Asked about a first derivative."""
+    """What is asked once an array is differentiated twice."""
 
     def second(self) -> None:
-        """Asked about a second derivative."""
+        """Raises ``TypeError``, or not."""
 
 
 def questioned(array: jax.Array, question: Question) -> jax.Array:
-    """The array itself; differentiating it, once or twice, asks the question."""
+    """The array itself, with its derivative; a second derivative asks the question."""
     return _questioned.bind(array, question=question)
 
 
@@ -450,7 +447,6 @@ def _questioned_jvp(primals: Any, tangents: Any, *, question: Question) -> Any:
     out = _questioned.bind(*primals, question=question)
     if isinstance(tangents[0], ad.Zero):
         return out, tangents[0]
-    question.first()
     return out, _tangent.bind(tangents[0], *primals, question=question)
 
 

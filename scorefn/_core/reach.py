@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -67,7 +68,6 @@ class Walk:
         self.noise = 0
         self._numbers: dict[Any, int] = {}
         self._kin: dict[int, int] = {}  # from a random number to its parts, or what it is part of
-        self._rules: dict[int, list[int]] = {}
         self._held: list[Any] = []  # ids are keys only while their objects live
         self.sources = [self._bit() if source else 0 for source in sources]
         self.outputs = self._run(jaxpr, [Reach(bit, bit) for bit in self.sources], ())
@@ -291,11 +291,11 @@ class Walk:
         inside = self._run(eqn.params["call_jaxpr"], inputs, path)
         if not any(x.derivative for x in inputs):
             return inside
-        if id(eqn) not in self._rules:
-            self._rules[id(eqn)] = _rule(jaxpr, eqn)
-            self._held.append(eqn)
+        call = getattr(eqn.params["call_jaxpr"], "jaxpr", eqn.params["call_jaxpr"])
+        if call not in _rules:
+            _rules[call] = _rule(jaxpr, eqn)
         outputs = []
-        for out, rule in zip(inside, self._rules[id(eqn)], strict=True):
+        for out, rule in zip(inside, _rules[call], strict=True):
             along = [x for i, x in enumerate(inputs) if rule >> i & 1]
             derivative = _join(along).derivative | out.derivative & self.noise
             cuts = _join(inputs).cuts
@@ -306,6 +306,9 @@ class Walk:
 
 
 _ZERO = Reach(zero=True)
+
+# What each function with a rule of its own differentiates, by the jaxpr of the function.
+_rules: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
 
 # The operands that an indexing operation moves about, without those that say where.
 _DATA: dict[str, Callable[[list[Reach]], list[Reach]]] = {

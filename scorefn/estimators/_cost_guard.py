@@ -10,14 +10,13 @@ passes through `jax.lax.stop_gradient` is meant to be fixed.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import is_float
-from scorefn._core.derivatives import Question, questioned
+from scorefn._core.derivatives import Question, nondifferentiable, questioned
 from scorefn._core.reach import Walk
 
 from ._guard import describe
@@ -49,35 +48,33 @@ def guarded_cost(f: Callable[[Any], tuple[Any, Any]], x: Any, name: str, user: A
     except jax.errors.ConcretizationTypeError:
         # Outside of jit, f may use the value of a parameter in Python.
         return f(x)
-    draws = jax.tree.leaves(x)
-    costs = len(jax.tree.leaves(shape[0]))
-    arrays = list(traced.consts)
+    arrays, draws = list(traced.consts), jax.tree.leaves(x)
     of_draw = [any(array is draw for draw in draws) for array in arrays]
-    jaxpr = _Jaxpr(traced.jaxpr, costs, of_draw, kinks=_kinks.get())
-    for i, array in enumerate(arrays):
-        if is_float(array) and isinstance(array, jax.core.Tracer):
-            if of_draw[i]:
-                message = partial(_of_draw, name, array, x)
-            else:
-                message = partial(_of_parameter, name, array, user)
-            arrays[i] = questioned(array, _OfCost(jaxpr, i, message))
+    asked = [is_float(array) and isinstance(array, jax.core.Tracer) for array in arrays]
+    cost = _CostJaxpr(traced.jaxpr, len(jax.tree.leaves(shape[0])), of_draw)
+    walk = cost.walk(asked)
+    for i in (i for i, yes in enumerate(asked) if yes):
+        if any(walk.severed(i)[: cost.size]):
+            message = _message(name, arrays[i], x, user, "f", of_draw=of_draw[i])
+            arrays[i] = nondifferentiable(arrays[i], message)
+        elif not _kinks.get():
+            # A question must not hold on to tracers, by which it could find other names.
+            message = _message(name, arrays[i], x, None, "the derivative of f", of_draw=of_draw[i])
+            arrays[i] = questioned(arrays[i], _Kinks(cost, i, message))
     out = jax.core.eval_jaxpr(traced.jaxpr, arrays)
     return jax.tree.unflatten(jax.tree.structure(shape), out)
 
 
-class _Jaxpr:
-    """The jaxpr of a cost, all of whose inputs are its constants."""
+class _CostJaxpr:
+    """The jaxpr of a cost and its aux, all of whose inputs are its constants."""
 
-    def __init__(self, jaxpr: Any, costs: int, of_draw: list[bool], *, kinks: bool) -> None:
+    def __init__(self, jaxpr: Any, size: int, of_draw: list[bool]) -> None:
         self.jaxpr = jaxpr.replace(constvars=[], invars=jaxpr.constvars)
-        self.costs = costs
+        self.size = size
         self.of_draw = of_draw
-        self.kinks = kinks
 
-    @cached_property
-    def walk(self) -> Walk:
-        floats = [jnp.issubdtype(v.aval.dtype, jnp.floating) for v in self.jaxpr.invars]
-        return Walk(self.jaxpr, floats, stop_is_word=True)
+    def walk(self, asked: list[bool]) -> Walk:
+        return Walk(self.jaxpr, asked, stop_is_word=True)
 
     def derivative(self, i: int) -> Walk:
         """The walk over the derivative along one input."""
@@ -85,33 +82,32 @@ class _Jaxpr:
 
         def along(inputs: list[Any], tangent: Any) -> list[Any]:
             def cost(x: Any) -> list[Any]:
-                return jax.core.eval_jaxpr(self.jaxpr, (), *inputs[:i], x, *inputs[i + 1 :])
+                outputs = jax.core.eval_jaxpr(self.jaxpr, (), *inputs[:i], x, *inputs[i + 1 :])
+                return list(outputs[: self.size])
 
-            return jax.jvp(cost, (inputs[i],), (tangent,))[1][: self.costs]
+            return jax.jvp(cost, (inputs[i],), (tangent,))[1]
 
         jaxpr = jax.make_jaxpr(along)(shapes, shapes[i]).jaxpr
         floats = [jnp.issubdtype(v.aval.dtype, jnp.floating) for v in jaxpr.invars]
         return Walk(jaxpr, [*floats[:-1], False], stop_is_word=True)
 
 
-class _OfCost(Question):
-    """Whether a cost loses its derivative along one of its inputs."""
+class _Kinks(Question):
+    """Whether the derivative of a cost loses its own derivative along one of the inputs."""
 
-    def __init__(self, jaxpr: _Jaxpr, i: int, message: Callable[[str], str]) -> None:
-        self._jaxpr, self._i, self._message = jaxpr, i, message
-
-    def first(self) -> None:
-        if any(self._jaxpr.walk.severed(self._i)[: self._jaxpr.costs]):
-            raise TypeError(self._message("f"))
+    def __init__(self, cost: _CostJaxpr, i: int, message: str) -> None:
+        self._cost, self._i, self._message = cost, i, message
 
     def second(self) -> None:
-        if self._jaxpr.kinks:
-            return
-        walk = self._jaxpr.derivative(self._i)
-        draws = [i for i, is_draw in enumerate(self._jaxpr.of_draw) if is_draw]
+        walk = self._cost.derivative(self._i)
+        draws = [i for i, is_draw in enumerate(self._cost.of_draw) if is_draw]
         # A parameter's own kink (|w|) has a second derivative of 0 in expectation, too.
         if any(walk.severed(self._i)) and walk.cut_together(self._i, draws):
-            raise TypeError(self._message("the derivative of f"))
+            raise TypeError(self._message)
+
+
+def _message(name: str, array: Any, x: Any, user: Any, what: str, *, of_draw: bool) -> str:
+    return _of_draw(name, array, x, what) if of_draw else _of_parameter(name, array, user, what)
 
 
 def _of_draw(name: str, array: Any, x: Any, what: str) -> str:
