@@ -48,6 +48,15 @@ def guarded_cost(f: Callable[[Any], tuple[Any, Any]], x: Any, name: str, user: A
     except jax.errors.ConcretizationTypeError:
         # Outside of jit, f may use the value of a parameter in Python.
         return f(x)
+    except Exception as error:
+        if type(error).__name__ != "TraceContextError":
+            raise
+        raise TypeError(
+            "f changes the state of a flax.nnx module (Dropout draws a key, BatchNorm updates its "
+            "statistics), which JAX cannot trace from outside. Outside of f take it apart by "
+            "graph, state = flax.nnx.split(module), and inside of f build it anew: "
+            "flax.nnx.merge(graph, state, copy=True). For other noise in each sample, draw a key with x."
+        ) from error
     arrays, draws = list(traced.consts), jax.tree.leaves(x)
     of_draw = [any(array is draw for draw in draws) for array in arrays]
     asked = [is_float(array) and isinstance(array, jax.core.Tracer) for array in arrays]

@@ -105,6 +105,11 @@ class Enumerate(Estimator):
         """All values of a draw; with `factor_ndim`, all values of each factor in parallel."""
         if self.support is None:
             return _support(distribution, key, self.max_size, self.factor_ndim)
+        if not all(jnp.ndim(leaf) for leaf in jax.tree.leaves(self.support)):
+            raise ValueError(
+                f"support must hold all values of a draw along a leading axis, got "
+                f"{self.support!r}. A bound on their number is max_size=."
+            )
         if self.factor_ndim == 0:
             return self.support
 

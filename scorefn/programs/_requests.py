@@ -17,6 +17,13 @@ from scorefn.estimators._base import Estimator, check_estimator
 _trace: ContextVar[Any] = ContextVar("scorefn_program_trace", default=None)
 
 
+def _unyielded(self: Any, *_: Any) -> Any:
+    raise TypeError(
+        f"This is a request for a draw and not the draw: write x = yield scorefn.sample(...), in a "
+        f"generator function; got {self!r}."
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Choice:
     """A request for a random choice; ``yield`` returns the draw."""
@@ -26,6 +33,15 @@ class Choice:
     num_samples: int
     chunk_size: int | None
     depends_on: tuple[Any, ...] | None
+
+
+_OPERATORS = ("add", "sub", "mul", "truediv", "pow", "matmul")
+for _name in (
+    *(f"{side}{operator}" for side in ("", "r") for operator in _OPERATORS),
+    *("neg", "abs", "lt", "le", "gt", "ge", "bool", "float", "int", "len", "iter", "getitem"),
+    *("array", "jax_array"),
+):
+    setattr(Choice, f"__{_name}__", _unyielded)
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,7 +132,12 @@ def rollout(
             f"step must be a generator function that yields its choices, as in x = yield "
             f"scorefn.sample(distribution, estimator), got {step!r}."
         )
-    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(xs)}
+    if not all(jnp.ndim(leaf) for leaf in jax.tree.leaves(xs)):
+        raise ValueError(
+            f"xs is scanned over, so its leaves need a leading axis of steps, got {xs!r}. What is "
+            f"the same in every step is closed over, and a number of steps is length=."
+        )
+    lengths = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(xs)}
     if length is not None:
         lengths.add(check_count("length", length))
     if len(lengths) != 1:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import scorefn as sf
 
@@ -326,3 +327,21 @@ def test_kinks_along_a_parameter() -> None:
         jax.eval_shape(twice(lambda x, w: jax.nn.relu(x - w)), 0.4)
     # The second derivative of a penalty is 0 in expectation, too.
     assert twice(lambda x, w: x**2 + jnp.abs(w))(0.4) == 0
+
+
+# ------------------------------------------------------------------------------------- other errors
+
+
+def test_a_module_that_changes_its_state() -> None:
+    dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(dropout)
+    x = jnp.ones(3)
+    with pytest.raises(TypeError, match=r"flax\.nnx module.*flax\.nnx\.merge"):
+        takes(loss(lambda m, w: jnp.sum(dropout(m * w * x)), sf.Pathwise()), 0, 0.3, 0.4)
+    merged = lambda m, w: jnp.sum(nnx.merge(graph, state, copy=True)(m * w * x))  # noqa: E731
+    takes(loss(merged, sf.Pathwise()), 0, 0.3, 0.4)
+
+
+def test_a_number_is_no_support() -> None:
+    with pytest.raises(ValueError, match="support must hold all values.*max_size"):
+        sf.expectation(lambda b: 1.0 * b, sf.Bernoulli(0.3), KEY, sf.Enumerate(3))

@@ -335,3 +335,41 @@ def test_the_compiler_does_not_compute_each_step_in_all_later_ones() -> None:
 
     # 3.2 times as much; 6.5 if draws are not kept, 12 with an axis of one around each score.
     assert flops(12) < 4 * flops(4)
+
+
+# --------------------------------------------------------------------------- mistakes, and what to do
+
+
+@pytest.mark.parametrize(
+    "use", [lambda x: x + 1, lambda x: 2 * x, jnp.square, lambda x: x[0], lambda x: x > 0, float]
+)
+def test_a_choice_that_is_not_yielded(use: Callable[..., Any]) -> None:
+    @sf.program
+    def model() -> Any:
+        x = sf.sample(distrax.Normal(0.0, 1.0), sf.Pathwise())
+        yield sf.cost(use(x))
+
+    with pytest.raises(TypeError, match=r"not the draw: write x = yield scorefn\.sample"):
+        model()(KEY)
+
+
+def test_costs_of_different_shapes_name_factor_ndim() -> None:
+    @sf.program
+    def model() -> Any:
+        x = yield sf.sample(sf.Bernoulli(jnp.zeros(3)), CONSTANT)
+        yield sf.cost(1.0 * x)
+        return jnp.sum(x)
+
+    with pytest.raises(ValueError, match=r"equal shapes, got \(3,\) and \(\).*factor_ndim"):
+        model()(KEY)
+
+
+@pytest.mark.parametrize("xs", [3.0, jnp.array(3.0), {"a": jnp.ones(2), "b": 1}])
+def test_scalars_cannot_be_scanned_over(xs: Any) -> None:
+    def step(carry: Any, x: Any) -> Any:
+        del x
+        y = yield sf.sample(distrax.Normal(carry, 1.0), sf.Pathwise())
+        return y, y
+
+    with pytest.raises(ValueError, match=r"xs .* leading axis of steps.*length="):
+        sf.rollout(step, jnp.zeros(()), xs)
