@@ -55,7 +55,7 @@ def guarded_cost(f: Callable[[Any], tuple[Any, Any]], x: Any, name: str, user: A
             "f changes the state of a flax.nnx module (Dropout draws a key, BatchNorm updates its "
             "statistics), which JAX cannot trace from outside. Outside of f take it apart by "
             "graph, state = flax.nnx.split(module), and inside of f build it anew: "
-            "flax.nnx.merge(graph, state, copy=True). For other noise in each sample, draw a key with x."
+            "flax.nnx.merge(graph, state, copy=True). For new noise in each sample, draw a key."
         ) from error
     arrays, draws = list(traced.consts), jax.tree.leaves(x)
     of_draw = [any(array is draw for draw in draws) for array in arrays]

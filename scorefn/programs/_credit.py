@@ -73,7 +73,7 @@ def add_costs(one: PyTree, other: PyTree) -> PyTree:
         if jnp.shape(a) != jnp.shape(b):
             raise ValueError(
                 f"The costs of a program are added up, so they must have equal shapes, got "
-                f"{jnp.shape(a)} and {jnp.shape(b)}. Sum each of them; for one cost per factor of a "
+                f"{jnp.shape(a)} and {jnp.shape(b)}. Sum each of them; for a cost per factor of a "
                 f"draw, give the estimator of that draw factor_ndim and return them together."
             )
         a, b = as_float(a), as_float(b)

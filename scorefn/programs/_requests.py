@@ -39,7 +39,6 @@ _OPERATORS = ("add", "sub", "mul", "truediv", "pow", "matmul")
 for _name in (
     *(f"{side}{operator}" for side in ("", "r") for operator in _OPERATORS),
     *("neg", "abs", "lt", "le", "gt", "ge", "bool", "float", "int", "len", "iter", "getitem"),
-    *("array", "jax_array"),
 ):
     setattr(Choice, f"__{_name}__", _unyielded)
 
