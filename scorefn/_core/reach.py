@@ -149,6 +149,8 @@ class Walk:
         name, n = eqn.primitive.name, len(eqn.outvars)
         if name == "stop_gradient":
             return [_NOTHING if self._stop_is_word else Reach(inputs[0].value)]
+        if name == "scorefn_poison":  # raises on its own, and with the better message
+            return [_NOTHING] * n
         if name in _RANDOM:
             number, known = self._number(path), _join(inputs)
             return [_join([number, known])] * n
