@@ -469,6 +469,14 @@ def _tangent_transpose(cotangent: Any, _: Any, x: Any, *, question: Question) ->
     return [_tangent.bind(cotangent, x, question=question), None]
 
 
+def _questioned_jet(primals: Any, series: Any, *, question: Question) -> Any:
+    (terms,) = series
+    if len(terms) > 1 and any(isinstance(term, jax.Array) for term in terms):
+        question.second()
+    return _questioned.bind(*primals, question=question), terms
+
+
+jet_rules[_questioned] = _questioned_jet
 batching.primitive_batchers[_questioned] = _questioned_batch
 ad.primitive_jvps[_questioned] = _questioned_jvp
 batching.primitive_batchers[_tangent] = _tangent_batch
