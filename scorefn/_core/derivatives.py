@@ -476,7 +476,7 @@ def _questioned_jet(primals: Any, series: Any, *, question: Question) -> Any:
     return _questioned.bind(*primals, question=question), terms
 
 
-jet_rules[_questioned] = _questioned_jet
+_jet_rules[_questioned] = _questioned_jet
 batching.primitive_batchers[_questioned] = _questioned_batch
 ad.primitive_jvps[_questioned] = _questioned_jvp
 batching.primitive_batchers[_tangent] = _tangent_batch
