@@ -416,14 +416,14 @@ batching.fancy_primitive_batchers[_linear] = _linear_batch
 
 
 class Question:
-    """What is asked once an array is differentiated twice."""
+    """A check that runs when an array is differentiated twice."""
 
     def second(self) -> None:
         """Raises ``TypeError``, or not."""
 
 
 def questioned(array: jax.Array, question: Question) -> jax.Array:
-    """The array itself, with its derivative; a second derivative asks the question."""
+    """The array itself, with its derivative; a second derivative runs the check."""
     return _questioned.bind(array, question=question)
 
 

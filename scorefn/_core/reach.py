@@ -1,4 +1,4 @@
-"""Which inputs of a jaxpr reach its outputs: by value, by derivative, and through which choices.
+"""The inputs that reach the outputs of a jaxpr: by value, by derivative, through choices.
 
 One walk over the equations answers for all inputs together. A set of inputs is an int, one bit for
 each. Random numbers that are drawn on the way are inputs too, so that a choice can be told apart

@@ -2,9 +2,9 @@
 
 A cost may use its draw, or a parameter that it closes over, through an operation without a
 derivative: a comparison, a rounding, an index. Its expectation moves with them, and `jax.grad` of
-the cost is 0. The cost is traced once, evaluated from its jaxpr, and each array that it reads is
-followed through the jaxpr (`scorefn._core.reach`) when somebody differentiates along it. What
-passes through `jax.lax.stop_gradient` is meant to be fixed.
+the cost is 0. The cost is traced once, followed through its jaxpr (`scorefn._core.reach`), and
+evaluated from it. Arrays that are lost raise when they are differentiated. A value that passes
+through `jax.lax.stop_gradient` is meant to be fixed.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ _kinks: ContextVar[bool] = ContextVar("scorefn_kinks_are_allowed", default=False
 
 @contextmanager
 def kinks_allowed() -> Iterator[None]:
-    """A context in which second derivatives of the cost need not be those of its expectation."""
+    """A context in which second derivatives of the cost are not checked."""
     token = _kinks.set(True)
     try:
         yield
