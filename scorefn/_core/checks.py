@@ -17,6 +17,18 @@ def check_instance(name: str, value: Any) -> None:
         )
 
 
+def certified(condition: jax.Array, message: str) -> jax.Array:
+    """1.0 where a condition holds; else raises ``ValueError``, or is nan if its value is traced."""
+    condition = jax.lax.stop_gradient(condition)
+    try:
+        holds = bool(condition)
+    except jax.errors.ConcretizationTypeError:
+        return jnp.where(condition, 1.0, jnp.nan)
+    if not holds:
+        raise ValueError(message)
+    return jnp.ones(())
+
+
 def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
     """The value as an int, checked to be a static integer of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):

@@ -1,20 +1,57 @@
 """Distributions of independent discrete factors: bits and categories."""
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from scorefn._core.arrays import wide
+from scorefn._core.arrays import as_float, wide
 from scorefn._core.pytree import pytree_dataclass, static_field
 
 from ._integer_icdf import bits_at, categories_at, words
 
 
+class _OfLogits:
+    """What the three records share: their logits, checked."""
+
+    logits: jax.Array
+
+    def __new__(cls, *_: Any, **given: Any) -> Any:
+        if "probs" in given:
+            log_odds = "jax.scipy.special.logit" if cls.__name__ == "Bernoulli" else "jnp.log"
+            raise TypeError(
+                f"{cls.__name__} takes logits, got probs; write {cls.__name__}({log_odds}(probs))."
+            )
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        # A list would be several leaves of the pytree.
+        if isinstance(self.logits, list | tuple):
+            object.__setattr__(self, "logits", jnp.asarray(self.logits))
+
+    def plain(self) -> jax.Array:
+        """The logits as an array of floats."""
+        return as_float(self.logits)
+
+
+class _OfCategories(_OfLogits):
+    def plain(self) -> jax.Array:
+        """The logits, [..., C], without plus infinity: it excludes all that is finite."""
+        logits = as_float(self.logits)
+        if logits.ndim == 0:
+            raise ValueError(
+                f"{type(self).__name__} needs logits of shape [..., C], one for each category; "
+                f"got a scalar. For a bit use Bernoulli(logits)."
+            )
+        certain = jnp.isposinf(logits)
+        chosen = jnp.where(certain, 0, -jnp.inf).astype(logits.dtype)
+        return jnp.where(jnp.any(certain, axis=-1, keepdims=True), chosen, logits)
+
+
 @pytree_dataclass
-class Bernoulli:
+class Bernoulli(_OfLogits):
     """Independent bits, given by their logits.
 
     A draw uses one uniform integer for each bit. Its probability is right to 2^-32 (float64: 2^-64)
@@ -40,13 +77,17 @@ class Bernoulli:
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each bit of a draw, [...]."""
-        logits = jnp.asarray(self.logits)
+        given = self.plain()
+        certain = jnp.isinf(given)
+        logits = jnp.where(certain, 0, given)
         # max(l, 0) + log1p(exp(-|l|)), by branches: the derivatives of max and abs at 0 do not add
         # up to 1/2.
         positive = logits >= 0
         size = jnp.where(positive, logits, -logits)
         log_normalizer = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
-        return jnp.asarray(x, logits.dtype) * logits - log_normalizer
+        x = jnp.asarray(x, logits.dtype)
+        as_certain = jnp.where(x == (given > 0), 0, -jnp.inf).astype(logits.dtype)
+        return jnp.where(certain, as_certain, x * logits - log_normalizer)
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, shaped like the logits. The key is consumed."""
@@ -75,7 +116,7 @@ class Bernoulli:
 
 
 @pytree_dataclass
-class Categorical:
+class Categorical(_OfCategories):
     """Independent categories, given by their logits.
 
     A draw is made by the inverse cdf from one uniform integer for each factor. The probability of a
@@ -103,15 +144,16 @@ class Categorical:
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each factor of a draw, [...]."""
         index = jnp.asarray(x, jnp.int32)[..., None]
-        return jnp.take_along_axis(jax.nn.log_softmax(self.logits), index, axis=-1)[..., 0]
+        return jnp.take_along_axis(jax.nn.log_softmax(self.plain()), index, axis=-1)[..., 0]
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, [...]. The key is consumed."""
-        return self.draw_from(words(key, jnp.shape(self.logits)[:-1], self.logits))
+        logits = self.plain()
+        return self.draw_from(words(key, logits.shape[:-1], logits))
 
     def draw_from(self, words: jax.Array) -> jax.Array:
         """The draw given uniform integers; the category increases with them."""
-        return self.cast(categories_at(words, self.logits))
+        return self.cast(categories_at(words, self.plain()))
 
     def cast(self, index: jax.Array) -> jax.Array:
         """Indices of categories, [...], as draws."""
@@ -119,7 +161,7 @@ class Categorical:
 
 
 @pytree_dataclass
-class OneHotCategorical:
+class OneHotCategorical(_OfCategories):
     """Independent categories with one-hot draws, given by their logits.
 
     Draws are made as for `Categorical`.
@@ -143,16 +185,17 @@ class OneHotCategorical:
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each factor of a draw, [...]."""
-        log_probs = jax.nn.log_softmax(self.logits)
+        log_probs = jax.nn.log_softmax(self.plain())
         return jnp.sum(jnp.where(jnp.asarray(x, bool), log_probs, 0), axis=-1)
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, [..., C]. The key is consumed."""
-        return self.draw_from(words(key, jnp.shape(self.logits)[:-1], self.logits))
+        logits = self.plain()
+        return self.draw_from(words(key, logits.shape[:-1], logits))
 
     def draw_from(self, words: jax.Array) -> jax.Array:
         """The draw given uniform integers; the category increases with them."""
-        return self.cast(categories_at(words, self.logits))
+        return self.cast(categories_at(words, self.plain()))
 
     def cast(self, index: jax.Array) -> jax.Array:
         """Indices of categories, [...], as draws."""

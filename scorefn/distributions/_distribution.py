@@ -13,6 +13,8 @@ from scorefn._core.arrays import as_local, is_float, is_number, stop
 from scorefn._core.checks import check_instance
 from scorefn._core.pytree import pytree_dataclass, static_field
 
+from ._interop.discrete import factor_log_probs
+
 
 @pytree_dataclass
 class Distribution:
@@ -103,8 +105,8 @@ def as_distribution(distribution: Any) -> Distribution:
             f"{type(distribution).__name__}. Wrap two functions as "
             f"Distribution(log_prob, sample, params)."
         )
-    seeded = "seed" in inspect.signature(sample).parameters
-    return Distribution(_method_log_prob, _seeded_sample if seeded else _keyed_sample, distribution)
+    drawn = _seeded_sample if _takes_seed(distribution, sample) else _keyed_sample
+    return Distribution(_method_log_prob, drawn, _as_leaf_if_no_pytree(distribution))
 
 
 def is_object(distribution: Distribution) -> bool:
@@ -120,7 +122,43 @@ def _keyed_sample(distribution: Any, key: jax.Array) -> Any:
     return distribution.sample(key)
 
 
+def _takes_seed(distribution: Any, sample: Callable[..., Any]) -> bool:
+    """Whether `sample` takes its key by the name seed; else it must take it alone, in position."""
+    parameters = inspect.signature(sample).parameters
+    if "seed" in parameters:
+        return True
+    required = [p for p in parameters.values() if p.default is p.empty]
+    needed = [p for p in required if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    by_position = [p for p in parameters.values() if p.kind not in (p.VAR_KEYWORD, p.KEYWORD_ONLY)]
+    if not by_position or needed[1:] or any(p.kind is p.KEYWORD_ONLY for p in needed):
+        raise TypeError(
+            f"distribution must draw by sample(key) or sample(seed=key), and that of "
+            f"{type(distribution).__name__} is sample{inspect.signature(sample)}. Wrap it: "
+            f"Distribution(log_prob, lambda params, key: ..., params)."
+        )
+    return False
+
+
+class _Leaf:
+    """An object whose class JAX takes for a pytree and cannot flatten, as a leaf."""
+
+    def __init__(self, distribution: Any) -> None:
+        self.log_prob, self.sample = distribution.log_prob, distribution.sample
+
+
+def _as_leaf_if_no_pytree(distribution: Any) -> Any:
+    try:
+        jax.tree.flatten(distribution)
+    except AttributeError:
+        return _Leaf(distribution)
+    return distribution
+
+
 def _method_log_prob(distribution: Any, x: Any) -> jax.Array:
+    # At probabilities of 0 and 1 the log-densities of libraries have nan as derivatives.
+    log_probs = factor_log_probs(distribution, x)
+    if log_probs is not None:
+        return jnp.sum(log_probs)
     # Batch dimensions of one draw are independent factors; a joint may return one term per part.
     return reduce(jnp.add, map(jnp.sum, jax.tree.leaves(distribution.log_prob(x))))
 

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scorefn._core.arrays import abstract_key, wide
-from scorefn._core.checks import check_count
+from scorefn._core.arrays import abstract_key, stop, wide
+from scorefn._core.checks import certified, check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli
-from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._distribution import Distribution, is_object
+from scorefn.distributions._interop.discrete import read_discrete
 from scorefn.distributions._interop.factors import read_factors
+from scorefn.distributions._interop.supports import enumerated
 
 from ._base import Estimator
 from ._factor_axes import check_factor_axes, log_densities
@@ -34,10 +36,10 @@ class Enumerate(Estimator):
 
     Attributes:
         support: all values of a draw, each once: an array [S, ...] or a pytree of such arrays. It
-            can be omitted for objects named Bernoulli, Categorical or OneHotCategorical, plain or
+            can be omitted for bits and categories of scorefn, distrax, TFP and numpyro, plain or
             inside Independent, with any batch shape, and for those with numpyro's
             ``enumerate_support``; independent factors are enumerated jointly. If the probabilities
-            of a given support do not add up to 1 (to 0.001), the result is nan.
+            do not add up to 1 (to 0.001), it is an error, and the result is nan under jit.
         max_size: the largest support that is read from a distribution: 2^12 by default, 12 bits.
         factor_ndim: the number of leading axes of a draw that index independent factors, each with
             its own cost; 0 by default. f then returns costs with these leading axes, and each cost
@@ -46,8 +48,8 @@ class Enumerate(Estimator):
             2^D. A given support is that of one factor.
 
     Raises:
-        ValueError: the support cannot be read, or has more than `max_size` elements; costs or
-            log_prob lack the axes of the factors.
+        ValueError: the support cannot be read, or has more than `max_size` elements; its
+            probabilities do not add up to 1; costs or log_prob lack the axes of the factors.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -74,25 +76,45 @@ class Enumerate(Estimator):
     ) -> tuple[PyTree, PyTree]:
         support = self.values(distribution, abstract_key(keys))
 
-        def one(x: Any) -> tuple[jax.Array, PyTree, PyTree]:
-            return log_densities(distribution, x, self.factor_ndim), *f(x)
+        discrete = read_discrete(distribution.params) if is_object(distribution) else None
+        table = None if discrete is None else discrete.table()
 
-        log_prob, costs, aux = vmap(one)(jax.tree.map(jnp.asarray, support))
-        log_prob = log_prob.astype(wide(log_prob.dtype))
-        # For impossible values exp keeps a finite derivative, and 0 * inf does not enter the sum.
-        possible = ~jnp.isneginf(log_prob)
-        prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
-        # A factor, so that the derivative is nan as well.
-        complete = self.support is None or jnp.abs(jnp.sum(prob, axis=0) - 1) < 1e-3
-        alarm = jnp.where(complete, jnp.ones_like(prob), jnp.nan)
+        def probability(x: Any) -> jax.Array:
+            if discrete is not None:
+                return _looked_up(table, discrete.index(x), self.factor_ndim)
+            log_prob = log_densities(distribution, x, self.factor_ndim)
+            log_prob = log_prob.astype(wide(log_prob.dtype))
+            # For impossible values exp keeps a finite derivative.
+            possible = ~jnp.isneginf(log_prob)
+            return jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
+
+        prob, costs, aux = vmap(lambda x: (probability(x), *f(x)))(
+            jax.tree.map(jnp.asarray, support)
+        )
+        total = jnp.sum(prob, axis=0)
+        sound = certified(
+            jnp.all(jnp.abs(total - 1) < 1e-3),
+            f"Enumerate needs probabilities that add up to 1. Over its support those of "
+            f"{type(distribution.params).__name__} do not: a part of the support is missing, or "
+            f"log_prob is not that of the draws (a mask leaves factors out of it).",
+        )
+        if discrete is None:
+            # The density does not say how the probability of an impossible value would move:
+            # the others share it, as if it stayed 0.
+            stays = jnp.any(prob == 0, axis=0)
+            prob = prob * jnp.where(stays, stop(total) / jnp.where(stays, total, 1), 1)
 
         def expected(cost: jax.Array) -> jax.Array:
             check_factor_axes(cost, prob.shape)
             along = prob.shape + (1,) * (cost.ndim - prob.ndim)
-            weight, sound = prob.reshape(along), alarm.reshape(along)[0]
             cost = cost.astype(wide(cost.dtype, prob.dtype))
-            total = jnp.sum(weight.astype(cost.dtype) * jnp.where(weight > 0, cost, 0), axis=0)
-            return total * sound.astype(total.dtype)
+            weight = prob.reshape(along).astype(cost.dtype)
+            # An impossible value of infinite cost does not enter the sum: nor may its probability
+            # move, unlike that of a finite cost.
+            counts = (weight > 0) | jnp.isfinite(cost)
+            mean = jnp.sum(weight * jnp.where(counts, cost, 0), axis=0)
+            left_out = jnp.sum(jnp.where(counts, 0, weight), axis=0)
+            return (mean + left_out * stop(mean)) * sound.astype(mean.dtype)
 
         return jax.tree.map(
             lambda cost: jnp.broadcast_to(
@@ -131,12 +153,10 @@ def _support(
             (*factors.logits.shape, 2) if isinstance(factors, Bernoulli) else factors.logits.shape
         )
         return factors.cast(_product(size, tuple(batch), max_size, factor_ndim))
-    if getattr(distribution.params, "has_enumerate_support", False):
-        # numpyro: the values of one factor, [k, 1 ..., *event].
-        values = distribution.params.enumerate_support(expand=False)
-        batch = distribution.params.batch_shape
-        rows = _product(len(values), batch, max_size, factor_ndim)
-        return values.reshape(len(values), *distribution.params.event_shape)[rows]
+    listed = enumerated(distribution.params)
+    if listed is not None:
+        values, batch = listed
+        return values[_product(len(values), batch, max_size, factor_ndim)]
     raise ValueError(
         f"Enumerate cannot read the support of {type(distribution.params).__name__}. Give "
         f"all values of a draw, as Enumerate(support=values) with values of shape [S, ...] or a "
@@ -160,3 +180,10 @@ def _product(size: int, batch: tuple[int, ...], max_size: int, factor_ndim: int)
     rows = np.array(list(itertools.product(range(size), repeat=factors)), int)
     rows = rows.reshape(size**factors, *(1 for _ in lead), *block)
     return jnp.asarray(np.broadcast_to(rows, (size**factors, *batch)))
+
+
+def _looked_up(table: jax.Array, index: jax.Array, ndim: int) -> jax.Array:
+    """The probability of a draw, from that of each value of each factor, [..., C]."""
+    table = jnp.broadcast_to(table, (*index.shape, table.shape[-1])).astype(wide(table.dtype))
+    each = jnp.take_along_axis(table, index[..., None], axis=-1)[..., 0]
+    return jnp.prod(each, axis=tuple(range(ndim, each.ndim)))

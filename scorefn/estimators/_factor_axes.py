@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import is_float
 from scorefn.distributions._distribution import Distribution, is_object
-from scorefn.distributions._interop.factors import unwrapped
+from scorefn.distributions._interop.classes import unwrapped
+from scorefn.distributions._interop.discrete import factor_log_probs
 
 
 def log_densities(distribution: Distribution, x: Any, ndim: int) -> jax.Array:
@@ -15,8 +16,9 @@ def log_densities(distribution: Distribution, x: Any, ndim: int) -> jax.Array:
     if ndim == 0:
         return distribution.log_density(x)
     if is_object(distribution):
-        inner = unwrapped(distribution.params)
-        log_prob = getattr(inner, "log_probs", inner.log_prob)(x)
+        log_prob = factor_log_probs(distribution.params, x)
+        if log_prob is None:
+            log_prob = unwrapped(distribution.params).log_prob(x)
     else:
         log_prob = distribution.log_prob(distribution.params, x)
     if not is_float(log_prob) or jnp.ndim(log_prob) < ndim:

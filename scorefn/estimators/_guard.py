@@ -20,6 +20,7 @@ from scorefn._core.arrays import is_float
 from scorefn._core.derivatives import nondifferentiable
 from scorefn._core.reach import Walk
 from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._interop.classes import constructor_arguments
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,5 @@ def _children(node: Any) -> Iterator[tuple[str, Any]]:
         cells = zip(node.__code__.co_freevars, node.__closure__, strict=True)
         yield from ((name, cell.cell_contents) for name, cell in cells)
     else:
-        attributes = getattr(node, "__dict__", {})
-        # TFP keeps the arguments of the constructor in a dictionary.
-        parameters = attributes.get("_parameters")
-        yield from parameters.items() if isinstance(parameters, dict) else ()
-        yield from attributes.items()
+        yield from constructor_arguments(node).items()
+        yield from getattr(node, "__dict__", {}).items()

@@ -10,15 +10,12 @@ import jax.numpy as jnp
 from scorefn._batching.samples import ChunkSize, check_samples, sample_keys
 from scorefn._core.arrays import abstract_key, held_fixed, stop
 from scorefn._core.derivatives import first_order_only
-from scorefn.distributions._distribution import Distribution, as_distribution
-from scorefn.distributions._interop.factors import unwrapped
+from scorefn.distributions._distribution import Distribution, as_distribution, is_object
+from scorefn.distributions._interop.location_scale import is_affine_in_noise
 from scorefn.distributions._interop.moments import read_moments
 from scorefn.estimators._pathwise import Pathwise
 
 from ._weights import LogDensity, log_mean_exp, one_number_each
-
-# Families with draws location + scale * noise.
-_LOCATION_SCALE = ("Normal", "Laplace", "Logistic", "Uniform", "Gumbel")
 
 
 def dreg(
@@ -183,8 +180,7 @@ def _location_scale(prior: Distribution, key: jax.Array) -> Callable[[Any, Any],
     def moments(params: Any) -> tuple[jax.Array, jax.Array]:
         return read_moments("gdreg", None, replace(prior, params=params), key)
 
-    name = type(unwrapped(prior.params)).__name__
-    if name not in _LOCATION_SCALE and not name.startswith("MultivariateNormal"):
+    if not (is_object(prior) and is_affine_in_noise(prior.params)):
         raise TypeError(
             f"gdreg knows no path of {type(prior.params).__name__}. Give "
             f"path=lambda params, z: ..., with the value z."

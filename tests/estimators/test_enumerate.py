@@ -69,11 +69,15 @@ def test_a_given_support_of_pytrees():
 
 
 @pytest.mark.parametrize("support", [jnp.array([0, 1]), jnp.array([0, 1, 2, 2])])
-def test_an_incomplete_or_repeated_support_gives_nan(support):
-    assert np.isnan(value(lambda x: 1.0 * x, sf.Categorical(LOGITS), support))
-    assert np.isnan(
-        jax.grad(lambda x: value(lambda x: 1.0 * x, sf.Categorical(x), support))(LOGITS)
-    ).all()
+def test_an_incomplete_or_repeated_support_is_an_error_and_nan_if_traced(support):
+    def loss(logits):
+        return value(lambda x: 1.0 * x, sf.Categorical(logits), support)
+
+    for eager in (loss, jax.grad(loss)):
+        with pytest.raises(ValueError, match="add up to 1"):
+            eager(LOGITS)
+    assert np.isnan(jax.jit(loss)(LOGITS))
+    assert np.isnan(jax.jit(jax.grad(loss))(LOGITS)).all()
 
 
 def test_impossible_values_count_for_nothing():

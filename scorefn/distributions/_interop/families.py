@@ -11,7 +11,9 @@ from scorefn._core.arrays import wide
 from scorefn.distributions._discrete import Bernoulli, Factors, OneHotCategorical
 from scorefn.distributions._distribution import Distribution, is_object
 
-from .factors import read_factors, unwrapped
+from .classes import MULTIVARIATE_NORMALS, class_of, unwrapped
+from .discrete import Discrete
+from .factors import read_factors
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,8 @@ class Family:
 def read_family(distribution: Distribution, key: jax.Array) -> Family | None:
     """The factors of one draw, or None for unknown families.
 
-    Objects are recognized by the names of their classes and by the names of their parameters,
-    which are read as differentiable functions of what the user gave. The key is only an example:
-    nothing is drawn with it.
+    Objects are recognized by their exact classes. Their parameters are read as differentiable
+    functions of what the user gave. The key is only an example: nothing is drawn with it.
     """
     if not is_object(distribution):
         return None
@@ -51,12 +52,10 @@ def read_family(distribution: Distribution, key: jax.Array) -> Family | None:
     if factors is not None:
         return _discrete(factors)
     inner = unwrapped(distribution.params)
-    name = next((_CLASSES[n] for n in _mro(inner) if n in _CLASSES), None)
+    name = _CLASSES.get(class_of(inner))
     if name is None:
         return None
     read = {parameter: _read(inner, parameter) for parameter in _PARAMETERS[name]}
-    if any(value is None for value in read.values()):
-        return None
     draw = jax.eval_shape(distribution.draw, key)
     params = {parameter: _wide(jnp.asarray(value)) for parameter, value in read.items()}
     dtype = jnp.result_type(*params.values())
@@ -78,20 +77,30 @@ def _discrete(factors: Factors) -> Family:
 
 
 _CLASSES = {
-    "Normal": "Normal",
-    "MultivariateNormalDiag": "Normal",
-    "Poisson": "Poisson",
-    "Exponential": "Exponential",
-    "Gamma": "Gamma",
-    "Binomial": "Binomial",
-    "BinomialProbs": "Binomial",
-    "BinomialLogits": "Binomial",
-    "Geometric": "Geometric",
-    "GeometricProbs": "Geometric",
-    "GeometricLogits": "Geometric",
-    "NegativeBinomial": "NegativeBinomial",
-    "NegativeBinomialProbs": "NegativeBinomial",
-    "NegativeBinomialLogits": "NegativeBinomial",
+    "distrax.Gamma": "Gamma",
+    "distrax.LogStddevNormal": "Normal",
+    "distrax.MultivariateNormalDiag": "Normal",
+    "distrax.Normal": "Normal",
+    "flowjax.Exponential": "Exponential",
+    "flowjax.Normal": "Normal",
+    "numpyro.BinomialLogits": "Binomial",
+    "numpyro.BinomialProbs": "Binomial",
+    "numpyro.Exponential": "Exponential",
+    "numpyro.Gamma": "Gamma",
+    "numpyro.GeometricLogits": "Geometric",
+    "numpyro.GeometricProbs": "Geometric",
+    "numpyro.NegativeBinomialLogits": "NegativeBinomial",
+    "numpyro.NegativeBinomialProbs": "NegativeBinomial",
+    "numpyro.Normal": "Normal",
+    "numpyro.Poisson": "Poisson",
+    "tfp.Binomial": "Binomial",
+    "tfp.Exponential": "Exponential",
+    "tfp.Gamma": "Gamma",
+    "tfp.Geometric": "Geometric",
+    "tfp.MultivariateNormalDiag": "Normal",
+    "tfp.NegativeBinomial": "NegativeBinomial",
+    "tfp.Normal": "Normal",
+    "tfp.Poisson": "Poisson",
 }
 
 _PARAMETERS = {
@@ -104,27 +113,19 @@ _PARAMETERS = {
     "NegativeBinomial": ("total_count", "logits"),
 }
 
-# How a parameter may be given otherwise.
-_SPELLINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "rate": ("log_rate", jnp.exp),
-    "logits": ("probs", lambda probs: jnp.log(probs) - jnp.log1p(-probs)),
-}
-
 
 def _read(inner: Any, parameter: str) -> Any:
-    if "MultivariateNormalDiag" in _mro(inner):
+    if class_of(inner) in MULTIVARIATE_NORMALS:
         return inner.mean() if parameter == "loc" else inner.stddev()
     value = getattr(inner, parameter, None)
-    if value is None and parameter in _SPELLINGS:
-        other, convert = _SPELLINGS[parameter]
-        given = getattr(inner, other, None)
-        return None if given is None else convert(jnp.asarray(given))
+    if parameter == "rate" and value is None:
+        return jnp.exp(inner.log_rate)
+    if parameter == "logits":
+        # As of bits: probabilities of 0 and 1 as well.
+        by_probs = value is None or class_of(inner).endswith("Probs")
+        given = (None, jnp.asarray(inner.probs)) if by_probs else (jnp.asarray(value), None)
+        return Discrete(Bernoulli, *given).to_logits()
     return value
-
-
-def _mro(inner: Any) -> list[str]:
-    # In order: TFP's Exponential is a Gamma.
-    return [cls.__name__ for cls in type(inner).__mro__]
 
 
 def _wide(array: jax.Array) -> jax.Array:

@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scorefn._core.checks import certified
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
 
-from .factors import unwrapped
+from .classes import MULTIVARIATE_NORMALS, class_of, unwrapped
 
 Moments = tuple[jax.Array, jax.Array]
 
@@ -47,7 +48,18 @@ def read_moments(
             f"the scale must be shaped like a draw, {shape}, or hold a square root of its "
             f"covariance, {2 * shape}, got {scale.shape}."
         )
-    return mean, scale
+    finite = jnp.all(jnp.isfinite(mean)) & jnp.all(jnp.isfinite(scale))
+    sound = certified(
+        finite,
+        f"{name} needs a finite mean and a finite covariance of the draws, and those of "
+        f"{type(distribution.params).__name__} are infinite or nan. Give "
+        f"moments=lambda params: (mean, scale), or use the wrapped estimator alone.",
+    ).astype(dtype)
+    return mean * sound, scale * sound
+
+
+# Their mean and variance are circular, not those of the draws.
+_CIRCULAR = {"distrax.VonMises", "numpyro.VonMises", "tfp.VonMises"}
 
 
 def _read(distribution: Any) -> Moments | None:
@@ -55,22 +67,27 @@ def _read(distribution: Any) -> Moments | None:
         probs = jax.nn.sigmoid(jnp.asarray(distribution.logits))
         return probs, jnp.sqrt(probs * (1 - probs))
     inner = unwrapped(distribution)
-    name, mean = type(inner).__name__, _called(distribution, "mean")
+    name = class_of(inner)
+    if not name or name in _CIRCULAR:
+        return None
+    diagonal = name in ("distrax.MultivariateNormalDiag", "tfp.MultivariateNormalDiag")
     # Only what has no event axes of its own is known to have independent components: the
     # variances of a Dirichlet, or of a mixture of vectors, leave out how they go together.
-    factorized = tuple(getattr(inner, "event_shape", (None,))) == ()
-    if factorized or name == "MultivariateNormalDiag":
-        name, root = "variance", jnp.sqrt
-    elif "MultivariateNormal" in name:
-        name = "covariance_matrix" if hasattr(inner, "covariance_matrix") else "covariance"
+    if diagonal or tuple(getattr(inner, "event_shape", (None,))) == ():
+        square, root = "variance", jnp.sqrt
+    elif name in MULTIVARIATE_NORMALS:
+        square = "covariance_matrix" if hasattr(inner, "covariance_matrix") else "covariance"
         root = jnp.linalg.cholesky
     else:
         return None
-    square = _called(distribution, name)
-    return None if mean is None or square is None else (mean, root(square))
+    mean, spread = _called(distribution, "mean"), _called(distribution, square)
+    return None if mean is None or spread is None else (mean, root(spread))
 
 
 def _called(distribution: Any, name: str) -> jax.Array | None:
-    # A method in distrax and TFP, a property in numpyro.
-    value = getattr(distribution, name, None)
-    return value() if callable(value) else value
+    # A method in distrax and TFP, a property in numpyro; a name alone where it is not known.
+    try:
+        value = getattr(distribution, name, None)
+        return value() if callable(value) else value
+    except NotImplementedError:
+        return None

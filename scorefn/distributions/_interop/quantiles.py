@@ -10,12 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logit
 
-from scorefn._core.arrays import wide
+from scorefn._core.arrays import stop, wide
+from scorefn._core.derivatives import nondifferentiable
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution, is_object
+from scorefn.distributions._implicit import implicit_reparameterization
 from scorefn.distributions._integer_icdf import words_at
 
-from .factors import read_factors, unwrapped
+from .classes import MULTIVARIATE_NORMALS, class_of, unwrapped
+from .factors import read_factors
+from .location_scale import location_scale
 from .moments import read_moments
 
 InverseCdf = Callable[[Any, Any], Any]
@@ -103,8 +107,8 @@ def _read(
 
         return (logits if isinstance(factors, Bernoulli) else logits[:-1]), discrete
     inner = unwrapped(distribution.params)
-    name = type(inner).__name__
-    if name.startswith("MultivariateNormal"):
+    name = class_of(inner)
+    if name in MULTIVARIATE_NORMALS:
 
         def gaussian(params: Any, u: jax.Array) -> jax.Array:
             mean, scale = read_moments(name, None, replace(distribution, params=params), key)
@@ -112,21 +116,29 @@ def _read(
             return mean + (scale * noise if scale.shape == u.shape else scale @ noise)
 
         return draw.shape, gaussian
+    standard = None if location_scale(inner) is None else _STANDARD.get(name.partition(".")[2])
     # Components that depend on one another have no quantiles one by one.
-    if tuple(getattr(inner, "event_shape", (None,))) != ():
-        return None
-    if name not in _FAMILIES and _method(inner, draw) is None:
+    if standard is None and not (
+        name
+        and tuple(getattr(inner, "event_shape", (None,))) == ()
+        and _method(inner, draw) is not None
+    ):
         return None
 
     def factorized(params: Any, u: jax.Array) -> jax.Array:
         inner = unwrapped(params)
-        return _FAMILIES[name](inner, u) if name in _FAMILIES else _method(inner, draw)(u)
+        if standard is not None:
+            location, scale = _pair(location_scale(inner))
+            return location + scale * standard(u)
+        if name in _BY_SEARCH:
+            return _with_derivative_of_cdf(inner, stop(_method(inner, draw)(u)))
+        return _method(inner, draw)(u)
 
     return draw.shape, factorized
 
 
-def _standard(quantile: Callable[[jax.Array], jax.Array]) -> Callable[[Any, jax.Array], jax.Array]:
-    return lambda inner, u: inner.loc + inner.scale * quantile(u)
+def _pair(read: Any) -> tuple[Any, Any]:
+    return read
 
 
 def _normal(u: jax.Array) -> jax.Array:
@@ -138,14 +150,32 @@ def _laplace(u: jax.Array) -> jax.Array:
     return jnp.where(u < 0.5, jnp.log(2 * u), -jnp.log(2 * (1 - u)))
 
 
-# What distrax has no quantiles of; the other libraries name the parameters alike.
-_FAMILIES: dict[str, Callable[[Any, jax.Array], jax.Array]] = {
-    "Normal": _standard(_normal),
-    "Logistic": _standard(logit),
-    "Laplace": _standard(_laplace),
-    "Gumbel": _standard(lambda u: -jnp.log(-jnp.log(u))),
-    "Uniform": lambda inner, u: inner.low + (inner.high - inner.low) * u,
+# By the part of the name that follows the library: what distrax has no quantiles of.
+_STANDARD: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "Normal": _normal,
+    "LogStddevNormal": _normal,
+    "Logistic": logit,
+    "Laplace": _laplace,
+    "Gumbel": lambda u: -jnp.log(-jnp.log(u)),
+    "Uniform": lambda u: u,
 }
+
+# Found by a search whose bracket depends on the parameters: its own derivative is 0.
+_BY_SEARCH = {"tfp.NoncentralChi2"}
+
+
+def _with_derivative_of_cdf(inner: Any, x: jax.Array) -> jax.Array:
+    # TFP's distribution function has no derivative along the degrees of freedom.
+    df = nondifferentiable(
+        jnp.asarray(inner.df),
+        "The draws of a NoncentralChi2 by its inverse cdf have no derivative along df, and their "
+        "gradient would silently be 0. Use Pathwise alone; if df is not meant to be learned, wrap "
+        "it in jax.lax.stop_gradient.",
+    )
+    inner = inner.copy(df=df)
+    return implicit_reparameterization(
+        lambda inner, x: inner.cdf(x), lambda inner, x: inner.log_prob(x), inner, x
+    )
 
 
 def _method(inner: Any, draw: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, stop, zero_along
+from scorefn._core.arrays import abstract_key, finite_product, stop, zero_along
 from scorefn._core.derivatives import first_order_only
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import Cost, PyTree, Vmap
@@ -239,7 +239,14 @@ class BitFlip(Estimator):
             # f(b_i = 1) - f(b_i = 0) is f(b) - f(flipped) if b_i = 1 was drawn.
             sign = jnp.where(drawn, 1, -1).astype(logits.dtype)
             zero = zero_along(bits.logits, jnp.where(chosen, sign * slope, 0))
-            return jax.tree.map(lambda a, b: a + (a - b) * zero.astype(a.dtype), cost, other), aux
+            # A bit that is certain is flipped to what cannot be: that cost counts for nothing.
+            possible = jnp.sum(jnp.where(chosen, slope, 0)) > 0
+
+            def attach(a: jax.Array, b: jax.Array) -> jax.Array:
+                difference = jnp.where(possible, a - b, 0)
+                return a + finite_product(zero.astype(a.dtype), difference)
+
+            return jax.tree.map(attach, cost, other), aux
 
         return vmap(one)(keys)
 
@@ -268,6 +275,7 @@ def _weighted(
     zero = zero_along(bits.logits, weight)
 
     def attach(cost: jax.Array) -> jax.Array:
-        return (cost[0] + cost[1]) / 2 + (cost[0] - cost[1]) * zero.astype(cost.dtype)
+        mean, difference = (cost[0] + cost[1]) / 2, cost[0] - cost[1]
+        return mean + finite_product(zero.astype(cost.dtype), difference)
 
     return jax.tree.map(attach, costs), aux

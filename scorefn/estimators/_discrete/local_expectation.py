@@ -123,9 +123,9 @@ def _attach(log_prob: jax.Array, cost: jax.Array, others: jax.Array) -> jax.Arra
     """The cost, whose derivative sums (others - cost) dp over the m changed draws."""
     # The dp of a coordinate add up to 0, so the value that was drawn needs no separate term.
     shape = log_prob.shape + (1,) * cost.ndim
-    possible = ~jnp.isneginf(log_prob)
+    prob = jnp.exp(stop(log_prob))
+    possible = prob > 0
     log_prob = jnp.where(possible, log_prob, 0)
-    prob = jnp.where(possible, jnp.exp(stop(log_prob)), 0)
     zero = (prob * (log_prob - stop(log_prob))).reshape(shape).astype(cost.dtype)
     difference = jnp.where(possible.reshape(shape), others - cost[None], 0)
     return cost + jnp.sum(finite_product(zero, difference), axis=0)

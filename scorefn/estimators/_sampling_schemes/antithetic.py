@@ -13,14 +13,11 @@ from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._integer_icdf import words
-from scorefn.distributions._interop.factors import unwrapped
+from scorefn.distributions._interop.location_scale import center_of_symmetry
 from scorefn.distributions._interop.quantiles import InverseCdf, read_quantile
 from scorefn.estimators._base import Estimator
 
 from .sampling_scheme import SamplingScheme, uniform
-
-# Symmetric about their location, in any library.
-_SYMMETRIC = ("Normal", "Laplace", "Logistic", "StudentT", "Uniform")
 
 
 @pytree_dataclass
@@ -96,7 +93,7 @@ class Antithetic(SamplingScheme):
             return distribution, _reflected(self.mirror, distribution)
         if isinstance(distribution.params, Bernoulli):
             return distribution, replace(distribution, sample=_opposite_bits)
-        if self.icdf is None and _is_symmetric(distribution.params):
+        if self.icdf is None and center_of_symmetry(distribution.params) is not None:
             return distribution, _reflected(_at_center, distribution)
         quantile = read_quantile("Antithetic", self.icdf, distribution, key)
 
@@ -121,14 +118,5 @@ def _opposite_bits(bits: Bernoulli, key: jax.Array) -> jax.Array:
     return bits.draw_from(~words(key, jnp.shape(bits.logits), bits.logits))
 
 
-def _is_symmetric(distribution: Any) -> bool:
-    name = type(unwrapped(distribution)).__name__
-    return name in _SYMMETRIC or name.startswith("MultivariateNormal")
-
-
 def _at_center(distribution: Any, x: Any) -> jax.Array:
-    inner = unwrapped(distribution)
-    center = getattr(inner, "loc", None)
-    if center is None:
-        center = inner.mean() if callable(inner.mean) else inner.mean
-    return 2 * jnp.asarray(center, x.dtype) - x
+    return 2 * jnp.asarray(center_of_symmetry(distribution), x.dtype) - x

@@ -31,13 +31,20 @@ def _stopped(family: Family, parameter: str) -> jax.Array:
     return jax.lax.stop_gradient(family.params[parameter])
 
 
+def _undecided(family: Family) -> jax.Array:
+    """Whether each bit, or each trial, can have either value."""
+    logits = _stopped(family, "logits")
+    return (jax.nn.sigmoid(logits) > 0) & (jax.nn.sigmoid(-logits) > 0)
+
+
 # ------------------------------------------------------------------------------ weak derivatives
 
 
 def _bernoulli(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     del key
     zero = _zero(jax.nn.sigmoid(family.params["logits"]))
-    return (1 - x)[None], jnp.where(x == 0, zero, -zero)[None]
+    other = jnp.where(_undecided(family), 1 - x, x)
+    return other[None], jnp.where(x == 0, zero, -zero)[None]
 
 
 def _categorical(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -47,6 +54,9 @@ def _categorical(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Arra
     others = (x[..., None] + jnp.arange(1, categories, dtype=x.dtype)) % categories
     zeros = _zero(jax.nn.softmax(family.params["logits"]))
     picked = jnp.take_along_axis(zeros, others, axis=-1)
+    probs = jax.nn.softmax(_stopped(family, "logits"))
+    possible = jnp.take_along_axis(probs, others, axis=-1) > 0
+    others = jnp.where(possible, others, x[..., None])
     return jnp.moveaxis(others, -1, 0), jnp.moveaxis(picked, -1, 0)
 
 
@@ -131,7 +141,9 @@ def _binomial(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, 
     uniform = jax.random.uniform(key, family.shape, count.dtype)
     success = uniform * count < x.astype(count.dtype)
     zero = count * _zero(probs)
-    return jnp.where(success, x - 1, x + 1)[None], jnp.where(success, -zero, zero)[None]
+    moved = jnp.where(success, x - 1, x + 1)
+    moved = jnp.where(_undecided(family), moved, x)
+    return moved[None], jnp.where(success, -zero, zero)[None]
 
 
 def _negative_binomial(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -168,18 +180,24 @@ def _go_bernoulli(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Arr
     del key
     logits = family.params["logits"]
     zero = jax.nn.sigmoid(jax.lax.stop_gradient(logits)) * _zero(logits)
-    return jnp.ones_like(x)[None], jnp.where(x == 0, zero, 0)[None]
+    one = jnp.where(_undecided(family), jnp.ones_like(x), x)
+    return one[None], jnp.where(x == 0, zero, 0)[None]
 
 
 def _go_categorical(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     del key
     probs = jax.nn.softmax(family.params["logits"])
-    last = probs.shape[-1] - 1
     index = x[..., None]
+    # The step up is to the next category that can be drawn: f need not exist at any other.
+    size = probs.shape[-1]
+    possible = jnp.where(probs > 0, jnp.arange(size, dtype=x.dtype), size)
+    after = jax.lax.cummin(possible, axis=possible.ndim - 1, reverse=True)[..., 1:]
+    after = jnp.concatenate([after, jnp.full_like(possible[..., :1], size)], axis=-1)
+    above = jnp.take_along_axis(after, index, axis=-1)[..., 0]
     below = jnp.take_along_axis(jnp.cumsum(_zero(probs), axis=-1), index, axis=-1)[..., 0]
     at = jnp.take_along_axis(jax.lax.stop_gradient(probs), index, axis=-1)[..., 0]
     at = jnp.maximum(at, jnp.finfo(at.dtype).tiny)
-    return jnp.minimum(x + 1, last)[None], jnp.where(x < last, -below / at, 0)[None]
+    return jnp.where(above < size, above, x)[None], jnp.where(above < size, -below / at, 0)[None]
 
 
 def _go_binomial(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -187,7 +205,7 @@ def _go_binomial(family: Family, x: jax.Array, key: jax.Array) -> tuple[jax.Arra
     logits, count = family.params["logits"], _stopped(family, "total_count")
     left = count - x.astype(count.dtype)
     zero = left * jax.nn.sigmoid(jax.lax.stop_gradient(logits)) * _zero(logits)
-    return jnp.where(left > 0, x + 1, x)[None], zero[None]
+    return jnp.where((left > 0) & _undecided(family), x + 1, x)[None], zero[None]
 
 
 def _go_negative_binomial(

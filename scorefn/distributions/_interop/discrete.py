@@ -1,0 +1,143 @@
+"""Bits and categories of any library: their probabilities or logits, 0, 1 and infinite ones too."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scorefn._core.arrays import stop, wide
+from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, OneHotCategorical
+
+from .classes import class_of, unwrapped
+
+_KINDS: dict[str, type[Factors]] = {
+    "distrax.Bernoulli": Bernoulli,
+    "distrax.Categorical": Categorical,
+    "distrax.EpsilonGreedy": Categorical,
+    "distrax.Greedy": Categorical,
+    "distrax.OneHotCategorical": OneHotCategorical,
+    "distrax.Softmax": Categorical,
+    "numpyro.BernoulliLogits": Bernoulli,
+    "numpyro.BernoulliProbs": Bernoulli,
+    "numpyro.CategoricalLogits": Categorical,
+    "numpyro.CategoricalProbs": Categorical,
+    "tfp.Bernoulli": Bernoulli,
+    "tfp.Categorical": Categorical,
+    "tfp.OneHotCategorical": OneHotCategorical,
+}
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Independent discrete factors as they were given: one of `logits` and `probs` is None.
+
+    Attributes:
+        kind: the record of the same draws.
+        logits: [...] for bits, [..., C] for categories.
+        probs: alike.
+    """
+
+    kind: type[Factors]
+    logits: jax.Array | None
+    probs: jax.Array | None
+
+    def to_logits(self) -> jax.Array:
+        """Logits along which no derivative is infinite or nan; those of bits are finite."""
+        if self.probs is None:
+            record: Any = self.kind(self.logits)
+            return finite_log_odds(record.plain()) if self.kind is Bernoulli else record.plain()
+        probs = jnp.asarray(self.probs)
+        if self.kind is not Bernoulli:
+            return _log(probs)
+        ends = (probs <= 0) | (probs >= 1)
+        inside = jnp.where(ends, 0.5, probs)
+        # As for infinite logits: certain in value, and along which no derivative passes.
+        certain = jnp.where(probs > 0, jnp.inf, -jnp.inf)
+        log_odds = jnp.log(inside) - jnp.log1p(-inside)
+        return finite_log_odds(jnp.where(ends, certain, log_odds).astype(probs.dtype))
+
+    def table(self) -> jax.Array:
+        """The probability of each value of each factor, [..., C]; C is 2 for bits."""
+        if self.probs is not None:
+            probs = jnp.asarray(self.probs)
+            return jnp.stack([1 - probs, probs], -1) if self.kind is Bernoulli else probs
+        logits = self.to_logits()
+        if self.kind is Bernoulli:
+            return jnp.stack([jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)], axis=-1)
+        return jax.nn.softmax(logits)
+
+    def index(self, x: Any) -> jax.Array:
+        """The value of each factor of a draw, as an index of its table."""
+        index = jnp.argmax(x, axis=-1) if self.kind is OneHotCategorical else jnp.asarray(x)
+        return index.astype(jnp.int32)
+
+    def log_probs(self, x: Any) -> jax.Array:
+        """The log-probability of each factor of a draw, [...]."""
+        if self.probs is None:
+            record: Any = self.kind(self.logits)
+            log_probs = record.log_probs(x)
+            size = None if self.kind is not Categorical else jnp.shape(self.logits)[-1]
+        else:
+            table = self.table()
+            size = None if self.kind is not Categorical else table.shape[-1]
+            log_probs = jnp.take_along_axis(_log(table), self._within(x, table)[..., None], -1)
+            log_probs = log_probs[..., 0] + _leaked(table)
+        if size is None:
+            return log_probs
+        index = self.index(x)
+        return jnp.where((index >= 0) & (index < size), log_probs, -jnp.inf)
+
+    def _within(self, x: Any, table: jax.Array) -> jax.Array:
+        index = jnp.clip(self.index(x), 0, table.shape[-1] - 1)
+        return jnp.broadcast_to(index, jnp.broadcast_shapes(index.shape, table.shape[:-1]))
+
+
+def read_discrete(distribution: Any) -> Discrete | None:
+    """The bits or categories that an object is, of a library or our own; else None."""
+    inner = unwrapped(distribution)
+    if isinstance(inner, Bernoulli | Categorical | OneHotCategorical):
+        return Discrete(type(inner), inner.logits, None)
+    name = class_of(inner)
+    kind = _KINDS.get(name)
+    if kind is None:
+        return None
+    # Made from probabilities, numpyro and distrax offer logits all the same: log(0) among them.
+    given = "_" if name.startswith("distrax.") else ""
+    by_probs = name.endswith("Probs") or getattr(inner, f"{given}logits") is None
+    if by_probs:
+        return Discrete(kind, None, inner.probs)
+    return Discrete(kind, inner.logits, None)
+
+
+def factor_log_probs(distribution: Any, x: Any) -> jax.Array | None:
+    """The log-probability of each factor of a draw of bits or categories, [...]; else None."""
+    if isinstance(distribution, Bernoulli | Categorical | OneHotCategorical):
+        return distribution.log_probs(x)
+    read = read_discrete(distribution)
+    return None if read is None else read.log_probs(x)
+
+
+def finite_log_odds(logits: jax.Array) -> jax.Array:
+    """Logits of bits with the infinite ones replaced: finite, and still certain in value."""
+    # exp(-certain) is 0 in the precision that probabilities are computed in.
+    certain = -2 * math.log(float(jnp.finfo(wide(logits.dtype)).tiny))
+    sign = jnp.where(logits > 0, certain, -certain).astype(logits.dtype)
+    return jnp.where(jnp.isinf(logits), sign, logits)
+
+
+def _log(probs: jax.Array) -> jax.Array:
+    """The logarithm, of 0 too: minus infinity, along which no derivative passes."""
+    possible = probs > 0
+    return jnp.where(possible, jnp.log(jnp.where(possible, probs, 1)), -jnp.inf)
+
+
+def _leaked(table: jax.Array) -> jax.Array:
+    """0, with the derivative of the probability that moves to values that cannot be drawn.
+
+    A score only sees draws of what is possible. If probabilities are normalized before they get
+    here, a derivative along one that is 0 moves all the others; together with this it moves none.
+    """
+    impossible = jnp.where(table > 0, 0, table)
+    return jnp.sum(impossible - stop(impossible), axis=-1)
