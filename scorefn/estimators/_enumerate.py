@@ -77,7 +77,7 @@ class Enumerate(Estimator):
         support = self.values(distribution, abstract_key(keys))
 
         discrete = read_discrete(distribution.params) if is_object(distribution) else None
-        table = None if discrete is None else discrete.table()
+        table: Any = None if discrete is None else discrete.table()
 
         def probability(x: Any) -> jax.Array:
             if discrete is not None:
@@ -155,8 +155,8 @@ def _support(
         return factors.cast(_product(size, tuple(batch), max_size, factor_ndim))
     listed = enumerated(distribution.params)
     if listed is not None:
-        values, batch = listed
-        return values[_product(len(values), batch, max_size, factor_ndim)]
+        values, sizes = listed
+        return values[_product(len(values), sizes, max_size, factor_ndim)]
     raise ValueError(
         f"Enumerate cannot read the support of {type(distribution.params).__name__}. Give "
         f"all values of a draw, as Enumerate(support=values) with values of shape [S, ...] or a "

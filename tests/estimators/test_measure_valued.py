@@ -336,7 +336,7 @@ def test_exponential_is_unbiased(size):
     )
 
 
-class Gamma:
+class Gamma(Inverse):
     """Draws 200 times a uniform number: quadrature nodes, weighed by the density outside."""
 
     def __init__(self, concentration, rate):

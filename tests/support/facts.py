@@ -63,7 +63,7 @@ def differences(fn: Callable[..., Any], params: tuple[Any, ...], step: float = 1
                 for moved in (param + change, param - change)
             )
             slope.append((above - below) / (2 * step))
-        slopes.append(np.array(slope).reshape(*param.shape, *np.shape(slope[0])))
+        slopes.append(np.array(slope).reshape((*param.shape, *np.shape(slope[0]))))
     return slopes
 
 

@@ -1,24 +1,19 @@
 """What estimators make of every family of every library: right, an error, or wrong.
 
-``python tests/support/sweep.py [part of a name ...]`` runs it; without arguments it also writes the
-table of docs/families.md.
+``PYTHONPATH=.. python -m support.sweep [part of a name ...]``, in tests/, prints the table; without
+arguments it also writes docs/families.md.
 """
 
-import json
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from support.facts import Family
+from support.facts import Family, differences
 from support.families import FAMILIES, LEFT_OUT
 
 import scorefn as sf
@@ -29,8 +24,7 @@ from scorefn.distributions._interop.quantiles import read_quantile
 # Means over 128 independent batches: P(|t| > 7) = 1e-10 with 127 degrees of freedom, in fewer than
 # 10_000 comparisons. An error of a tenth of the deviation of one draw is found.
 BATCHES, SAMPLES, CRITICAL = 128, 128, 7.0
-PAGE = ROOT / "docs" / "families.md"
-RESULTS = ROOT / "docs" / "families.json"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 
 # Cells that are wrong because of the library itself, checked apart from this project, and why.
 FAULTS: dict[tuple[str, str], str] = {}
@@ -168,16 +162,10 @@ def _quantile(family: Family) -> None:
     _close(got, family.reference(*family.params).ppf(u))
     exact = [
         np.moveaxis(slope, -1, 0)
-        for slope in _differences(lambda *p: family.reference(*p).ppf(u), family.params)
+        for slope in differences(lambda *p: family.reference(*p).ppf(u), family.params, 1e-3)
     ]
     for slope, wanted in zip(slopes, exact, strict=True):
         _close(slope, wanted, 2e-2)
-
-
-def _differences(fn: Any, params: Any) -> Any:
-    from support.facts import differences
-
-    return differences(fn, params, 1e-3)
 
 
 def run(names: list[str]) -> dict[str, dict[str, str]]:
@@ -209,18 +197,20 @@ def page(table: dict[str, dict[str, str]]) -> str:
     ]
     reasons = [f"- {family}, {name}: {why}" for (family, name), why in FAULTS.items()]
     left = [
-        f"- {library}.{name}: {why}" for library, m in LEFT_OUT.items() for name, why in m.items()
+        f"- {library}.{name}: {why}"
+        for library, classes in LEFT_OUT.items()
+        for name, why in classes.items()
     ]
     return "\n".join(
         [
             "# Every family of every library",
             "",
-            "What scorefn makes of each distribution of distrax, TFP on JAX, numpyro and flowjax,",
-            "compared with SciPy, quadrature or closed forms. `python tests/support/sweep.py`",
-            "writes this page.",
+            "What scorefn makes of each distribution of distrax, TFP, numpyro and flowjax,",
+            "compared with SciPy, quadrature or closed forms. This page is written by",
+            "`PYTHONPATH=.. python -m support.sweep`, run in tests/.",
             "",
             f"{len(table)} families, {sum(counts.values())} cells: {counts['right']} right,",
-            f"{counts['raises']} raise an error, {counts['fault']} wrong by a fault of the library,",
+            f"{counts['raises']} raise an error, {counts['fault']} wrong by the library's fault,",
             f"{counts['wrong']} wrong.",
             "",
             "- right: value and derivative along every parameter agree.",
@@ -247,5 +237,4 @@ def page(table: dict[str, dict[str, str]]) -> str:
 if __name__ == "__main__":
     found = run(sys.argv[1:])
     if not sys.argv[1:]:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
         PAGE.write_text(page(found))

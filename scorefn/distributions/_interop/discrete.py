@@ -31,24 +31,24 @@ _KINDS: dict[str, type[Factors]] = {
 
 @dataclass(frozen=True)
 class Discrete:
-    """Independent discrete factors as they were given: one of `logits` and `probs` is None.
+    """Independent discrete factors as they were given, by probabilities or by logits.
 
     Attributes:
         kind: the record of the same draws.
-        logits: [...] for bits, [..., C] for categories.
-        probs: alike.
+        given: [...] for bits, [..., C] for categories.
+        by_probs: whether `given` holds probabilities; else logits.
     """
 
     kind: type[Factors]
-    logits: jax.Array | None
-    probs: jax.Array | None
+    given: jax.Array
+    by_probs: bool
 
     def to_logits(self) -> jax.Array:
         """Logits along which no derivative is infinite or nan; those of bits are finite."""
-        if self.probs is None:
-            record: Any = self.kind(self.logits)
+        if not self.by_probs:
+            record: Any = self.kind(self.given)
             return finite_log_odds(record.plain()) if self.kind is Bernoulli else record.plain()
-        probs = jnp.asarray(self.probs)
+        probs = jnp.asarray(self.given)
         if self.kind is not Bernoulli:
             return _log(probs)
         ends = (probs <= 0) | (probs >= 1)
@@ -60,8 +60,8 @@ class Discrete:
 
     def table(self) -> jax.Array:
         """The probability of each value of each factor, [..., C]; C is 2 for bits."""
-        if self.probs is not None:
-            probs = jnp.asarray(self.probs)
+        if self.by_probs:
+            probs = jnp.asarray(self.given)
             return jnp.stack([1 - probs, probs], -1) if self.kind is Bernoulli else probs
         logits = self.to_logits()
         if self.kind is Bernoulli:
@@ -75,18 +75,16 @@ class Discrete:
 
     def log_probs(self, x: Any) -> jax.Array:
         """The log-probability of each factor of a draw, [...]."""
-        if self.probs is None:
-            record: Any = self.kind(self.logits)
+        if not self.by_probs:
+            record: Any = self.kind(self.given)
             log_probs = record.log_probs(x)
-            size = None if self.kind is not Categorical else jnp.shape(self.logits)[-1]
         else:
             table = self.table()
-            size = None if self.kind is not Categorical else table.shape[-1]
             log_probs = jnp.take_along_axis(_log(table), self._within(x, table)[..., None], -1)
             log_probs = log_probs[..., 0] + _leaked(table)
-        if size is None:
+        if self.kind is not Categorical:
             return log_probs
-        index = self.index(x)
+        index, size = self.index(x), jnp.shape(self.given)[-1]
         return jnp.where((index >= 0) & (index < size), log_probs, -jnp.inf)
 
     def _within(self, x: Any, table: jax.Array) -> jax.Array:
@@ -98,7 +96,7 @@ def read_discrete(distribution: Any) -> Discrete | None:
     """The bits or categories that an object is, of a library or our own; else None."""
     inner = unwrapped(distribution)
     if isinstance(inner, Bernoulli | Categorical | OneHotCategorical):
-        return Discrete(type(inner), inner.logits, None)
+        return Discrete(type(inner), inner.logits, by_probs=False)
     name = class_of(inner)
     kind = _KINDS.get(name)
     if kind is None:
@@ -106,9 +104,7 @@ def read_discrete(distribution: Any) -> Discrete | None:
     # Made from probabilities, numpyro and distrax offer logits all the same: log(0) among them.
     given = "_" if name.startswith("distrax.") else ""
     by_probs = name.endswith("Probs") or getattr(inner, f"{given}logits") is None
-    if by_probs:
-        return Discrete(kind, None, inner.probs)
-    return Discrete(kind, inner.logits, None)
+    return Discrete(kind, inner.probs if by_probs else inner.logits, by_probs)
 
 
 def factor_log_probs(distribution: Any, x: Any) -> jax.Array | None:

@@ -123,8 +123,8 @@ def _read(inner: Any, parameter: str) -> Any:
     if parameter == "logits":
         # As of bits: probabilities of 0 and 1 as well.
         by_probs = value is None or class_of(inner).endswith("Probs")
-        given = (None, jnp.asarray(inner.probs)) if by_probs else (jnp.asarray(value), None)
-        return Discrete(Bernoulli, *given).to_logits()
+        given = jnp.asarray(inner.probs if by_probs else value)
+        return Discrete(Bernoulli, given, by_probs).to_logits()
     return value
 
 

@@ -35,7 +35,8 @@ def center_of_symmetry(distribution: Any) -> Any:
         return inner.mean() if callable(inner.mean) else inner.mean
     if name.partition(".")[2] not in _SYMMETRIC:
         return None
-    location, scale = location_scale(inner)
+    read: Any = location_scale(inner)
+    location, scale = read
     return location + scale / 2 if name.endswith(".Uniform") else jnp.asarray(location)
 
 

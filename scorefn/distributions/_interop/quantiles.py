@@ -128,17 +128,14 @@ def _read(
     def factorized(params: Any, u: jax.Array) -> jax.Array:
         inner = unwrapped(params)
         if standard is not None:
-            location, scale = _pair(location_scale(inner))
+            read: Any = location_scale(inner)
+            location, scale = read
             return location + scale * standard(u)
         if name in _BY_SEARCH:
             return _with_derivative_of_cdf(inner, stop(_method(inner, draw)(u)))
         return _method(inner, draw)(u)
 
     return draw.shape, factorized
-
-
-def _pair(read: Any) -> tuple[Any, Any]:
-    return read
 
 
 def _normal(u: jax.Array) -> jax.Array:
