@@ -94,7 +94,7 @@ MOMENTS = [
 @pytest.mark.parametrize("estimator", MOMENTS, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("kind", [distrax.VonMises, tfd.VonMises, nd.VonMises])
 def test_circular_moments_are_not_those_of_the_draws(estimator, kind):
-    with pytest.raises(TypeError, match="cannot read them off VonMises"):
+    with pytest.raises(TypeError, match="cannot read them from VonMises"):
         expected(kind(0.3, 1.5), estimator, jnp.square)
 
 
