@@ -15,7 +15,7 @@ def clipped_value_loss(
     value: ArrayLike,
     old_value: ArrayLike,
     target: ArrayLike,
-    eps: float | jax.Array = 0.2,
+    eps: float | jax.Array | None = 0.2,
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
@@ -32,7 +32,7 @@ def clipped_value_loss(
         value: any shape.
         old_value: the value before the update, shaped like value.
         target: shaped like value, for example ``gae + old_value``.
-        eps: the largest move of the value, positive; infinite for a plain squared error.
+        eps: the largest move of the value, positive; None for a plain squared error.
         where: shaped like value, True for the elements to include; the rest is 0.
 
     Returns:
@@ -55,6 +55,8 @@ def clipped_value_loss(
     mask = mask_like(where, value, "value")
     value, old_value, target = (jnp.where(mask, x, 0) for x in (value, old_value, target))
     old_value, target = jax.lax.stop_gradient((old_value, target))
+    if eps is None:
+        return jnp.square(value - target) / 2
     reach = jnp.asarray(eps, value.dtype)
     near = jnp.clip(value, old_value - reach, old_value + reach)
     return jnp.maximum(jnp.square(value - target), jnp.square(near - target)) / 2

@@ -142,7 +142,7 @@ def a2c(log_prob: jax.Array, batch: Batch) -> jax.Array:
     advantage = _advantage(batch, 1.0)
     target = jax.lax.stop_gradient(advantage + batch.value)
     loss = policy.score_surrogate(log_prob, advantage, where=batch.where)
-    loss += policy.clipped_value_loss(batch.value, batch.value, target, jnp.inf, where=batch.where)
+    loss += policy.clipped_value_loss(batch.value, batch.value, target, None, where=batch.where)
     return policy.reduce(loss, batch.where, "seq-mean-token-sum")
 
 
