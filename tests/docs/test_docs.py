@@ -94,6 +94,7 @@ PAGES = [
     "README.md",
     "docs/architecture.md",
     "docs/estimators.md",
+    "docs/mistakes.md",
     "docs/peers.md",
     "docs/policy.md",
     "docs/programs.md",
