@@ -57,7 +57,7 @@ def check_number(
     if not (value > above and value >= least):
         bound = f"above {above:g}" if least == -np.inf else f"at least {least:g}"
         raise ValueError(f"{name} must be {bound}, got {value}.")
-    if value >= below:
+    if value >= below and below < np.inf:
         raise ValueError(f"{name} must be below {below:g}, got {value}.")
 
 
