@@ -286,6 +286,17 @@ def test_a_reference_over_the_same_draws_leaves_no_noise() -> None:
     assert found["two"].bias == pytest.approx(2e-3, rel=1e-2)
 
 
+def test_few_repeats_find_no_bias() -> None:
+    """Two gradients that happen to be close have a standard error of next to nothing."""
+    estimators = {"one": {"scale": 0.0}, "two": {"scale": 0.1, "bias": 1.0}}
+    for repeats, found in ((8, False), (31, False), (32, True)):
+        comparison = sf.compare(
+            noisy, estimators, PARAMS, KEY, num_repeats=repeats, reference="one"
+        )
+        assert comparison["two"].bias_z > 20
+        assert comparison["two"].bias_found is found
+
+
 def test_a_gradient_that_is_not_finite_comes_last_and_settles_nothing(
     values: sf.Comparison,
 ) -> None:
@@ -342,7 +353,12 @@ def test_the_time_limit_is_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> Non
     assert clock[0] <= 5.0
     assert found["a"].repeats == found["b"].repeats > 10
     for name in "cd":
-        assert found[name].error == "TimeoutError: not compiled within max_seconds=5"
+        assert found[name].error == (
+            "TimeoutError: not compiled: of max_seconds=5 there are 3 s left, and 4 s are needed"
+        )
+    with pytest.raises(TimeoutError, match=r"of max_seconds=1\.5 there are 0\.49 s left"):
+        run(1.5)
+    assert clock[0] <= 1.2 * 1.5
 
 
 def test_means_that_differ_without_a_reference_are_no_choice() -> None:

@@ -12,6 +12,9 @@ from .evaluations import declared
 from .moments import Moments
 from .ranking import quantile
 
+# The mean of fewer gradients is not normal, and its estimated error too uncertain.
+FEWEST = 32
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -90,7 +93,7 @@ def bias(moments: Moments, row: int, reference: Reference, *, alpha: float) -> B
     square = float(np.sum(np.square(gradient - reference.gradient))) - total
     size = float(np.sqrt(max(square, 0.0)))
     norm = float(np.linalg.norm(reference.gradient))
-    found = not worst <= quantile(alpha / len(z))
+    found = count >= FEWEST and not worst <= quantile(alpha / len(z))
     return Bias(size, size / norm if norm else float("inf") if size else 0.0, worst, found)
 
 

@@ -66,10 +66,10 @@ def compare(
         num_repeats: at most so many gradients of each, at least 2: whole batches of 256, or, if it
             is less, one batch.
         max_seconds: for the whole call, compilation included. No batch begins that would end
-            later; batches are smaller if few would fit; estimators that could not be compiled in
-            time are rows with a TimeoutError. What takes longer is the least that there is to do:
-            to compile one estimator, and some gradients of each that was compiled. None is no
-            limit.
+            later; batches are smaller if few would fit; estimators that cannot be compiled in time
+            are rows with a TimeoutError, which is raised if there are no others. To compile one
+            program, and to run some gradients of each that was compiled, can take longer. None is
+            no limit.
         reference: the gradient that biases are measured against: the exact gradient, a pytree like
             params; or the name of one of the estimators, for example of one that enumerates. None
             takes the row of least variance among those that do not say that they are biased.

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -47,12 +47,11 @@ class _Silent:
 @contextmanager
 def progress_bar(total: int, *, shown: bool) -> Iterator[Bar]:
     """A bar over the repeats; nothing without tqdm, and where stderr is no terminal."""
-    try:
-        if not shown:
-            raise ImportError
-        with warnings.catch_warnings(action="ignore"):
+    tqdm = None
+    if shown:
+        with suppress(ImportError), warnings.catch_warnings(action="ignore"):
             tqdm = import_module("tqdm.auto").tqdm
-    except ImportError:
+    if tqdm is None:
         yield _Silent()
         return
     with tqdm(total=total, unit="gradient", disable=None, leave=False) as bar:
@@ -157,13 +156,17 @@ class Experiment:
         for name in names:
             self._bar.set_description(f"compiling {name}")
             try:
-                if compiling:  # The larger program of each takes about as long as all this.
+                if compiling:  # Two programs of this one, and one more of each of the others.
                     self._check_time(sum(compiling.values()) + 2 * max(compiling.values()))
                 begin = time.perf_counter()
-                self.gradients[name] = self._compiled(name, key)
+                program = Gradients(
+                    self._loss, self._estimators[name], self._params, self._components
+                )
+                program.steps(key, 1)
                 compiling[name] = time.perf_counter() - begin
-                self.gradients[name].steps(key, 1)
+                program.steps(key, 1)
                 one[name] = time.perf_counter() - begin - compiling[name]
+                self.gradients[name] = program
             except Exception as error:  # What it raises is what the row says.
                 self.errors[name] = error
         left = self._plan.seconds_left - sum(compiling.values())
@@ -171,28 +174,28 @@ class Experiment:
             # One batch here, and two for the first moments.
             self._sizes = self._plan.sizes(int(left / 6 / sum(one.values())))
         nowhere = np.zeros(self._components.size)
-        for i, name in enumerate(one):
+        for name in one:
             try:
-                if i:
-                    self._check_time(compiling[name])
+                self._check_time(compiling[name])
                 self.gradients[name].batch(key, nowhere, **self._sizes)
             except Exception as error:
                 self.errors[name] = error
         self.gradients = {
             name: self.gradients[name] for name in self._estimators if name not in self.errors
         }
-
-    def _compiled(self, name: str, key: jax.Array) -> Gradients:
-        """The programs of an estimator, of which one has run; and f counted."""
-        loss, estimator, params = self._loss, self._estimators[name], self._params
-        program = Gradients(loss, estimator, params, self._components)
-        program.steps(key, 1)
-        self._evaluations[name] = evaluations(loss, params, key, estimator)
-        return program
+        for name in self.gradients:
+            # As long as there is time for it.
+            is_counted = compiling[name] <= self._plan.seconds_left
+            given = self._loss, self._params, key, self._estimators[name]
+            self._evaluations[name] = evaluations(*given) if is_counted else None
 
     def _check_time(self, seconds: float) -> None:
-        if seconds > self._plan.seconds_left:
-            raise TimeoutError(f"not compiled within max_seconds={self._plan.max_seconds:g}")
+        left = self._plan.seconds_left
+        if seconds > left:
+            raise TimeoutError(
+                f"not compiled: of max_seconds={self._plan.max_seconds:g} there are {left:.2g} s "
+                f"left, and {seconds:.2g} s are needed"
+            )
 
     def measure(self, key: jax.Array) -> Found:
         """Measures all of them, until the ranking is settled or a limit is reached."""

@@ -37,7 +37,8 @@ class Row:
         relative_bias: the ratio of `bias` to the norm of the reference.
         bias_z: the largest ratio of |difference| to its standard error: of parameters that are
             scalars, and along eight random sign vectors of every other one.
-        bias_found: whether `bias_z` is too large for chance; False without a reference.
+        bias_found: whether `bias_z` is too large for chance; False without a reference, and for
+            fewer than 32 repeats.
         error: the type and the text of the error that it raised; nothing was measured then.
     """
 
