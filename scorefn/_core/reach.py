@@ -30,7 +30,7 @@ _KEEPS_ZERO = {
 
 
 class Reach(NamedTuple):
-    """What reaches one value: sets of inputs, and the cuts on the way.
+    """Sets of inputs that reach one value, and the cuts on the way.
 
     A cut is an operation without derivative (a comparison, a rounding, an argmax), written as the
     set of all that it reads. A value may be known to be 0, or to be the predicate of a nan.
@@ -85,7 +85,7 @@ class Walk:
         return [bool(out.value & ~out.derivative & self.sources[source]) for out in self.outputs]
 
     def cut_together(self, source: int, others: Sequence[int]) -> bool:
-        """Whether a cut on the way to an output reads an input, and another of these as well."""
+        """Whether a cut on the way to an output reads an input and one of the others."""
         bit, rest = self.sources[source], reduce(or_, (self.sources[i] for i in others), 0)
         cuts = frozenset[int]().union(*(out.cuts for out in self.outputs))
         return any(cut & bit and cut & rest for cut in cuts)
@@ -273,7 +273,7 @@ class Walk:
             carry = again
 
     def _earlier(self, x: Reach, path: tuple[int, ...]) -> Reach:
-        """What an iteration passes to the next one, for which these random numbers are old."""
+        """The result of an iteration, for the next one, where its random numbers are old."""
         ours = {
             bit: self._number(("earlier", *path), bit).value
             for where, bit in list(self._numbers.items())

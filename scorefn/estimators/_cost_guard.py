@@ -35,7 +35,7 @@ def kinks_allowed() -> Iterator[None]:
 
 
 def guarded_cost(f: Callable[[Any], tuple[Any, Any]], x: Any, name: str, user: Any) -> Any:
-    """``f(x)``, a pair of cost and aux, which raises where the derivative of the cost is lost.
+    """``f(x)``, cost and aux, which raises where a derivative of the cost is lost.
 
     Args:
         f: the cost, with its aux.
