@@ -354,7 +354,7 @@ def _body(eqn: Any) -> Any:
 
 
 def _scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
-    """How many inputs of a scan are constants, and how many are carried."""
+    """The numbers of inputs of a scan that are constants, and that are carried."""
     if "ft_in" in params:  # from jax 0.12
         consts, carry, _ = params["ft_in"].unpack()
         return len(consts), len(carry)
