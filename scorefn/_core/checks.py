@@ -18,7 +18,7 @@ def check_instance(name: str, value: Any) -> None:
 
 
 def certified(condition: jax.Array, message: str) -> jax.Array:
-    """1.0 where a condition holds; else raises ``ValueError``, or is nan if its value is traced."""
+    """1.0 if a condition holds; otherwise ``ValueError``, or nan under tracing."""
     condition = jax.lax.stop_gradient(condition)
     try:
         holds = bool(condition)

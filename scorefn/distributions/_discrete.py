@@ -14,7 +14,7 @@ from ._integer_icdf import bits_at, categories_at, words
 
 
 class _OfLogits:
-    """What the three records share: their logits, checked."""
+    """Logits of the three records, checked."""
 
     logits: jax.Array
 

@@ -1,4 +1,4 @@
-"""Which class of which library an object is of: the exact class, and wrappers known to be harmless.
+"""The exact class of an object of another library, and wrappers known to be harmless.
 
 Nothing is concluded from the beginning of a name, from a base class, or from what a wrapper holds
 inside: a mask, an inflation or a truncation makes another distribution out of a known one.

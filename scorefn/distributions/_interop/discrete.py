@@ -1,4 +1,4 @@
-"""Bits and categories of any library: their probabilities or logits, 0, 1 and infinite ones too."""
+"""Bits and categories of any library, with probabilities 0 and 1 and infinite logits."""
 
 import math
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ class Discrete:
 
 
 def read_discrete(distribution: Any) -> Discrete | None:
-    """The bits or categories that an object is, of a library or our own; else None."""
+    """The bits or categories that an object represents, or None."""
     inner = unwrapped(distribution)
     if isinstance(inner, Bernoulli | Categorical | OneHotCategorical):
         return Discrete(type(inner), inner.logits, by_probs=False)

@@ -11,7 +11,7 @@ _SYMMETRIC = ("Laplace", "Logistic", "LogStddevNormal", "Normal", "StudentT", "U
 
 
 def location_scale(inner: Any) -> tuple[Any, Any] | None:
-    """What standard draws are multiplied by and added to: (location, scale), or None.
+    """The (location, scale) of a location-scale family, or None.
 
     Those of a Uniform are its lower end and its width.
     """
@@ -41,7 +41,7 @@ def center_of_symmetry(distribution: Any) -> Any:
 
 
 def is_affine_in_noise(distribution: Any) -> bool:
-    """Whether a draw is its mean plus its scale times noise of mean 0 and variance 1."""
+    """Whether a draw is mean plus scale times standardized noise."""
     inner = unwrapped(distribution)
     name = class_of(inner)
     known = name.partition(".")[2] in _FAMILIES and not name.endswith(".StudentT")
