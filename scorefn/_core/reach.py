@@ -362,7 +362,7 @@ def _scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
 
 
 def _rule(jaxpr: Any, eqn: Any) -> list[int]:
-    """For each output of a function with a rule, the inputs that the rule differentiates along."""
+    """The inputs that a derivative rule differentiates along, for each output."""
     everything = (1 << len(eqn.invars)) - 1
     moving = [
         i
