@@ -61,6 +61,16 @@ def test_recurrences(lam: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_targets_of_n_steps(n: int) -> None:
+    given = jnp.asarray(REWARD), jnp.asarray(DISCOUNT)
+    both(
+        lambda v: policy.n_step_returns(REWARD, DISCOUNT, v, n),
+        lambda v: rlax.n_step_bootstrapped_returns(*given, v, n),
+        VALUES[1:],
+    )
+
+
 @pytest.mark.parametrize("lam", [0.9, 1.0, LAM])
 @pytest.mark.parametrize("clips", [(1.0, 1.0), (2.0, 1.5), (0.5, 0.7)])
 def test_vtrace(lam: Any, clips: tuple[float, float]) -> None:
