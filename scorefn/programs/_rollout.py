@@ -14,6 +14,7 @@ from scorefn._core.checks import check_count, check_key
 from scorefn._core.derivatives import Arrays, Moving, linear_by_mode, with_jvp
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score, baselines_zero
+from scorefn.estimators._cost_guard import guarded_cost
 from scorefn.estimators._pathwise import Pathwise
 from scorefn.estimators._score_function import ScoreFunction
 
@@ -42,7 +43,10 @@ class Rollout:
 
     def run(self, key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
         """The result of a call for a program, which attaches the score to later costs."""
+        costs, (state, log_prob) = guarded_cost(self._steps, key, "rollout", self)
+        return state, costs, log_prob
 
+    def _steps(self, key: jax.Array) -> tuple[jax.Array, tuple[PyTree, jax.Array]]:
         def body(carry: Any, x: Any) -> tuple[Any, PyTree]:
             state, log_prob = carry
             step_key, x = x
@@ -57,12 +61,12 @@ class Rollout:
         carry = as_local((self.init, jnp.zeros((), jnp.result_type(float))), (self.init, xs))
         if self.chunk_size is None:
             (state, log_prob), costs = steps(carry, xs)
-            return state, costs, log_prob
+            return costs, (state, log_prob)
         # Only the first carry of each chunk is stored; the backward pass computes the rest again.
         chunks = jax.tree.map(lambda x: x.reshape(-1, self.chunk_size, *x.shape[1:]), xs)
         (state, log_prob), costs = jax.lax.scan(jax.checkpoint(steps), carry, chunks)
         costs = jax.tree.map(lambda c: c.reshape(self.length, *c.shape[2:]), costs)
-        return state, costs, log_prob
+        return costs, (state, log_prob)
 
 
 def rollout(

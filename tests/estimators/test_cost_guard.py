@@ -345,3 +345,35 @@ def test_a_module_that_changes_its_state() -> None:
 def test_a_number_is_no_support() -> None:
     with pytest.raises(ValueError, match="support must hold all values.*max_size"):
         sf.expectation(lambda b: 1.0 * b, sf.Bernoulli(0.3), KEY, sf.Enumerate(3))
+
+
+# -------------------------------------------------------------------------------------- rollouts
+
+
+def rolled(cost: Callable[..., Any], estimator: sf.Estimator, **options: Any) -> Callable[..., Any]:
+    """``total(m, w)``, the costs of three steps whose carry is the draw before."""
+
+    def total(m: Any, w: Any) -> Any:
+        def step(carry: Any, _: Any) -> Any:
+            x = yield sf.sample(normal(carry), estimator)
+            return x, cost(x, w)
+
+        return jnp.sum(sf.rollout(step, m, length=4, **options)(KEY)[1])
+
+    return total
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("name", ["where", "round", "table", "jit"])
+def test_rollouts_are_guarded(name: str, chunk_size: int | None) -> None:
+    reinforce = sf.ScoreFunction(sf.ConstantBaseline(0.0))
+    by_path = rolled(LOSES[name], sf.Pathwise(), chunk_size=chunk_size)
+    by_score = rolled(LOSES[name], reinforce, chunk_size=chunk_size)
+    with pytest.raises(TypeError, match=r"rollout cannot differentiate .* init \(float32\[\]\)"):
+        jax.eval_shape(jax.grad(by_path), 0.3, 0.4)
+    jax.eval_shape(jax.grad(by_score), 0.3, 0.4)
+    for total in (by_path, by_score):
+        with pytest.raises(TypeError, match=r"rollout cannot differentiate .*w \(float32\[\]\)"):
+            jax.eval_shape(jax.grad(total, 1), 0.3, 0.4)
+    takes(rolled(KEEPS["relu"], sf.Pathwise(), chunk_size=chunk_size), 0, 0.3, 0.4)
+    takes(rolled(KEEPS["relu"], reinforce, chunk_size=chunk_size), 1, 0.3, 0.4)
