@@ -273,7 +273,7 @@ class Walk:
             carry = again
 
     def _earlier(self, x: Reach, path: tuple[int, ...]) -> Reach:
-        """The result of an iteration, for the next one, where its random numbers are old."""
+        """The result of an iteration as the next one sees it."""
         ours = {
             bit: self._number(("earlier", *path), bit).value
             for where, bit in list(self._numbers.items())
