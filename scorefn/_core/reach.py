@@ -85,7 +85,7 @@ class Walk:
         return [bool(out.value & ~out.derivative & self.sources[source]) for out in self.outputs]
 
     def cut_together(self, source: int, others: Sequence[int]) -> bool:
-        """Whether a cut on the way to an output reads an input and one of the others."""
+        """Whether a cut before an output reads an input and one of the others."""
         bit, rest = self.sources[source], reduce(or_, (self.sources[i] for i in others), 0)
         cuts = frozenset[int]().union(*(out.cuts for out in self.outputs))
         return any(cut & bit and cut & rest for cut in cuts)
