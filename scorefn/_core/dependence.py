@@ -27,6 +27,10 @@ _SAME_FORM = _SHAPES | {"abs", "neg", "reduce_max", "reduce_min", "reduce_sum", 
 _SAME_BORDER = _SHAPES | {"and", "not", "or", "reduce_and", "reduce_or"}
 _SAME_BORDER |= {"argmax", "concatenate", "stack"}  # of jnp.select
 _SAME_ZERO = _SHAPES | {"mul", "reduce_min", "reduce_prod"}
+# Operations that give 0 if any argument is 0, if the first is, and if all are (that are chosen).
+_ZERO_BY_ANY = {"dot_general", "mul"}
+_ZERO_BY_FIRST = {"cumsum", "div", "dynamic_slice", "gather", "neg", "reduce_sum"}
+_ZERO_BY_ALL = {"add_any", "concatenate", "pad", "select_n"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,8 @@ class Dependence:
     def _one(self, name: str, eqn: Any, ins: list[Value]) -> Value:
         """The value of the only output of an operation without functions inside."""
         first, last = ins[0], ins[-1]
+        if _is_zero(name, [value.constant == 0 for value in ins]):
+            return Value(constant=0.0)
         bits = _union(value.bits for value in ins)
         of_draws = bits & self.draws and not bits & ~self.draws
         value = Value(bits, form=(0, 0) if of_draws else None)
@@ -201,6 +207,15 @@ class Dependence:
             return None
         others = _union(value.bits for value in (left, right) if value is not drawn[0])
         return drawn[0].form[0], drawn[0].form[1] | others
+
+
+def _is_zero(name: str, zero: list[bool]) -> bool:
+    """Whether an operation gives 0, from which of its arguments are 0."""
+    if name in _ZERO_BY_ANY:
+        return any(zero)
+    if name in _ZERO_BY_FIRST:
+        return zero[0]
+    return all(zero[1:] if name == "select_n" else zero) and name in _ZERO_BY_ALL
 
 
 def _union(bits: Any) -> int:

@@ -9,6 +9,7 @@ draw and its log-density.
   density copy is differentiated with it: an array that the sampler does not use, and whose score
   depends on the leaf of the draw that the sampling copy reaches. A leaf of the draw that is
   computed without the key has no score.
+  A score that is the same for all draws is none: its mean is not 0.
 - *A moving support.* A comparison of the draw with an array selects minus infinity, or the
   logarithm of 0; or the `support` of a numpyro object contains the array.
 
@@ -35,6 +36,7 @@ from ._guard import describe
 
 # Larger arrays are tracked as a whole.
 _MOST_ELEMENTS = 64
+_ZERO = Value(constant=0.0)
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,14 @@ class _Trace:
         for bits in leaves:
             self.reached |= bits
             unkeyed |= 0 if bits & self.random else bits
-        unscored = self.reached & ~self._score(range(len(self.arrays)))
+        scores = self._change(range(len(self.arrays)))
+        unscored = self.reached & ~self._score_bits(scores, self.values)
         found = {}
         for i, value in enumerate(self.values):
             array, lost = self.arrays[i], value.bits & (unscored | unkeyed)
+            kind = "unscored"
+            if not value.bits & (unscored | unkeyed | moving) and self._is_constant(scores, i):
+                kind, lost = "constant", value.bits & self.reached
             if value.bits & unkeyed:
                 found[i] = _Refused(reason("unkeyed", array, _places(value, lost)), [])
             elif value.bits & moving:
@@ -223,11 +229,23 @@ class _Trace:
                     if any(other.bits & bits for bits in copied)
                     or (not other.bits & self.reached and self._score([j]) >> into & 1)
                 ]
-                found[i] = _Refused(reason("unscored", array, _places(value, lost)), copies)
+                found[i] = _Refused(reason(kind, array, _places(value, lost)), copies)
         return found
 
     def _score(self, moved: Sequence[int]) -> int:
         """The bits on which the derivative of log_prob along some arrays together depends."""
+        return self._score_bits(self._change(moved), [self.values[i] for i in moved])
+
+    def _is_constant(self, change: Any, i: int) -> bool:
+        """Whether the score along one array does not depend on the draw: its mean is not 0."""
+        alone = [value if i == j else _ZERO for j, value in enumerate(self.values)]
+        return not self._score_bits(change, alone) & self.draws
+
+    def _score_bits(self, change: Any, tangents: list[Value]) -> int:
+        return Dependence().outputs(change, tangents, self.drawn)[-1].bits
+
+    def _change(self, moved: Sequence[int]) -> Any:
+        """The jaxpr of the draw and the derivative of log_prob, of tangents of some arrays."""
         some = [self.arrays[i] for i in moved]
 
         def log_prob(some: list[jax.Array]) -> Any:
@@ -242,8 +260,7 @@ class _Trace:
             _, tangent, x = jax.jvp(log_prob, (some,), (tangents,), has_aux=True)
             return x, tangent
 
-        tangents = [self.values[i] for i in moved]
-        return Dependence().outputs(jax.make_jaxpr(change)(some), tangents, self.drawn)[-1].bits
+        return jax.make_jaxpr(change)(some)
 
 
 def _is_traced_float(x: Any) -> bool:
@@ -273,6 +290,12 @@ def _reason(root: Any, kind: str, array: jax.Array, places: list[Any]) -> str:
         "unscored": (
             "the sampler depends on it and log_prob does not, so that its gradient would silently "
             "be 0. Let log_prob be the density of the draws of the sampler"
+        ),
+        "constant": (
+            "the derivative of log_prob along it is the same for all draws, which no normalized "
+            "density on a fixed support has, so that its gradient would silently be wrong. Let "
+            "log_prob be the density of the draws of the sampler; if the support moves, draw on a "
+            "fixed support and shift or scale the draw in f, or use Pathwise"
         ),
         "unkeyed": (
             "a part of the draw is computed from it without the random key, and has no score, so "
