@@ -268,7 +268,8 @@ def test_a_program_that_reads_a_draw_by_comparison() -> None:
         y = yield sf.sample(normal(x), sf.ScoreFunction(sf.ConstantBaseline(0.0)))
         return jnp.where(y > 1, 1.0, 0.0)
 
-    with pytest.raises(TypeError, match="Pathwise differentiates f"):
+    # To the f of y the draw of x is an array that it closes over: either guard may be first.
+    with pytest.raises(TypeError, match="Pathwise (differentiates f|cannot differentiate)"):
         jax.grad(lambda m: lost(m)(KEY))(0.3)
     # The score of y has a derivative along x.
     jax.eval_shape(jax.grad(lambda m: kept(m)(KEY)), 0.3)
