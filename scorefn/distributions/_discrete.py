@@ -45,9 +45,9 @@ class _OfCategories(_OfLogits):
                 f"{type(self).__name__} needs logits of shape [..., C], one for each category; "
                 f"got a scalar. For a bit use Bernoulli(logits)."
             )
-        certain = jnp.isposinf(logits)
-        chosen = jnp.where(certain, 0, -jnp.inf).astype(logits.dtype)
-        return jnp.where(jnp.any(certain, axis=-1, keepdims=True), chosen, logits)
+        # The next to largest excludes all others as well, and has no nan as a derivative.
+        most = jnp.full_like(logits, jnp.finfo(logits.dtype).max)
+        return jax.lax.min(logits, most)
 
 
 @pytree_dataclass
@@ -77,17 +77,17 @@ class Bernoulli(_OfLogits):
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each bit of a draw, [...]."""
-        given = self.plain()
-        certain = jnp.isinf(given)
-        logits = jnp.where(certain, 0, given)
+        # Where logits are infinite: as large as can be, with the log-probabilities 0 and -infinity.
+        logits = self.plain()
+        most = jnp.asarray(jnp.finfo(logits.dtype).max / 2, logits.dtype)
+        logits = jax.lax.clamp(-most, logits, most)
         # max(l, 0) + log1p(exp(-|l|)), by branches: the derivatives of max and abs at 0 do not add
         # up to 1/2.
         positive = logits >= 0
         size = jnp.where(positive, logits, -logits)
         log_normalizer = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
-        x = jnp.asarray(x, logits.dtype)
-        as_certain = jnp.where(x == (given > 0), 0, -jnp.inf).astype(logits.dtype)
-        return jnp.where(certain, as_certain, x * logits - log_normalizer)
+        log_probs = jnp.asarray(x, logits.dtype) * logits - log_normalizer
+        return jnp.where(log_probs < -most / 2, -jnp.inf, log_probs)
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, shaped like the logits. The key is consumed."""
@@ -143,8 +143,10 @@ class Categorical(_OfCategories):
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each factor of a draw, [...]."""
-        index = jnp.asarray(x, jnp.int32)[..., None]
-        return jnp.take_along_axis(jax.nn.log_softmax(self.plain()), index, axis=-1)[..., 0]
+        # Negative ones become too large, and what is too large has no probability.
+        index = jnp.asarray(x, jnp.int32).astype(jnp.uint32)[..., None]
+        table = jax.nn.log_softmax(self.plain())
+        return jnp.take_along_axis(table, index, -1, mode="fill", fill_value=-jnp.inf)[..., 0]
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, [...]. The key is consumed."""

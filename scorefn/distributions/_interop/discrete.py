@@ -77,19 +77,14 @@ class Discrete:
         """The log-probability of each factor of a draw, [...]."""
         if not self.by_probs:
             record: Any = self.kind(self.given)
-            log_probs = record.log_probs(x)
-        else:
-            table = self.table()
-            log_probs = jnp.take_along_axis(_log(table), self._within(x, table)[..., None], -1)
-            log_probs = log_probs[..., 0] + _leaked(table)
-        if self.kind is not Categorical:
-            return log_probs
-        index, size = self.index(x), jnp.shape(self.given)[-1]
-        return jnp.where((index >= 0) & (index < size), log_probs, -jnp.inf)
-
-    def _within(self, x: Any, table: jax.Array) -> jax.Array:
-        index = jnp.clip(self.index(x), 0, table.shape[-1] - 1)
-        return jnp.broadcast_to(index, jnp.broadcast_shapes(index.shape, table.shape[:-1]))
+            return record.log_probs(x)
+        table = self.table()
+        index = self.index(x).astype(jnp.uint32)
+        index = jnp.broadcast_to(index, jnp.broadcast_shapes(index.shape, table.shape[:-1]))
+        each = jnp.take_along_axis(
+            _log(table), index[..., None], -1, mode="fill", fill_value=-jnp.inf
+        )
+        return each[..., 0] + _leaked(table)
 
 
 def read_discrete(distribution: Any) -> Discrete | None:
@@ -119,8 +114,8 @@ def finite_log_odds(logits: jax.Array) -> jax.Array:
     """Logits of bits with the infinite ones replaced: finite, and still certain in value."""
     # exp(-certain) is 0 in the precision that probabilities are computed in.
     certain = -2 * math.log(float(jnp.finfo(wide(logits.dtype)).tiny))
-    sign = jnp.where(logits > 0, certain, -certain).astype(logits.dtype)
-    return jnp.where(jnp.isinf(logits), sign, logits)
+    ends = jnp.asarray(certain, logits.dtype)
+    return jax.lax.clamp(-ends, logits, ends)
 
 
 def _log(probs: jax.Array) -> jax.Array:

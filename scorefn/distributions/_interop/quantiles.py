@@ -120,6 +120,7 @@ def _read(
     # Components that depend on one another have no quantiles one by one.
     if standard is None and not (
         name
+        and name not in _REFUSED
         and tuple(getattr(inner, "event_shape", (None,))) == ()
         and _method(inner, draw) is not None
     ):
@@ -131,7 +132,7 @@ def _read(
             read: Any = location_scale(inner)
             location, scale = read
             return location + scale * standard(u)
-        if name in _BY_SEARCH:
+        if name in _BY_CDF:
             return _with_derivative_of_cdf(inner, stop(_method(inner, draw)(u)))
         return _method(inner, draw)(u)
 
@@ -157,19 +158,23 @@ _STANDARD: dict[str, Callable[[jax.Array], jax.Array]] = {
     "Uniform": lambda u: u,
 }
 
-# Found by a search whose bracket depends on the parameters: its own derivative is 0.
-_BY_SEARCH = {"tfp.NoncentralChi2"}
+# Their own derivatives are nan (a power of 0), or 0 (a search with a bracket made of parameters).
+_BY_CDF = {"tfp.GeneralizedNormal", "tfp.NoncentralChi2"}
+
+# The quantiles of a library that are not those of its draws: they lie 1 too low.
+_REFUSED = {"numpyro.DiscreteUniform"}
 
 
 def _with_derivative_of_cdf(inner: Any, x: jax.Array) -> jax.Array:
-    # TFP's distribution function has no derivative along the degrees of freedom.
-    df = nondifferentiable(
-        jnp.asarray(inner.df),
-        "The draws of a NoncentralChi2 by its inverse cdf have no derivative along df, and their "
-        "gradient would silently be 0. Use Pathwise alone; if df is not meant to be learned, wrap "
-        "it in jax.lax.stop_gradient.",
-    )
-    inner = inner.copy(df=df)
+    if class_of(inner) == "tfp.NoncentralChi2":
+        # TFP's distribution function has no derivative along the degrees of freedom.
+        df = nondifferentiable(
+            jnp.asarray(inner.df),
+            "The draws of a NoncentralChi2 by its inverse cdf have no derivative along df, and "
+            "their gradient would silently be 0. Use Pathwise alone; if df is not meant to be "
+            "learned, wrap it in jax.lax.stop_gradient.",
+        )
+        inner = inner.copy(df=df)
     return implicit_reparameterization(
         lambda inner, x: inner.cdf(x), lambda inner, x: inner.log_prob(x), inner, x
     )

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .classes import class_of
+
 # Arguments on which the support depends, although log_prob compares no draw with them.
 _MOVING = {
     "numpyro.Levy": ("loc",),  # its own flatten loses the support
@@ -18,14 +20,13 @@ _COPIES = {
     "numpyro.StudentT": [("_chi2.concentration", "df"), ("_chi2.rate", "df")],
 }
 _AFFINE = {"numpyro.TransformedDistribution": None}
-_LIBRARIES = {"numpyro": "numpyro", "tensorflow_probability": "tfp"}
 
 
 def support_arrays(distribution: Any) -> list[Any]:
     """The arrays in the support of an object, if it has one, and known others."""
     arrays = jax.tree.leaves(getattr(distribution, "support", ()))
     for known in _known(distribution, _MOVING):
-        arrays += [getattr(known, name) for name in _MOVING[_class_of(known)]]
+        arrays += [getattr(known, name) for name in _MOVING[class_of(known)]]
     for known in _known(distribution, _AFFINE):
         arrays += _shifted_ends(known)
     return arrays
@@ -40,7 +41,7 @@ def _shifted_ends(distribution: Any) -> list[Any]:
     bounds = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
     arrays = []
     for transform in distribution.transforms:
-        if _class_of(transform) != "numpyro.AffineTransform":
+        if class_of(transform) != "numpyro.AffineTransform":
             break
         arrays += [transform.loc for bound in bounds if bound is not None]
         # An end at 0 stays there under a change of scale.
@@ -65,7 +66,7 @@ def inside_support(distribution: Any, x: Any) -> jax.Array:
     """Whether a draw lies between the ends that numpyro gives the support of an object."""
     support = _interval(distribution)
     inside = jnp.array(True)  # noqa: FBT003
-    if _class_of(distribution).startswith("numpyro."):
+    if class_of(distribution).startswith("numpyro."):
         # The ends count as inside: a positive draw may be rounded to 0.
         inside &= jnp.all(x >= getattr(support, "lower_bound", -jnp.inf))
         inside &= jnp.all(x <= getattr(support, "upper_bound", jnp.inf))
@@ -77,22 +78,17 @@ def sampling_copies(distribution: Any) -> list[tuple[Any, Any]]:
     return [
         (_attribute(known, copy), _attribute(known, argument))
         for known in _known(distribution, _COPIES)
-        for copy, argument in _COPIES[_class_of(known)]
+        for copy, argument in _COPIES[class_of(known)]
     ]
 
 
 def _known(distribution: Any, table: dict[str, Any]) -> list[Any]:
     """The objects inside a distribution, or itself, whose class is in the table."""
-    nodes = jax.tree.leaves(distribution, is_leaf=lambda node: _class_of(node) in table)
-    return [node for node in nodes if _class_of(node) in table]
+    nodes = jax.tree.leaves(distribution, is_leaf=lambda node: class_of(node) in table)
+    return [node for node in nodes if class_of(node) in table]
 
 
 def _attribute(value: Any, path: str) -> Any:
     for name in path.split("."):
         value = getattr(value, name)
     return value
-
-
-def _class_of(value: Any) -> str:
-    library = _LIBRARIES.get(type(value).__module__.partition(".")[0], "")
-    return f"{library}.{type(value).__qualname__}"
