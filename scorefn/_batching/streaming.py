@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import as_local, stop, wide
-from scorefn._core.derivatives import Arrays, Moving, linear_by_mode, minimizes, with_jvp
+from scorefn._core.derivatives import Arrays, Moving, linear, minimizes, with_jvp
 from scorefn._core.types import Sample
 from scorefn._score import attach_score, leave_one_out, without_impossible
 
@@ -104,7 +104,7 @@ class _Stream:
         def backward(fixed: Arrays, cotangents: Arrays) -> list[jax.Array]:
             return [g * cotangents[0].astype(g.dtype) for g in fixed[: len(some)]]
 
-        return [mean], linear_by_mode(forward, backward, [*gradients, *arrays], along, [mean])
+        return [mean], linear(forward, backward, [*gradients, *arrays], along, [mean])
 
     def second_derivative(
         self, first: Moving, moving: Moving, arrays: Arrays, tangents: Arrays

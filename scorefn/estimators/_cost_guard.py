@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import is_float
-from scorefn._core.derivatives import Question, nondifferentiable, questioned
 from scorefn._core.reach import Walk
+from scorefn._core.refusals import Question, nondifferentiable, questioned
 
 from ._guard import describe
 

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import is_float
-from scorefn._core.derivatives import nondifferentiable
 from scorefn._core.reach import Walk
+from scorefn._core.refusals import nondifferentiable
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.classes import constructor_arguments
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from scorefn._core.arrays import is_float
 from scorefn._core.dependence import Dependence, Value
-from scorefn._core.derivatives import nondifferentiable
+from scorefn._core.refusals import nondifferentiable
 from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution, is_object
 from scorefn.distributions._interop.scores import sampling_copies, support_arrays

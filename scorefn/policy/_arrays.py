@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from scorefn._core.arrays import as_mask, as_segments, wide
 from scorefn._core.checks import check_count
-from scorefn._core.derivatives import linear_call
+from scorefn._core.derivatives import Arrays, linear
 
 # Ratios of probabilities are bounded by exp(20); larger ones carry no more information.
 LIMIT = 20.0
@@ -170,13 +170,13 @@ def _scored_jvp(
 ) -> tuple[jax.Array, jax.Array]:
     value, weight, _ = primals
 
-    def forwards(weight: jax.Array, tangent: jax.Array) -> jax.Array:
-        return weight * tangent
+    def forward(fixed: Arrays, tangents: Arrays) -> list[jax.Array]:
+        return [fixed[0] * tangents[0]]
 
-    def backwards(weight: jax.Array, cotangent: jax.Array) -> jax.Array:
-        return jnp.where(cotangent == 0, 0, weight * cotangent)
+    def transpose(fixed: Arrays, cotangents: Arrays) -> list[jax.Array]:
+        return [jnp.where(cotangents[0] == 0, 0, fixed[0] * cotangents[0])]
 
-    return value, linear_call(forwards, backwards, weight, tangents[2])
+    return value, linear(forward, transpose, [weight], tangents[2:], [value])[0]
 
 
 def clamped(value: jax.Array, moving: jax.Array, low: float = -jnp.inf) -> jax.Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from scorefn._core.checks import check_choice
-from scorefn._core.derivatives import first_order_only
+from scorefn._core.refusals import first_order_only
 
 from ._arrays import LIMIT, mask_like, same_shape, scored, steps_of
 from ._recurrence import solve

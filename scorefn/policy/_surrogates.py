@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from scorefn._core.checks import check_number
-from scorefn._core.derivatives import first_order_only
+from scorefn._core.refusals import first_order_only
 
 from ._arrays import clamped, floats, lined_up, mask_like, scored
 from ._ratio import importance_weight

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from scorefn._core.arrays import wide
-from scorefn._core.derivatives import first_order_only, linear_call
+from scorefn._core.derivatives import Arrays, linear
+from scorefn._core.refusals import first_order_only
 
 from ._arrays import aligned, floats, scored, steps_of
 from ._recurrence import solve
@@ -189,38 +190,39 @@ def _expected_jvp(primals: Any, tangents: Any) -> Any:
     mask, *logits = primals
     value, normalizers = _sums(mask, *logits)
 
-    def weight(known: Any, start: Any) -> jax.Array:
+    def weight(fixed: Arrays, start: Any) -> jax.Array:
         """The derivative of the value along the logits of one piece."""
-        mask, logits, normalizers, value = known
+        value, mask, *rest = fixed
+        logits, normalizers = rest[: len(rest) // 2], rest[len(rest) // 2 :]
         p, f = _word_terms(mask, logits, normalizers, start)
         return jnp.where(p > 0, p * (f - value[..., None]), 0)
 
-    def forwards(known: Any, tangent: jax.Array) -> jax.Array:
+    def forward(fixed: Arrays, tangents: Arrays) -> list[jax.Array]:
         def add(total: jax.Array, start: Any, fresh: Any) -> jax.Array:
-            moved = _piece(tangent, start).astype(value.dtype)
-            return total + jnp.sum(jnp.where(fresh, weight(known, start) * moved, 0), -1)
+            moved = _piece(tangents[0], start).astype(total.dtype)
+            return total + jnp.sum(jnp.where(fresh, weight(fixed, start) * moved, 0), -1)
 
-        return _fold(add, jnp.zeros_like(known[-1]), tangent.shape[-1])
+        return [_fold(add, jnp.zeros_like(fixed[0]), tangents[0].shape[-1])]
 
-    def backwards(known: Any, cotangent: jax.Array) -> jax.Array:
-        mask, logits, *_ = known
+    def transpose(fixed: Arrays, cotangents: Arrays) -> list[jax.Array]:
+        _, mask, policy, *_ = fixed
 
         def piece(start: Any) -> jax.Array:
-            slope = jnp.where(mask[..., None], weight(known, start) * cotangent[..., None], 0)
-            return slope.astype(logits[0].dtype)
+            slope = weight(fixed, start) * cotangents[0][..., None]
+            return jnp.where(mask[..., None], slope, 0).astype(policy.dtype)
 
         def fill(total: jax.Array, start: Any, fresh: Any) -> jax.Array:
             del fresh
             bits = _bits(piece(start))
             return jax.lax.dynamic_update_slice_in_dim(total, bits, start, axis=-1)
 
-        if logits[0].shape[-1] <= CHUNK:
-            return piece(0)
-        filled = _fold(fill, jnp.zeros_like(_bits(logits[0])), logits[0].shape[-1])
-        return jax.lax.bitcast_convert_type(filled, logits[0].dtype)
+        if policy.shape[-1] <= CHUNK:
+            return [piece(0)]
+        filled = _fold(fill, jnp.zeros_like(_bits(policy)), policy.shape[-1])
+        return [jax.lax.bitcast_convert_type(filled, policy.dtype)]
 
-    known = (mask, logits, normalizers, value)
-    return value, linear_call(forwards, backwards, known, tangents[1])
+    fixed = [value, mask, *logits, *normalizers]
+    return value, linear(forward, transpose, fixed, tangents[1:2], [value])[0]
 
 
 def _sums(mask: jax.Array, *logits: jax.Array) -> tuple[jax.Array, list[jax.Array]]:

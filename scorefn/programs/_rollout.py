@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from scorefn._baselines import LearnedBaseline
 from scorefn._core.arrays import as_local, is_float, is_number
 from scorefn._core.checks import check_count, check_key
-from scorefn._core.derivatives import Arrays, Moving, linear_by_mode, with_jvp
+from scorefn._core.derivatives import Arrays, Moving, linear, with_jvp
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score, baselines_zero
 from scorefn.estimators._cost_guard import guarded_cost
@@ -162,7 +162,7 @@ def _without_score(leaf: Any, log_prob: jax.Array) -> jax.Array:
         primal = with_jvp(itself, derivative)(*arrays)
         if not moving[1]:
             return primal, list(tangents)
-        return primal, linear_by_mode(_unknown, _refuse, primal, tangents, primal)
+        return primal, linear(_unknown, _refuse, primal, tangents, primal)
 
     def itself(leaf: jax.Array, log_prob: jax.Array) -> list[jax.Array]:
         del log_prob

@@ -8,7 +8,7 @@ import jax
 from scorefn._batching.samples import ChunkSize
 from scorefn._core.arrays import held_fixed
 from scorefn._core.checks import check_key
-from scorefn._core.derivatives import first_order_only
+from scorefn._core.refusals import first_order_only
 from scorefn._expectation import expectation
 from scorefn.distributions._distribution import as_distribution
 from scorefn.estimators._base import Estimator

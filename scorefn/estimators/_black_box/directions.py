@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, stop, zero_along
-from scorefn._core.derivatives import first_order_only
+from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator

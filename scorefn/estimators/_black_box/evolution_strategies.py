@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import gathered, stop
 from scorefn._core.checks import check_number
-from scorefn._core.derivatives import nondifferentiable
 from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.refusals import nondifferentiable
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator

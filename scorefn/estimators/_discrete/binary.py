@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, finite_product, stop, zero_along
-from scorefn._core.derivatives import first_order_only
 from scorefn._core.pytree import pytree_dataclass
+from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn._score import leave_one_out, sum_of_others
 from scorefn.distributions._discrete import Bernoulli

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, finite_product, stop, wide
 from scorefn._core.checks import check_count
-from scorefn._core.derivatives import first_order_only, recomputed
+from scorefn._core.derivatives import recomputed
 from scorefn._core.pytree import pytree_dataclass, static_field
+from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, OneHotCategorical
 from scorefn.distributions._distribution import Distribution

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, stop, wide
-from scorefn._core.derivatives import first_order_only
+from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli, OneHotCategorical, with_float_draws
 from scorefn.distributions._distribution import Distribution

@@ -9,13 +9,8 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, finite_product, stop, wide
 from scorefn._core.checks import check_count
-from scorefn._core.derivatives import (
-    Arrays,
-    Moving,
-    first_order_only,
-    nondifferentiable,
-    with_jvp,
-)
+from scorefn._core.derivatives import Arrays, Moving, with_jvp
+from scorefn._core.refusals import first_order_only, nondifferentiable
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.families import Family, read_family

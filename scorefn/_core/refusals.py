@@ -1,0 +1,142 @@
+"""Arrays that refuse derivatives, by a ``TypeError`` while tracing."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from .derivatives import Arrays, Moving, jet_rules, with_jvp
+
+
+def nondifferentiable(array: jax.Array, message: str, *unless: jax.Array) -> jax.Array:
+    """The array, unchanged; differentiating with respect to it raises ``TypeError(message)``.
+
+    It does not raise where one of the arrays `unless` is differentiated at the same time.
+    """
+    return _nondifferentiable.bind(array, *unless, message=message)
+
+
+def first_order_only(
+    array: jax.Array,
+    name: str,
+    hint: str = "Use ScoreFunction, or Enumerate if the support is small.",
+) -> jax.Array:
+    """The array with its first derivative; a second derivative raises ``TypeError``.
+
+    For the parameters of a distribution, in estimators that are right to first order only. Mixed
+    derivatives, once in the array and once in something else, are allowed.
+    """
+    message = (
+        f"{name} is right to first order only: a second derivative with respect to the parameters "
+        f"of its distribution would silently be wrong. {hint} In a loop of gradient steps whose "
+        f"gradients are held fixed, stop the parameters before the inner gradient, and not its "
+        f"result: jax.grad(loss)(jax.lax.stop_gradient(params))."
+    )
+
+    def once(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
+        del moving
+        # A factor of 1 that formally depends on x, so that differentiating the derivative raises.
+        x = nondifferentiable(arrays[0], message)
+        return list(arrays), [tangents[0] * jnp.where(jnp.isnan(x), 1, 1).astype(x.dtype)]
+
+    return with_jvp(lambda x: [x], once)(jnp.asarray(array))[0]
+
+
+# A primitive instead of a `custom_jvp`, because up to jax 0.10 a differentiated scan drops the rule
+# of a `custom_jvp`: a second derivative would not raise.
+_nondifferentiable = Primitive("scorefn_poison")
+_nondifferentiable.def_impl(lambda x, *_, **__: x)
+_nondifferentiable.def_abstract_eval(lambda aval, *_, **__: aval)
+mlir.register_lowering(_nondifferentiable, lambda _, x, *__, **___: [x])
+
+
+def _batch_refused(args: Any, dims: Any, *, message: str) -> Any:
+    return _nondifferentiable.bind(*args, message=message), dims[0]
+
+
+def _refuse(primals: Any, tangents: Any, *, message: str) -> Any:
+    if not isinstance(tangents[0], ad.Zero) and all(isinstance(t, ad.Zero) for t in tangents[1:]):
+        raise TypeError(message)
+    return _nondifferentiable.bind(*primals, message=message), tangents[0]
+
+
+def _refuse_jet(primals: Any, series: Any, *, message: str) -> Any:
+    if len(primals) == 1:
+        raise TypeError(message)
+    return primals[0], series[0]  # which series are zero is not known here
+
+
+batching.primitive_batchers[_nondifferentiable] = _batch_refused
+ad.primitive_jvps[_nondifferentiable] = _refuse
+jet_rules[_nondifferentiable] = _refuse_jet
+
+
+class Question:
+    """A check that runs when an array is differentiated twice."""
+
+    def second(self) -> None:
+        """Raises ``TypeError``, or not."""
+
+
+def questioned(array: jax.Array, question: Question) -> jax.Array:
+    """The array itself, with its derivative; a second derivative runs the check."""
+    return _questioned.bind(array, question=question)
+
+
+_questioned = Primitive("scorefn_questioned")
+_questioned.def_impl(lambda x, **_: x)
+_questioned.def_abstract_eval(lambda aval, **_: aval)
+mlir.register_lowering(_questioned, lambda _, x, **__: [x])
+
+# The tangent, as a function of the array too: a derivative along the array is a second one.
+_tangent = Primitive("scorefn_questioned_tangent")
+_tangent.def_impl(lambda tangent, _, **__: tangent)
+_tangent.def_abstract_eval(lambda tangent, _, **__: tangent)
+mlir.register_lowering(_tangent, lambda _, tangent, __, **___: [tangent])
+
+
+def _questioned_batch(args: Any, dims: Any, *, question: Question) -> Any:
+    return _questioned.bind(*args, question=question), dims[0]
+
+
+def _questioned_jvp(primals: Any, tangents: Any, *, question: Question) -> Any:
+    out = _questioned.bind(*primals, question=question)
+    if isinstance(tangents[0], ad.Zero):
+        return out, tangents[0]
+    return out, _tangent.bind(tangents[0], *primals, question=question)
+
+
+def _tangent_batch(args: Any, dims: Any, *, question: Question) -> Any:
+    return _tangent.bind(*args, question=question), dims[0]
+
+
+def _tangent_jvp(primals: Any, tangents: Any, *, question: Question) -> Any:
+    if not isinstance(tangents[1], ad.Zero):
+        question.second()
+    out = _tangent.bind(*primals, question=question)
+    if isinstance(tangents[0], ad.Zero):
+        return out, tangents[0]
+    return out, _tangent.bind(tangents[0], primals[1], question=question)
+
+
+def _tangent_transpose(cotangent: Any, _: Any, x: Any, *, question: Question) -> Any:
+    if isinstance(cotangent, ad.Zero):
+        return [None, None]
+    return [_tangent.bind(cotangent, x, question=question), None]
+
+
+def _questioned_jet(primals: Any, series: Any, *, question: Question) -> Any:
+    (terms,) = series
+    if len(terms) > 1 and any(isinstance(term, jax.Array) for term in terms):
+        question.second()
+    return _questioned.bind(*primals, question=question), terms
+
+
+jet_rules[_questioned] = _questioned_jet
+batching.primitive_batchers[_questioned] = _questioned_batch
+ad.primitive_jvps[_questioned] = _questioned_jvp
+batching.primitive_batchers[_tangent] = _tangent_batch
+ad.primitive_jvps[_tangent] = _tangent_jvp
+ad.primitive_transposes[_tangent] = _tangent_transpose
