@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from scorefn._batching.samples import ChunkSize, check_samples, sample_keys
 from scorefn._batching.streaming import streamed_mean
+from scorefn._core.refusals import AUX, without_gradient
 from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution, as_distribution
 from scorefn.estimators._base import Estimator, check_estimator
@@ -62,10 +63,11 @@ def expectation(
 
     Returns:
         The mean of the terms, shaped like the result of f. With `has_aux`, a pair of that and the
-        aux of every sample, [num_samples, ...].
+        aux of every sample, [num_samples, ...]. The aux are data, not estimates: their gradient
+        along the parameters of the distribution raises ``TypeError``, and forward mode gives nan.
 
     Raises:
-        TypeError: an argument has the wrong type.
+        TypeError: an argument has the wrong type; the aux is differentiated.
         ValueError: a size does not fit; log_prob is not a scalar for one draw.
 
     Example:
@@ -92,7 +94,7 @@ def expectation(
     result = estimator(f, distribution, keys, has_aux=has_aux, vmap=vmap)
     terms, aux = result if has_aux else (result, None)
     mean = jax.tree.map(partial(jnp.mean, axis=0), terms)
-    return (mean, aux) if has_aux else mean
+    return (mean, without_gradient(aux, AUX, *distribution.floats())) if has_aux else mean
 
 
 def differentiable(

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from .derivatives import Arrays, Moving, jet_rules, with_jvp
+from .arrays import is_float
+from .derivatives import Arrays, Moving, jet_rules, linear, with_jvp
+from .types import PyTree
 
 
 def nondifferentiable(array: jax.Array, message: str, *unless: jax.Array) -> jax.Array:
@@ -71,6 +73,46 @@ def _refuse_jet(primals: Any, series: Any, *, message: str) -> Any:
 batching.primitive_batchers[_nondifferentiable] = _batch_refused
 ad.primitive_jvps[_nondifferentiable] = _refuse
 jet_rules[_nondifferentiable] = _refuse_jet
+
+
+AUX = (
+    "The aux of an expectation or a program is data: it lacks the score of the draws, so its "
+    "gradient would silently be wrong. To differentiate its mean, return it as a part of the cost, "
+    "which may be a pytree; to use it as data, wrap it in jax.lax.stop_gradient."
+)
+
+
+def without_gradient(tree: PyTree, message: str, *score: Any) -> PyTree:
+    """The tree, whose float arrays lack the scores of draws; score is what moves the draws.
+
+    Reverse mode along `score` raises ``TypeError(message)`` where something uses the arrays.
+    Arrays that are returned and not used, as by `has_aux`, raise nothing. Forward mode cannot tell:
+    there the derivative is nan.
+    """
+
+    def itself(array: jax.Array, *score: jax.Array) -> list[jax.Array]:
+        del score
+        return [array]
+
+    def derivative(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
+        same = with_jvp(itself, derivative)(*arrays)
+        if not any(moving[1:]):
+            return same, list(tangents)
+        return same, linear(unknown, refuse, same, tangents, same)
+
+    def unknown(fixed: Arrays, tangents: Arrays) -> list[jax.Array]:
+        del tangents
+        return [jnp.nan * jnp.exp(fixed[0])]  # nan at higher orders, too
+
+    def refuse(fixed: Arrays, cotangents: Arrays) -> list[jax.Array]:
+        del fixed, cotangents
+        raise TypeError(message)
+
+    def one(leaf: Any) -> Any:
+        # An integer has no derivative to refuse.
+        return with_jvp(itself, derivative)(leaf, *score)[0] if is_float(leaf) else leaf
+
+    return jax.tree.map(one, tree)
 
 
 class Question:

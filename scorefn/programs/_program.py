@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import as_float, is_number
 from scorefn._core.checks import check_key
+from scorefn._core.refusals import AUX, without_gradient
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score
 
@@ -86,7 +87,8 @@ def program(
         latter returns a pair of the estimate and aux. Aux has one additional leading axis for each
         choice with several draws, [n_1, n_2, ...] in order. The lengths are the numbers of samples,
         or of the values that an estimator evaluates in parallel: the support of `Enumerate`, the
-        pairs of `DisARM`.
+        pairs of `DisARM`. As in `expectation`, aux are data: differentiating them along the
+        parameters of a choice raises ``TypeError``.
 
     Raises:
         TypeError: body yields nothing, or objects other than choices and costs; costs are not real
@@ -196,7 +198,8 @@ def _estimated(
         # The mean over all leading axes of aux, because the mean of this cost does not depend on
         # the draw.
         _add(costs, m, jax.tree.map(_mean_down_to, cost, ranks))
-    return costs, jax.tree.map(_without_axis_of_one, aux)
+    aux = jax.tree.map(_without_axis_of_one, aux)
+    return costs, without_gradient(aux, AUX, *choice.distribution.floats())
 
 
 def _rolled_out(
@@ -212,7 +215,7 @@ def _rolled_out(
     }
     total = jax.tree.map(lambda cost: jnp.sum(cost, axis=0), steps)
     _add(costs, past.mask(None), total)
-    return costs, aux
+    return costs, without_gradient(aux, AUX, log_prob)
 
 
 def _add(costs: Costs, mask: int, cost: PyTree) -> None:

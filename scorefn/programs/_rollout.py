@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._baselines import LearnedBaseline
-from scorefn._core.arrays import as_local, is_float, is_number
+from scorefn._core.arrays import as_local, is_number
 from scorefn._core.checks import check_count, check_key
-from scorefn._core.derivatives import Arrays, Moving, linear, with_jvp
+from scorefn._core.refusals import without_gradient
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score, baselines_zero
 from scorefn.estimators._cost_guard import guarded_cost
@@ -22,6 +22,14 @@ from ._credit import add_costs
 from ._requests import Choice, Cost, next_request
 
 Step = Callable[..., Generator[Any, Any, tuple[Any, PyTree]]]
+
+
+_CARRY = (
+    "A cost computed from the carry that a rollout returns lacks the score of the choices in the "
+    "rollout: its gradient would silently be wrong. Yield the rollout in a program, carry = yield "
+    "scorefn.rollout(...), which adds the score to later costs; or let the step return the cost. "
+    "If the carry is not meant to be differentiated, wrap it in jax.lax.stop_gradient."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +45,7 @@ class Rollout:
     def __call__(self, key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
         """The last carry, the costs [length], and the log-probability of all choices."""
         state, costs, log_prob = self.run(key)
-        # An integer has no derivative to refuse.
-        refused = lambda x: _without_score(x, log_prob) if is_float(x) else x  # noqa: E731
-        return jax.tree.map(refused, state), costs, log_prob
+        return without_gradient(state, _CARRY, log_prob), costs, log_prob
 
     def run(self, key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
         """The result of a call for a program, which attaches the score to later costs."""
@@ -153,39 +159,6 @@ def rollout(
     if chunk_size is not None and steps % check_count("chunk_size", chunk_size):
         raise ValueError(f"chunk_size must divide the {steps} steps, got {chunk_size}.")
     return Rollout(step, init, xs, steps, chunk_size)
-
-
-def _without_score(leaf: Any, log_prob: jax.Array) -> jax.Array:
-    """A leaf of the carry; its derivative is refused along what moves the log-probability."""
-
-    def derivative(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
-        primal = with_jvp(itself, derivative)(*arrays)
-        if not moving[1]:
-            return primal, list(tangents)
-        return primal, linear(_unknown, _refuse, primal, tangents, primal)
-
-    def itself(leaf: jax.Array, log_prob: jax.Array) -> list[jax.Array]:
-        del log_prob
-        return [leaf]
-
-    return with_jvp(itself, derivative)(leaf, log_prob)[0]
-
-
-def _unknown(fixed: Arrays, tangents: Arrays) -> list[jax.Array]:
-    # Forward mode computes this whether or not the carry is used: it must not raise.
-    del tangents
-    return [jnp.full_like(fixed[0], jnp.nan)]
-
-
-def _refuse(fixed: Arrays, cotangents: Arrays) -> list[jax.Array]:
-    del fixed, cotangents
-    raise TypeError(
-        "A cost computed from the carry that a rollout returns lacks the score of the choices in "
-        "the rollout: its gradient would silently be wrong. Yield the rollout in a program, carry "
-        "= yield scorefn.rollout(...), which adds the score to later costs; or let the step return "
-        "the cost. If the carry is not meant to be differentiated, wrap it in "
-        "jax.lax.stop_gradient."
-    )
 
 
 def _one_step(

@@ -92,6 +92,11 @@ SCORES = {
     ),
     "of a library": (distrax.Gamma(jnp.array(2.0), jnp.array(0.7)), True),
     "logits exactly 0": (sf.Bernoulli(jnp.zeros(2)), True),
+    "a draw all but certain": (sf.Bernoulli(jnp.array([0.2, 40.0])), True),
+    "no normalizer of a large rate": (
+        sf.Distribution(lambda p, x: -x + p / 1e6, lambda _, k: jax.random.normal(k), 1e6),
+        False,
+    ),
 }
 
 

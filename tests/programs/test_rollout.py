@@ -470,10 +470,15 @@ def test_a_cost_of_the_carry_that_a_rollout_returns_has_no_gradient_but_an_error
         jax.grad(cost)(0.5)
     # Forward mode computes it unasked, and marks it.
     assert np.isnan(jax.jacfwd(cost)(0.5))
+    assert np.isnan(jax.jacfwd(jax.jacfwd(cost))(0.5))
     jax.eval_shape(cost, 0.5)
 
 
-@pytest.mark.parametrize("around", [lambda fn: fn, jax.jit, jax.checkpoint, jax.vmap])
+def in_ys(fn: Any) -> Any:
+    return lambda x: jax.lax.scan(lambda _, __: (None, fn(x)), None, length=2)[1]
+
+
+@pytest.mark.parametrize("around", [lambda fn: fn, jax.jit, jax.checkpoint, jax.vmap, in_ys])
 def test_a_carry_that_is_not_used_refuses_nothing(around: Any) -> None:
     many = (lambda x: jnp.stack([x, x])) if around is jax.vmap else (lambda x: x)
 
