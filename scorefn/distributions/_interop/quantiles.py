@@ -11,7 +11,7 @@ import numpy as np
 from jax.scipy.special import logit
 
 from scorefn._core.arrays import stop, wide
-from scorefn._core.derivatives import nondifferentiable
+from scorefn._core.refusals import nondifferentiable
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution, is_object
 from scorefn.distributions._implicit import implicit_reparameterization
