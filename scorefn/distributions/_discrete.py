@@ -77,17 +77,18 @@ class Bernoulli(_OfLogits):
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each bit of a draw, [...]."""
-        # Where logits are infinite: as large as can be, with the log-probabilities 0 and -infinity.
-        logits = self.plain()
-        most = jnp.asarray(jnp.finfo(logits.dtype).max / 2, logits.dtype)
-        logits = jax.lax.clamp(-most, logits, most)
+        # Infinite logits are clamped, for finite derivatives. The log-probability of what they
+        # exclude then overflows to -infinity: no comparison with x, as moving supports have.
+        given = self.plain()
+        most = jnp.asarray(jnp.finfo(given.dtype).max / 2, given.dtype)
+        logits = jax.lax.clamp(-most, given, most)
+        overflow = jnp.where(jnp.isinf(given), 4, 1).astype(given.dtype)
         # max(l, 0) + log1p(exp(-|l|)), by branches: the derivatives of max and abs at 0 do not add
         # up to 1/2.
         positive = logits >= 0
         size = jnp.where(positive, logits, -logits)
         log_normalizer = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
-        log_probs = jnp.asarray(x, logits.dtype) * logits - log_normalizer
-        return jnp.where(log_probs < -most / 2, -jnp.inf, log_probs)
+        return (jnp.asarray(x, logits.dtype) * logits - log_normalizer) * overflow
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, shaped like the logits. The key is consumed."""
