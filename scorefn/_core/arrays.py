@@ -55,12 +55,30 @@ def stop(tree: Any) -> Any:
     return jax.tree.map(stopped, tree)
 
 
+def convert_closure(fn: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """The function with the float tracers that it closes over as further arguments, and these.
+
+    As ``jax.closure_convert``, which misses the tracers of ``jax.experimental.jet``: through them
+    `stop` would have no effect.
+    """
+    jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(*examples)
+    traced = [is_float(c) and isinstance(c, jax.core.Tracer) for c in jaxpr.consts]
+
+    def converted(*arguments: Any) -> Any:
+        own, others = arguments[: len(examples)], iter(arguments[len(examples) :])
+        consts = [next(others) if t else c for c, t in zip(jaxpr.consts, traced, strict=True)]
+        outputs = jax.core.eval_jaxpr(jaxpr.jaxpr, consts, *jax.tree.leaves(own))
+        return jax.tree.unflatten(jax.tree.structure(shape), outputs)
+
+    return converted, [c for c, t in zip(jaxpr.consts, traced, strict=True) if t]
+
+
 def held_fixed(fn: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     """`fn`, differentiated along its arguments only: every array that it closes over is fixed.
 
     The examples are arguments of the shapes and dtypes that it will be called with.
     """
-    hoisted, closed_over = jax.closure_convert(fn, *examples)
+    hoisted, closed_over = convert_closure(fn, *examples)
     fixed = stop(closed_over)
     return lambda *arguments: hoisted(*arguments, *fixed)
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import is_float
+from scorefn._core.arrays import convert_closure, is_float
 from scorefn._core.reach import Walk
 from scorefn._core.refusals import nondifferentiable
 from scorefn.distributions._distribution import Distribution
@@ -59,7 +59,7 @@ def hoist(
         merged = [next(rest) if t else leaf for leaf, t in zip(leaves, traced, strict=True)]
         return fn(jax.tree.unflatten(structure, merged), key)
 
-    converted, outside = jax.closure_convert(of_leaves, key, inside)
+    converted, outside = convert_closure(of_leaves, key, inside)
     arrays = [*inside, *outside]
 
     def hoisted(key: jax.Array, *arrays: jax.Array) -> Any:

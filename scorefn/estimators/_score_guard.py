@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scorefn._core.arrays import is_float
+from scorefn._core.arrays import convert_closure, is_float
 from scorefn._core.dependence import Dependence, Value
 from scorefn._core.refusals import nondifferentiable
 from scorefn._core.types import PyTree
@@ -81,7 +81,7 @@ def guard_score(
         for i, array in enumerate(trace.arrays)
     ]
     copies = {id(trace.arrays[i]): arrays[i] for i in refused if i >= len(inside)}
-    hoisted, outside = jax.closure_convert(lambda key, xs: fn(rebuilt(xs), key), key, inside)
+    hoisted, outside = convert_closure(lambda key, xs: fn(rebuilt(xs), key), key, inside)
     outside = [copies.pop(id(array), array) for array in outside]
 
     def guarded(key: jax.Array) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, finite_product, stop, wide
+from scorefn._core.arrays import abstract_key, convert_closure, finite_product, stop, wide
 from scorefn._core.checks import check_count
 from scorefn._core.derivatives import Arrays, Moving, with_jvp
 from scorefn._core.refusals import first_order_only, nondifferentiable
@@ -57,7 +57,7 @@ class CoordinateSwap(Estimator):
             cost, aux = f(x)
             # No derivative passes through the replaced costs, which saves time and memory. The
             # arrays that f closes over become arguments, so that a mixed derivative can be refused.
-            costs, closed_over = jax.closure_convert(lambda x: f(x)[0], x)
+            costs, closed_over = convert_closure(lambda x: f(x)[0], x)
             fixed = stop(closed_over)
             mixed = _no_mixed_derivative(list(family.params.values()), closed_over, name)
             code = family.encode(x)
