@@ -292,8 +292,9 @@ plt.show()
 #
 # - **aux**: with `has_aux=True` the cost may return anything else beside itself, of each sample: here whether
 #   the label was told right. It costs no further evaluation.
-# - **a monitor**: `GradientSNR` keeps running sums of the gradient, and says how its norm compares with
-#   its noise. It is a value that the scan carries like the memory of the optimiser.
+# - **a monitor**: `GradientSNR` compares each gradient with the one before it, and says how the norm of the
+#   mean gradient compares with the noise. While the parameters move, this is a lower bound. It is a value that
+#   the scan carries like the memory of the optimiser.
 
 
 # %%
@@ -370,7 +371,9 @@ plt.show()
 
 # %% [markdown]
 # Where the ratio on the right is below 1, a single step is mostly noise, and it is the mean over many steps
-# that learns. Then more samples, or an estimator of less variance, begin to pay
+# that learns. The ratio is a lower bound, because a step along the noise of one gradient makes the next one
+# point back. It would be nan, a gap in the curve, where no signal is seen in the noise of the last 20 steps
+# or so. Then more samples, or an estimator of less variance, begin to pay
 # ([11. Which estimator?](11_which_estimator.ipynb)).
 #
 # What has it learned? Six bits are few enough to sum exactly at each point of the plane; a cost may be a
