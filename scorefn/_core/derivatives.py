@@ -175,8 +175,6 @@ def _linear_jvp(primals: Any, tangents: Any, *, counts: tuple[int, int], **param
 def _linear_transpose(
     cotangents: Any, *arrays: Any, transpose: Any, counts: tuple[int, int], **_: Any
 ) -> Any:
-    if all(isinstance(c, ad.Zero) for c in cotangents):
-        return [ad.Zero(x.aval) if ad.is_undefined_primal(x) else None for x in arrays]
     given = [ad.instantiate_zeros(c) if isinstance(c, ad.Zero) else c for c in cotangents]
     return [None] * sum(counts) + transpose(_split(arrays, counts)[1], given)
 
