@@ -34,7 +34,9 @@ def kinks_allowed() -> Iterator[None]:
         _kinks.reset(token)
 
 
-def guarded_cost(f: Callable[[Any], tuple[Any, Any]], x: Any, name: str, user: Any) -> Any:
+def guarded_cost(
+    f: Callable[[Any], tuple[Any, Any]], x: Any, name: str, user: Any, what: str = "f"
+) -> Any:
     """``f(x)``, cost and aux, which raises where a derivative of the cost is lost.
 
     Args:
@@ -42,6 +44,7 @@ def guarded_cost(f: Callable[[Any], tuple[Any, Any]], x: Any, name: str, user: A
         x: the draw.
         name: the name of the estimator, for the message.
         user: the function of the user, in which closed-over arrays are looked up by name.
+        what: the name of the cost, for the message.
     """
     try:
         traced, shape = jax.make_jaxpr(lambda: f(x), return_shape=True)()
@@ -64,11 +67,12 @@ def guarded_cost(f: Callable[[Any], tuple[Any, Any]], x: Any, name: str, user: A
     walk = cost.walk(asked)
     for i in (i for i, yes in enumerate(asked) if yes):
         if any(walk.severed(i)[: cost.size]):
-            message = _message(name, arrays[i], x, user, "f", of_draw=of_draw[i])
+            message = _message(name, arrays[i], x, user, what, of_draw=of_draw[i])
             arrays[i] = nondifferentiable(arrays[i], message)
         elif not _kinks.get():
             # A question must not hold on to tracers, by which it could find other names.
-            message = _message(name, arrays[i], x, None, "the derivative of f", of_draw=of_draw[i])
+            slope = f"the derivative of {what}"
+            message = _message(name, arrays[i], x, None, slope, of_draw=of_draw[i])
             arrays[i] = questioned(arrays[i], _Kinks(cost, i, message))
     out = jax.core.eval_jaxpr(traced.jaxpr, arrays)
     return jax.tree.unflatten(jax.tree.structure(shape), out)
@@ -121,11 +125,12 @@ def _message(name: str, array: Any, x: Any, user: Any, what: str, *, of_draw: bo
 
 def _of_draw(name: str, array: Any, x: Any, what: str) -> str:
     leaf = describe(array, x).replace("params (", "the draw (")
+    f = what.removeprefix("the derivative of ")
     return (
-        f"{name} differentiates f, but {what} depends on {leaf} only through operations without a "
-        f"derivative (a cast to integers, an index, a comparison): the gradient would silently be "
-        f"0. Use ScoreFunction, or DisARM for bits; or write f as smooth arithmetic on the draw; "
-        f"if no derivative is meant to pass, wrap the draw in jax.lax.stop_gradient."
+        f"{name} differentiates {f}, but {what} depends on {leaf} only through operations without "
+        f"a derivative (a cast to integers, an index, a comparison): the gradient would silently "
+        f"be 0. Use ScoreFunction, or DisARM for bits; or write {f} as smooth arithmetic on the "
+        f"draw; if no derivative is meant to pass, wrap the draw in jax.lax.stop_gradient."
     )
 
 

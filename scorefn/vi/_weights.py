@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import as_float, is_number, stop
 from scorefn.distributions._distribution import Distribution, one_number
+from scorefn.estimators._cost_guard import guarded_cost
 
 LogDensity = Callable[[Any], jax.Array]
 
@@ -18,7 +19,8 @@ def one_number_each(name: str, log_density: LogDensity) -> LogDensity:
         raise TypeError(f"{name} must be a function of one draw z, got {log_density!r}.")
 
     def checked(z: Any) -> jax.Array:
-        value = log_density(z)
+        # Alone, because a jump of it is not seen beside the density of q.
+        value = guarded_cost(lambda z: (log_density(z), None), z, "vi", log_density, name)[0]
         real = is_number(value) and not jnp.iscomplexobj(value)
         return one_number(name, as_float(value) if real else value, z)
 

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import scorefn as sf
+from scorefn import vi
 
 KEY = jax.random.key(0)
 STOP = jax.lax.stop_gradient
@@ -378,3 +379,39 @@ def test_rollouts_are_guarded(name: str, chunk_size: int | None) -> None:
             jax.eval_shape(jax.grad(total, 1), 0.3, 0.4)
     takes(rolled(KEEPS["relu"], sf.Pathwise(), chunk_size=chunk_size), 0, 0.3, 0.4)
     takes(rolled(KEEPS["relu"], reinforce, chunk_size=chunk_size), 1, 0.3, 0.4)
+
+
+# From a log-density and an approximate posterior; each adds log q, which is smooth.
+BOUNDS: dict[str, Callable[[Any, Any], jax.Array]] = {
+    "elbo": lambda log_p, q: vi.elbo(log_p, q, KEY, sf.Pathwise(), num_samples=4),
+    "sticking_the_landing": lambda log_p, q: vi.sticking_the_landing(log_p, q, KEY, num_samples=4),
+    "iwae": lambda log_p, q: vi.iwae(log_p, q, KEY, num_samples=4),
+    "renyi": lambda log_p, q: vi.renyi(log_p, q, KEY, num_samples=4, alpha=0.5),
+    "dreg": lambda log_p, q: vi.dreg(log_p, q, KEY, num_samples=4),
+    "gdreg": lambda log_p, q: vi.gdreg(log_p, normal(0.0), q, KEY, num_samples=4),
+}
+
+
+@pytest.mark.parametrize("name", list(BOUNDS))
+def test_a_jump_of_the_model_is_not_hidden_by_the_density_of_q(name: str) -> None:
+    def along_q(m: jax.Array) -> jax.Array:
+        return BOUNDS[name](lambda z: jnp.where(z > 0, -1.0, -2.0), normal(m))
+
+    def along_model(w: jax.Array) -> jax.Array:
+        return BOUNDS[name](lambda z: -(z**2) - jnp.round(w), normal(0.3))
+
+    with pytest.raises(TypeError, match="differentiates log_(joint|likelihood), but log_"):
+        jax.eval_shape(jax.grad(along_q), 0.3)
+    with pytest.raises(TypeError, match="log_(joint|likelihood) depends on it only through"):
+        jax.eval_shape(jax.grad(along_model), 0.3)
+    for f in (jax.nn.relu, lambda z: STOP(jnp.round(z)), lambda z: jnp.where(z > 0, z, z**2)):
+        jax.eval_shape(jax.grad(lambda m, f=f: BOUNDS[name](lambda z: -f(z), normal(m))), 0.3)
+
+
+def test_a_jump_of_the_model_is_no_jump_for_the_score_function() -> None:
+    def bound(m: jax.Array) -> jax.Array:
+        log_p = lambda z: jnp.where(z > 0, -1.0, -2.0)  # noqa: E731
+        return vi.elbo(log_p, normal(m), KEY, sf.ScoreFunction(), num_samples=4)
+
+    jax.eval_shape(jax.grad(bound), 0.3)
+    jax.eval_shape(jax.hessian(bound), 0.3)
