@@ -209,12 +209,12 @@ ad.primitive_transposes[_linear] = _linear_transpose
 batching.fancy_primitive_batchers[_linear] = _linear_batch
 
 
-def recomputed(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def recomputed(fn: Callable[..., Any]) -> Callable[..., Any]:
     """``jax.checkpoint(fn)``, but a function with effects, such as callbacks, runs only once."""
 
-    def run(x: Any) -> Any:
+    def run(*arguments: Any) -> Any:
         # As what it closes over, arrays keep the axes of devices over which they vary.
-        jaxpr, shape = jax.make_jaxpr(lambda: fn(x), return_shape=True)()
+        jaxpr, shape = jax.make_jaxpr(lambda: fn(*arguments), return_shape=True)()
 
         def evaluate(arrays: list[Any]) -> list[jax.Array]:
             return jax.core.eval_jaxpr(jaxpr.jaxpr, arrays)
