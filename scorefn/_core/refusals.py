@@ -83,7 +83,7 @@ AUX = (
 
 
 def without_gradient(tree: PyTree, message: str, *score: Any) -> PyTree:
-    """The tree, whose float arrays lack the scores of draws; score is what moves the draws.
+    """The tree with float arrays that refuse a derivative along the score.
 
     Reverse mode along `score` raises ``TypeError(message)`` where something uses the arrays.
     Arrays that are returned and not used, as by `has_aux`, raise nothing. Forward mode cannot tell:

@@ -80,8 +80,8 @@ class Bernoulli(_OfLogits):
         # Infinite logits are clamped, for finite derivatives. The log-probability of what they
         # exclude then overflows to -infinity: no comparison with x, as moving supports have.
         given = self.plain()
-        most = jnp.asarray(jnp.finfo(given.dtype).max / 2, given.dtype)
-        logits = jax.lax.clamp(-most, given, most)
+        most = jnp.full_like(given, jnp.finfo(given.dtype).max / 2)
+        logits = jnp.clip(given, -most, most)
         overflow = jnp.where(jnp.isinf(given), 4, 1).astype(given.dtype)
         # max(l, 0) + log1p(exp(-|l|)), by branches: the derivatives of max and abs at 0 do not add
         # up to 1/2.

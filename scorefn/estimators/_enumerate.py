@@ -88,9 +88,12 @@ class Enumerate(Estimator):
             possible = ~jnp.isneginf(log_prob)
             return jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
 
-        prob, costs, aux = vmap(lambda x: (probability(x), *f(x)))(
-            jax.tree.map(jnp.asarray, support)
-        )
+        values = jax.tree.map(jnp.asarray, support)
+        if discrete is not None and self.support is None:
+            costs, aux = vmap(f)(values)
+            prob = _joint(table, jnp.shape(discrete.index(values))[1:], self.factor_ndim)
+        else:
+            prob, costs, aux = vmap(lambda x: (probability(x), *f(x)))(values)
         total = jnp.sum(prob, axis=0)
         sound = certified(
             jnp.all(jnp.abs(total - 1) < 1e-3),
@@ -180,6 +183,18 @@ def _product(size: int, batch: tuple[int, ...], max_size: int, factor_ndim: int)
     rows = np.array(list(itertools.product(range(size), repeat=factors)), int)
     rows = rows.reshape(size**factors, *(1 for _ in lead), *block)
     return jnp.asarray(np.broadcast_to(rows, (size**factors, *batch)))
+
+
+def _joint(table: jax.Array, batch: tuple[int, ...], ndim: int) -> jax.Array:
+    """The probabilities of all assignments, [S, *batch[:ndim]], in the order of `_product`."""
+    lead = batch[:ndim]
+    table = jnp.broadcast_to(table, (*batch, table.shape[-1])).astype(wide(table.dtype))
+    table = table.reshape(*lead, -1, table.shape[-1])
+    joint = jnp.ones((*lead, 1), table.dtype)
+    for i in range(table.shape[-2]):
+        # Factor by factor: about two products for each assignment, and exact where some are 0.
+        joint = (joint[..., :, None] * table[..., i, None, :]).reshape(*lead, -1)
+    return jnp.moveaxis(joint, -1, 0)
 
 
 def _looked_up(table: jax.Array, index: jax.Array, ndim: int) -> jax.Array:

@@ -22,22 +22,24 @@ CASES = by_hand(SAMPLES)
 PLAIN = f"surrogate, {cases.OWN}"
 # By case and hand-written spelling, on the same draws: how many times its flops and its temporary
 # memory the library may take. With one number for a draw the compiler makes the noise once more;
-# Enumerate leaves out impossible values; DisARM keeps both draws of a pair.
+# DisARM keeps both draws of a pair.
 LIMITS = {
     ("ScoreFunction, Normal, D = 1", f"{cases.GUARDED}, {cases.OWN}"): (1.5, 1.05),
     ("ScoreFunction, Normal, D = 10", f"{cases.GUARDED}, {cases.OWN}"): (1.02, 1.05),
     ("ScoreFunction, Normal, D = 100", f"{cases.GUARDED}, {cases.OWN}"): (1.02, 1.05),
-    ("ScoreFunction, Bernoulli, D = 20", f"{cases.GUARDED}, {cases.OWN}"): (1.02, 1.05),
-    ("ScoreFunction, Categorical, 20 x 10", f"{cases.GUARDED}, {cases.OWN}"): (1.02, 1.05),
+    # By hand, infinite logits give nan; the library multiplies once more for each factor.
+    ("ScoreFunction, Bernoulli, D = 20", f"{cases.GUARDED}, {cases.OWN}"): (1.12, 1.25),
+    ("ScoreFunction, Categorical, 20 x 10", f"{cases.GUARDED}, {cases.OWN}"): (1.08, 1.05),
     # The price of leaving out impossible draws: each log-density must be known.
     ("ScoreFunction, Normal, D = 100", PLAIN): (1.3, 1.2),
-    ("ScoreFunction, Bernoulli, D = 20", PLAIN): (1.1, 1.05),
+    ("ScoreFunction, Bernoulli, D = 20", PLAIN): (1.2, 1.25),
     ("ScoreFunction, Categorical, 20 x 10", PLAIN): (1.2, 1.7),
     ("Pathwise, Normal, D = 1", "noise inside"): (1.0, 1.0),
     ("Pathwise, Normal, D = 10", "noise inside"): (1.0, 1.0),
     ("Pathwise, Normal, D = 100", "noise inside"): (1.0, 1.0),
     ("DisARM, Bernoulli, D = 20", cases.OWN): (1.05, 1.05),
-    ("Enumerate, Bernoulli, D = 10", "probabilities"): (1.2, 1.05),
+    # Outer products of the probabilities of the factors: a third of the flops, 2 KB more.
+    ("Enumerate, Bernoulli, D = 10", "probabilities"): (0.3, 1.6),
     ("ScoreFunction, VAE step, 100 images", "batched"): (1.01, 1.05),
     ("DisARM, VAE step, 100 images", "batched"): (1.01, 1.2),
 }

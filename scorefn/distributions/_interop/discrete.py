@@ -114,8 +114,8 @@ def finite_log_odds(logits: jax.Array) -> jax.Array:
     """Logits of bits with the infinite ones replaced: finite, and still certain in value."""
     # exp(-certain) is 0 in the precision that probabilities are computed in.
     certain = -2 * math.log(float(jnp.finfo(wide(logits.dtype)).tiny))
-    ends = jnp.asarray(certain, logits.dtype)
-    return jax.lax.clamp(-ends, logits, ends)
+    ends = jnp.full_like(logits, certain)  # not a scalar: jet cannot broadcast it
+    return jnp.clip(logits, -ends, ends)
 
 
 def _log(probs: jax.Array) -> jax.Array:
