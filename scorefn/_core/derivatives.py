@@ -182,6 +182,11 @@ def _linear_transpose(
 def _linear_batch(
     axis: Any, arrays: Any, dims: Any, *, forward: Any, transpose: Any, counts: tuple[int, int]
 ) -> Any:
+    if all(dim is None for dim in dims) and not isinstance(axis.name, str):
+        # As jacfwd requires of values that do not depend on the mapped axis.
+        outputs = linear(forward, transpose, *_split(arrays, counts)[1:], arrays[: counts[0]])
+        return outputs, [None] * len(outputs)
+
     def stacked(x: Any, dim: int | None) -> jax.Array:
         if dim is None:
             return jnp.broadcast_to(x, (axis.size, *jnp.shape(x)))

@@ -16,9 +16,9 @@ LIMIT = 20.0
 
 
 def floats(*arrays: ArrayLike) -> list[jax.Array]:
-    """The arrays in their widest float dtype, at least float32, ignoring Python numbers."""
+    """The arrays in their widest float dtype, at least float32, ignoring numbers and integers."""
     found = [jnp.asarray(x) for x in arrays]
-    strong = [x.dtype for x in found if not x.weak_type]
+    strong = [x.dtype for x in found if jnp.issubdtype(x.dtype, jnp.floating) and not x.weak_type]
     dtype = wide(*strong) if strong else jnp.result_type(float)
     return [x.astype(dtype) for x in found]
 
@@ -46,15 +46,21 @@ def aligned(mask: jax.Array, **arrays: ArrayLike) -> list[jax.Array]:
     return [jnp.where(mask, x, 0) for x in same_shape(**arrays)]
 
 
-def lined_up(x: jax.Array, like: jax.Array, name: str) -> jax.Array:
-    """The array or its repetition along the trailing axes, shaped like log-probabilities."""
-    if x.shape != like.shape[: x.ndim]:
+def lined_up(x: jax.Array, like: jax.Array, name: str, axis: int) -> jax.Array:
+    """The array or its repetition along the axis of time, shaped like log-probabilities."""
+    if x.shape == like.shape:
+        return x
+    if x.ndim:
+        check_axis(axis, like, "the log-probabilities")
+    shape = jnp.moveaxis(like, axis, -1).shape if x.ndim else like.shape
+    if x.shape != shape[: x.ndim]:
         raise ValueError(
             f"{name} has shape {x.shape}, but the log-probabilities have shape {like.shape}: it "
-            f"must be equal, or a leading part of it, as one number for each sequence is. "
-            f"Broadcasting would pair elements of different steps."
+            f"must be equal, or a leading part of the shape without the axis of time, {axis}, as "
+            f"one number for each sequence is. Broadcasting would pair elements of different steps."
         )
-    return jnp.broadcast_to(x.reshape(x.shape + (1,) * (like.ndim - x.ndim)), like.shape)
+    x = jnp.broadcast_to(x.reshape(x.shape + (1,) * (like.ndim - x.ndim)), shape)
+    return jnp.moveaxis(x, -1, axis) if x.ndim else x
 
 
 def mask_like(where: ArrayLike | None, like: jax.Array, name: str) -> jax.Array:
@@ -64,6 +70,8 @@ def mask_like(where: ArrayLike | None, like: jax.Array, name: str) -> jax.Array:
 
 def check_axis(axis: int, like: jax.Array, name: str) -> None:
     """Raises ``ValueError`` unless the array of that name has the axis."""
+    if not isinstance(axis, int | np.integer):
+        raise TypeError(f"axis must be a static int, one axis of {name}, got {axis!r}.")
     if not -like.ndim <= axis < like.ndim:
         raise ValueError(f"axis {axis} does not exist in {name}, of shape {like.shape}.")
 
@@ -169,14 +177,22 @@ def _scored_jvp(
     primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, jax.Array]:
     value, weight, _ = primals
+    return value, product(weight, tangents[2])
 
-    def forward(fixed: Arrays, tangents: Arrays) -> list[jax.Array]:
-        return [fixed[0] * tangents[0]]
+
+def product(weight: jax.Array, x: jax.Array) -> jax.Array:
+    """The weight times x, for a weight without a derivative.
+
+    Elements removed by a later mask have derivative 0 even if the weight is nan.
+    """
+
+    def forward(fixed: Arrays, x: Arrays) -> list[jax.Array]:
+        return [fixed[0] * x[0]]
 
     def transpose(fixed: Arrays, cotangents: Arrays) -> list[jax.Array]:
         return [jnp.where(cotangents[0] == 0, 0, fixed[0] * cotangents[0])]
 
-    return value, linear(forward, transpose, [weight], tangents[2:], [value])[0]
+    return linear(forward, transpose, [weight], [x], [x])[0]
 
 
 def clamped(value: jax.Array, moving: jax.Array, low: float = -jnp.inf) -> jax.Array:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ._arrays import LIMIT, floats, lined_up, mask_like
-from ._reduce import reduce
 
 
 def effective_sample_size(
@@ -53,6 +52,7 @@ def clip_fraction(
     eps_low: float | jax.Array = 0.2,
     eps_high: float | jax.Array | None = None,
     *,
+    axis: int = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """The fraction of actions to which `clipped_surrogate` gives no derivative.
@@ -65,6 +65,7 @@ def clip_fraction(
         advantage: as for `clipped_surrogate`.
         eps_low: as for `clipped_surrogate`.
         eps_high: as for `clipped_surrogate`.
+        axis: as for `clipped_surrogate`.
         where: shaped like log_ratio, True for the actions to include.
 
     Returns:
@@ -81,7 +82,7 @@ def clip_fraction(
     """
     log_ratio, advantage = floats(log_ratio, advantage)
     mask = mask_like(where, log_ratio, "log_ratio")
-    advantage = lined_up(advantage, log_ratio, "advantage")
+    advantage = lined_up(advantage, log_ratio, "advantage", axis)
     low: Any = 1 - jnp.asarray(eps_low, log_ratio.dtype)
     high: Any = 1 + jnp.asarray(eps_low if eps_high is None else eps_high, log_ratio.dtype)
     ratio = jnp.exp(log_ratio)
@@ -125,4 +126,5 @@ def approximate_divergence(log_ratio: ArrayLike, *, where: ArrayLike | None = No
 
 
 def _mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    return jax.lax.stop_gradient(reduce(jnp.ravel(x), jnp.ravel(mask)))
+    count = jnp.sum(mask, dtype=x.dtype)
+    return jax.lax.stop_gradient(jnp.sum(jnp.where(mask, x, 0)) / jnp.maximum(count, 1))

@@ -79,6 +79,8 @@ def reduce(
         total = _divisor(steps, mode, length).astype(x.dtype)
     elif np.shape(total) != ():
         raise ValueError(f"total must be a scalar, got shape {np.shape(total)}.")
+    else:
+        check_number("total", total, least=0)
     if mode == "seq-mean-token-mean":
         each = _ratio(steps.by_sequence(x), _tokens(steps).astype(x.dtype))
         return _ratio(jnp.sum(each), jnp.asarray(total, x.dtype))
@@ -217,4 +219,4 @@ def _divisor(steps: Steps, mode: str, length: float | None) -> jax.Array:
 
 def _ratio(sums: jax.Array, count: jax.Array) -> jax.Array:
     """The mean, 0 where the count is 0."""
-    return sums / jnp.where(count > 0, count, 1)
+    return sums / jnp.where(count == 0, 1, count)

@@ -9,14 +9,14 @@ from jax.typing import ArrayLike
 from scorefn._core.checks import check_number
 from scorefn._core.refusals import first_order_only
 
-from ._arrays import clamped, floats, lined_up, mask_like, scored
+from ._arrays import clamped, floats, lined_up, mask_like, product, scored
 from ._ratio import importance_weight
 
 _HINT = "For higher orders use scorefn.attach_score."
 
 
 def score_surrogate(
-    log_prob: ArrayLike, advantage: ArrayLike, *, where: ArrayLike | None = None
+    log_prob: ArrayLike, advantage: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
 ) -> jax.Array:
     """The REINFORCE loss: minus log-probability times advantage.
 
@@ -30,8 +30,9 @@ def score_surrogate(
 
     Args:
         log_prob: the log-probability of the drawn actions, in nats, any shape.
-        advantage: shaped like log_prob or its leading axes, for example one per sequence. No
-            derivative passes through it.
+        advantage: shaped like log_prob, or like the leading axes of log_prob without the axis of
+            time, for example one per sequence. No derivative passes through it.
+        axis: the axis of time in log_prob; used only for arguments with one number per sequence.
         where: shaped like log_prob, True for the actions to include; the rest is 0.
 
     Returns:
@@ -53,7 +54,7 @@ def score_surrogate(
     """
     log_prob, advantage = floats(log_prob, advantage)
     mask = mask_like(where, log_prob, "log_prob")
-    advantage = _data("advantage", advantage, mask)
+    advantage = _data("advantage", advantage, mask, axis)
     return _score(log_prob, -advantage, mask, "score_surrogate")
 
 
@@ -64,6 +65,7 @@ def clipped_surrogate(
     eps_high: float | jax.Array | None = None,
     dual_clip: float | jax.Array | None = None,
     *,
+    axis: int = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """The clipped loss of PPO.
@@ -79,10 +81,12 @@ def clipped_surrogate(
 
     Args:
         log_ratio: see `log_ratio`, in nats, any shape.
-        advantage: shaped like log_ratio or its leading axes. No derivative passes through it.
+        advantage: shaped like log_ratio, or one per sequence, as for `score_surrogate`. No
+            derivative passes through it.
         eps_low: the lower bound of r is 1 - eps_low; in [0, 1].
         eps_high: the upper bound of r is 1 + eps_high; None means eps_low.
         dual_clip: the upper bound of r for a negative advantage, above 1; None for no bound.
+        axis: the axis of time in log_ratio; used only for an advantage per sequence.
         where: shaped like log_ratio, True for the actions to include; the rest is 0.
 
     Returns:
@@ -106,7 +110,8 @@ def clipped_surrogate(
     check_number("dual_clip", dual_clip, above=1)
     log_ratio, advantage = floats(log_ratio, advantage)
     mask = mask_like(where, log_ratio, "log_ratio")
-    advantage, log_ratio = _data("advantage", advantage, mask), jnp.where(mask, log_ratio, 0)
+    advantage = _data("advantage", advantage, mask, axis)
+    log_ratio = jnp.where(mask, log_ratio, 0)
     # An infinite log-ratio has no derivative.
     log_ratio = clamped(log_ratio, jnp.where(jnp.isinf(log_ratio), 0, log_ratio))
     low, high = _bounds(eps_low, eps_low if eps_high is None else eps_high, log_ratio)
@@ -115,7 +120,7 @@ def clipped_surrogate(
     # advantage. Clipped before the exponential, because 0 times an infinite derivative is nan.
     gains = advantage >= 0
     low, most = jnp.where(gains, -jnp.inf, low), jnp.where(gains, high, most)
-    return -advantage * jnp.exp(jnp.clip(log_ratio, low, most))
+    return product(-advantage, jnp.exp(jnp.clip(log_ratio, low, most)))
 
 
 def weighted_surrogate(
@@ -125,6 +130,7 @@ def weighted_surrogate(
     eps_low: float | jax.Array | None = None,
     eps_high: float | jax.Array | None = None,
     *,
+    axis: int = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """The score weighted by a truncated ratio: CISPO, truncated importance sampling.
@@ -140,11 +146,13 @@ def weighted_surrogate(
 
     Args:
         log_prob: the log-probability of the drawn actions, in nats, any shape.
-        log_ratio: shaped like log_prob or its leading axes; see `log_ratio`. Bounded by 20. No
+        log_ratio: shaped like log_prob, or one per sequence; see `log_ratio`. Bounded by 20. No
             derivative passes through it.
-        advantage: shaped like log_prob or its leading axes. No derivative passes through it.
+        advantage: shaped like log_prob, or one per sequence, as for `score_surrogate`. No
+            derivative passes through it.
         eps_low: weights are at least 1 - eps_low; None means no bound.
         eps_high: weights are at most 1 + eps_high; None means no bound.
+        axis: the axis of time in log_prob; used only for arguments with one number per sequence.
         where: shaped like log_prob, True for the actions to include; the rest is 0.
 
     Returns:
@@ -167,8 +175,8 @@ def weighted_surrogate(
     mask = mask_like(where, log_prob, "log_prob")
     low = None if eps_low is None else jnp.maximum(1 - jnp.asarray(eps_low, log_ratio.dtype), 0)
     high = None if eps_high is None else 1 + jnp.asarray(eps_high, log_ratio.dtype)
-    weight = importance_weight(_data("log_ratio", log_ratio, mask), low, high)
-    weighted = weight * _data("advantage", advantage, mask)
+    weight = importance_weight(_data("log_ratio", log_ratio, mask, axis), low, high)
+    weighted = weight * _data("advantage", advantage, mask, axis)
     return _score(log_prob, -weighted, mask, "weighted_surrogate")
 
 
@@ -180,9 +188,9 @@ def _score(log_prob: jax.Array, weight: jax.Array, mask: jax.Array, name: str) -
     return scored(value, weight, log_prob)
 
 
-def _data(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
+def _data(name: str, x: jax.Array, mask: jax.Array, axis: int) -> jax.Array:
     """The array without a derivative, shaped like the mask, 0 where masked."""
-    return jax.lax.stop_gradient(jnp.where(mask, lined_up(x, mask, name), 0))
+    return jax.lax.stop_gradient(jnp.where(mask, lined_up(x, mask, name, axis), 0))
 
 
 def _check_range(eps_low: Any, eps_high: Any) -> None:

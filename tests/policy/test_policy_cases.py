@@ -79,11 +79,16 @@ def test_no_masked_advantage_reaches_a_derivative() -> None:
     for masks in ({}, {"where": where}):
         equal(jax.grad(partial(score, **masks))(-1.0), -1)
 
-    def clipped(log_prob):
-        ratio = policy.log_ratio(log_prob, zeros, "sequence-mean", where)
-        return policy.reduce(policy.clipped_surrogate(ratio, advantage, where=where), where)
+    def clipped(log_prob, level, given, **masks):
+        ratio = policy.log_ratio(log_prob, zeros, level, given)
+        return policy.reduce(policy.clipped_surrogate(ratio, advantage, **masks), where)
 
-    equal(jax.grad(clipped)(zeros), [[-1, 0]])
+    for masks in ({}, {"where": where}):
+        for level in ("token", "prefix", "sequence-sum", "sequence-mean"):
+            equal(jax.grad(clipped)(zeros, level, where, **masks), [[-1, 0]])
+        equal(jax.grad(clipped)(zeros, "token", None, **masks), [[-1, 0]])
+    # An advantage that no mask removes is an alarm.
+    assert np.isnan(jax.grad(lambda x: policy.clipped_surrogate(x, advantage).sum())(zeros)[0, 1])
 
 
 def test_no_ratio_overflows() -> None:
@@ -136,6 +141,11 @@ def test_micro_batches_with_the_common_total_are_the_batch() -> None:
     assert n == 4
     parts = [policy.reduce(x[i : i + 1], where[i : i + 1], total=n) for i in range(2)]
     assert sum(parts) == policy.reduce(x, where) == 3.25
+    for wrong in (-1.0, NAN):
+        with pytest.raises(ValueError, match="total must be"):
+            policy.reduce(x, where, total=wrong)
+        # Under jit it is not replaced by 1.
+        assert not jax.jit(lambda n: policy.reduce(x, where, total=n))(wrong) > 0
 
 
 def test_whitening_over_devices_is_that_of_all() -> None:
@@ -182,6 +192,13 @@ def test_one_convention_of_axes() -> None:
     equal(policy.returns([[0.0, 0, 1], [0, 0, 1]], 1.0), np.ones((2, 3)))
 
 
+def test_an_axis_is_one_axis() -> None:
+    for axis in (None, (0, 1), 0.0):
+        with pytest.raises(TypeError, match="axis must be a static int"):
+            policy.returns(np.ones((2, 3)), 1.0, axis=axis)
+    assert policy.returns(np.ones(2), 1.0, axis=np.int64(0))[0] == 2
+
+
 @pytest.mark.parametrize("name", ["where", "acted"])
 def test_weights_are_no_mask(name: str) -> None:
     with pytest.raises(TypeError, match=f"{name} must be boolean"):
@@ -196,6 +213,35 @@ def test_weights_are_no_mask(name: str) -> None:
 def test_one_log_ratio_serves_a_sequence() -> None:
     found = policy.weighted_surrogate(-jnp.ones((2, 3)), jnp.log(jnp.array([2.0, 3.0])), 1.0)
     equal(found, [[2] * 3, [3] * 3])
+
+
+@pytest.mark.parametrize("t", [2, 3])
+def test_one_advantage_serves_a_sequence_with_time_anywhere(t: int) -> None:
+    """Also where there are as many steps as sequences, so that every shape fits."""
+    x, advantage = -jnp.ones((2, t)), jnp.array([1.0, -2.0])
+    calls = {
+        "score": partial(policy.score_surrogate, x.T, advantage),
+        "clipped": partial(policy.clipped_surrogate, 0 * x.T, advantage),
+        "weighted": partial(policy.weighted_surrogate, x.T, 0 * advantage, advantage),
+    }
+    for name, call in calls.items():
+        sign = -1 if name == "clipped" else 1
+        equal(call(axis=0), [[sign * 1.0, sign * -2.0]] * t)
+        if t == 3:
+            with pytest.raises(ValueError, match="without the axis of time"):
+                call()
+    high = jnp.log(jnp.full((t, 2), 2.0))
+    assert policy.clip_fraction(high, advantage, axis=0) == 0.5
+
+
+def test_integers_have_the_precision_of_floats() -> None:
+    reward = np.array([0, 0, 1])
+    equal(policy.returns(reward, 1 / 3), [1 / 9, 1 / 3, 1], atol=1e-15)
+    equal(policy.reduce(reward, None), 1 / 3, atol=1e-15)
+    equal(policy.best_of(reward, 2), [-1, -1, 2], atol=1e-15)
+    assert policy.whiten(reward).dtype == policy.gae(reward, 1, reward, 0, 1).dtype == jnp.float64
+    # The floats beside them say which.
+    assert policy.score_surrogate(jnp.zeros(3, jnp.float32), reward).dtype == jnp.float32
 
 
 def test_no_time_gives_nothing() -> None:
@@ -225,3 +271,17 @@ def test_the_mean_and_the_sum_of_a_sequence_have_two_names() -> None:
     equal(policy.log_ratio(new, 0 * new, "sequence-sum"), [0.4, 0.4])
     with pytest.raises(ValueError, match="'sequence-sum', 'sequence-mean'"):
         policy.log_ratio(new, new, "sequence")
+
+
+def test_second_derivatives_by_forward_mode() -> None:
+    """The Hessian runs vmap over jvp, where values must not be batched."""
+    log_ratio, advantage = jnp.array([-0.5, 0.1, 0.5]), jnp.array([-1.0, 2.0, -3.0])
+    ratio = np.exp(log_ratio)
+    second = np.array([0, -advantage[1] * ratio[1], -advantage[2] * ratio[2]])
+    hessian = jax.hessian(lambda x: policy.clipped_surrogate(x, advantage).sum())(log_ratio)
+    equal(hessian, np.diag(second))
+    logits = jnp.ones((3, 2))
+    equal(
+        jax.hessian(lambda x: policy.divergence(logits, 2 * logits, x).sum())(log_ratio),
+        np.zeros((3, 3)),
+    )

@@ -317,3 +317,14 @@ def test_rollouts_run_on_devices_as_they_are(by: str, chunk_size: int | None) ->
             desired = (*desired[:3], jnp.sum(desired[3], keepdims=True))
     for a, b in zip(found, desired, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_fractions_and_divergences_of_an_explicit_batch_in_the_second_axis() -> None:
+    mesh = jax.make_mesh((DEVICES,), ("dp",), axis_types=(AxisType.Explicit,))
+    log_ratio = np.linspace(-1, 1, 3 * DEVICES).reshape(3, DEVICES)
+    with jax.set_mesh(mesh):
+        spread = jax.device_put(log_ratio, NamedSharding(mesh, P(None, "dp")))
+        found = policy.clip_fraction(spread, 1.0), policy.approximate_divergence(spread)
+    ratio = np.exp(log_ratio)
+    desired = np.mean(ratio > 1.2), np.mean(ratio - 1 - log_ratio)
+    np.testing.assert_allclose(found, desired, rtol=1e-12)
