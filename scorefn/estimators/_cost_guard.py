@@ -21,17 +21,20 @@ from scorefn._core.refusals import Question, nondifferentiable, questioned
 
 from ._guard import describe
 
-_kinks: ContextVar[bool] = ContextVar("scorefn_kinks_are_allowed", default=False)
+_control: ContextVar[bool] = ContextVar("scorefn_control_variate", default=False)
 
 
 @contextmanager
-def kinks_allowed() -> Iterator[None]:
-    """A context in which second derivatives of the cost are not checked."""
-    token = _kinks.set(True)
+def as_control_variate() -> Iterator[None]:
+    """A context in which derivatives of the cost along its draw only make a control variate.
+
+    Lost ones make it worse and not biased, so that they are not refused.
+    """
+    token = _control.set(True)
     try:
         yield
     finally:
-        _kinks.reset(token)
+        _control.reset(token)
 
 
 def guarded_cost(
@@ -66,10 +69,12 @@ def guarded_cost(
     cost = _CostJaxpr(traced.jaxpr, len(jax.tree.leaves(shape[0])), of_draw)
     walk = cost.walk(asked)
     for i in (i for i, yes in enumerate(asked) if yes):
+        if _control.get() and of_draw[i]:
+            continue
         if any(walk.severed(i)[: cost.size]):
             message = _message(name, arrays[i], x, user, what, of_draw=of_draw[i])
             arrays[i] = nondifferentiable(arrays[i], message)
-        elif not _kinks.get():
+        elif not _control.get():
             # A question must not hold on to tracers, by which it could find other names.
             slope = f"the derivative of {what}"
             message = _message(name, arrays[i], x, None, slope, of_draw=of_draw[i])

@@ -211,7 +211,8 @@ def _draw_and_log_ratio(
         return x, p.log_density(x) - stop(proposal.log_density(x))
 
     others = proposal.params  # with whose sampler a density without one of its own may be given
-    return guard_score(draw_and_log_ratio, distribution, key, name=name, others=others)(key)
+    x, ratio = guard_score(draw_and_log_ratio, distribution, key, name=name, others=others)(key)
+    return stop(x), ratio
 
 
 def _possible(log_ratios: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scorefn._core.arrays import convert_closure, is_float
+from scorefn._core.arrays import convert_closure, is_float, stop
 from scorefn._core.dependence import Dependence, Value
 from scorefn._core.refusals import nondifferentiable
 from scorefn._core.types import PyTree
@@ -127,7 +127,9 @@ def scored_draw(
         x = distribution.stopped_draw(key)
         return x, log_density(distribution, x)
 
-    return guard_score(draw_and_log_density, distribution, key, log_density, name=name)(key)
+    x, log_prob = guard_score(draw_and_log_density, distribution, key, log_density, name=name)(key)
+    # Stopped once more: a barrier gives the draw a derivative of 0, which f may refuse to take.
+    return stop(x), log_prob
 
 
 def _traced(
@@ -139,10 +141,16 @@ def _traced(
     leaves, structure = jax.tree.flatten(distribution)
     at = [i for i, leaf in enumerate(leaves) if _is_traced_float(leaf)]
 
-    # Leaves are arguments, so that one array in two leaves counts twice.
+    # Leaves are arguments, so that one array in two leaves counts twice. Objects of libraries keep
+    # one parameter in several places: there it counts once.
+    first = {id(leaves[i]): i for i in reversed(at)} if is_object(distribution) else {}
+    same = {i: first.get(id(leaves[i]), i) for i in at}
+    at = [i for i in at if same[i] == i]
+
     def rebuilt(arrays: list[jax.Array]) -> Distribution:
-        merged = dict(enumerate(leaves)) | dict(zip(at, arrays, strict=True))
-        return jax.tree.unflatten(structure, list(merged.values()))
+        given = dict(zip(at, arrays, strict=True))
+        merged = [given[same[i]] if i in same else leaf for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(structure, merged)
 
     def draw_and_score(key: jax.Array, inside: list[jax.Array]) -> Any:
         distribution = rebuilt(inside)

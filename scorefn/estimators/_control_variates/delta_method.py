@@ -13,7 +13,7 @@ from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
 from scorefn.estimators._base import Estimator, Transformation, check_estimator
-from scorefn.estimators._cost_guard import kinks_allowed
+from scorefn.estimators._cost_guard import as_control_variate
 
 
 @pytree_dataclass
@@ -97,7 +97,7 @@ class DeltaMethod(Transformation):
         moments = read_moments("DeltaMethod", self.moments, distribution, abstract_key(keys))
         mean, scale = as_local(moments, jax.random.key_data(keys))
         point = stop(mean)
-        with kinks_allowed():  # a kink in f makes the control variate worse, not biased
+        with as_control_variate():
             frozen = held_fixed(lambda x: f(x)[0], point)
 
         def slope(x: jax.Array, v: jax.Array) -> PyTree:
