@@ -55,8 +55,8 @@ class GradientSNR:
         >>> monitor = sf.GradientSNR.like({"w": jnp.zeros(4)})
         >>> keys = jax.random.split(jax.random.key(0), 1000)
         >>> monitor, history = jax.lax.scan(step, monitor, keys)
-        >>> print(f"{monitor.snr():.1f}")
-        3.0
+        >>> print(f"{monitor.snr():.0f}")
+        3
 
     References:
         Rainforth et al., Tighter variational bounds are not necessarily better (2018), section 3.1,

@@ -26,9 +26,9 @@ _control: ContextVar[bool] = ContextVar("scorefn_control_variate", default=False
 
 @contextmanager
 def as_control_variate() -> Iterator[None]:
-    """A context in which derivatives of the cost along its draw only make a control variate.
+    """A context in which lost derivatives along the draw are allowed.
 
-    Lost ones make it worse and not biased, so that they are not refused.
+    There they only make a control variate: losing them makes it worse, not biased.
     """
     token = _control.set(True)
     try:

@@ -117,7 +117,8 @@ class Enumerate(Estimator):
             counts = (weight > 0) | jnp.isfinite(cost)
             mean = jnp.sum(weight * jnp.where(counts, cost, 0), axis=0)
             left_out = jnp.sum(jnp.where(counts, 0, weight), axis=0)
-            return (mean + left_out * stop(mean)) * sound.astype(mean.dtype)
+            finite = stop(jnp.where(jnp.isfinite(mean), mean, 0))
+            return (mean + left_out * finite) * sound.astype(mean.dtype)
 
         return jax.tree.map(
             lambda cost: jnp.broadcast_to(
