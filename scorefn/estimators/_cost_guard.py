@@ -105,7 +105,7 @@ class _CostJaxpr:
 
             return jax.jvp(cost, (inputs[i],), (tangent,))[1]
 
-        jaxpr = jax.make_jaxpr(along)(shapes, shapes[i]).jaxpr
+        jaxpr: Any = jax.make_jaxpr(along)(shapes, shapes[i]).jaxpr
         floats = [jnp.issubdtype(v.aval.dtype, jnp.floating) for v in jaxpr.invars]
         return Walk(jaxpr, [*floats[:-1], False], stop_is_word=True)
 
