@@ -22,7 +22,7 @@ PLAIN = sf.ScoreFunction(sf.ConstantBaseline(0.3))
 
 
 def estimate(params):
-    """Of slope p - 0.2, by one coin."""
+    """An estimate of slope * p - 0.2, by one coin."""
 
     def of_key(key):
         coin = sf.Bernoulli(params["logit"])
@@ -76,7 +76,7 @@ def test_exp_is_unbiased_at_every_order_over_all_draws(n: int, centre: float) ->
 
 @x64
 def test_exp_of_a_mean_is_biased() -> None:
-    """What it is for: the obvious estimate is off by exp(E x) Var(x) / (2 n)."""
+    """The obvious estimate is off by exp(E x) Var(x) / (2 n)."""
 
     def fn(params, key):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(24))

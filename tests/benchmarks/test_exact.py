@@ -194,7 +194,7 @@ def test_exact_elbo_by_adaptive_quadrature(step: float) -> None:
 @pytest.mark.parametrize(("power", "degree"), [(1, 0), (2, 1), (3, 1), (4, 2)])
 @pytest.mark.parametrize("doubly", [False, True])
 def test_moments_of_weights_by_quadrature(power: int, degree: int, *, doubly: bool) -> None:
-    """Of the linear-Gaussian model, from its densities."""
+    """Moments of weights of the linear-Gaussian model, from its densities."""
     e = np.linspace(-12, 12, 4001)
     mean, scale = 0.5 + 0.05, math.sqrt(2 / 3)
     z = mean + scale * e

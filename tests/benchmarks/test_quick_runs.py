@@ -161,7 +161,7 @@ def _check_discrete(results: dict[str, Any]) -> None:
 
 
 def _check_rodeo(results: dict[str, Any]) -> None:
-    """What has to learn has learned, and the run too."""
+    """Every learned part has been trained, and so has the run."""
     found = {(r["estimator"], r["step"]): r["relative_variance"] for r in results["rows"]}
     names = results["settings"]["estimators"]
     assert set(found) == {(name, step) for name in names for step in (0, 100)}

@@ -1,4 +1,4 @@
-"""What a gradient costs, in numbers that no other process can move: flops, memory, traces."""
+"""The cost of a gradient, in numbers that no other process can change: flops, memory, traces."""
 
 import sys
 import time
@@ -74,7 +74,7 @@ def test_no_more_than_by_hand(programs: Any, case: str, spelling: str) -> None:
 
 @pytest.mark.parametrize("name", ["closed form", f"surrogate, {cases.OWN}"])
 def test_other_spellings_are_the_same_estimate(name: str) -> None:
-    """What the benchmark compares with: each spelling, where it draws as the library does."""
+    """Every hand-written spelling that draws as the library does gives the same estimate."""
     for case in ("Pathwise, Normal, D = 10", "ScoreFunction, Categorical, 20 x 10"):
         made = CASES[case]()
         expected = jax.jit(made.library)(*made.arguments)

@@ -35,7 +35,7 @@ def test_sampled_divergence_is_sticking_with_coefficient_zero() -> None:
 
 
 def test_leaves_are_learned() -> None:
-    """Of a narrow posterior, to which the data add next to nothing: a = s^2, by the prior alone."""
+    """A narrow posterior, to which the data add almost nothing: a = s^2, by the prior alone."""
     params = {"mean": jnp.zeros(31), "log_scale": jnp.full(31, -1.0)}
     problem = started("logistic", "sticking the landing, a learned", PLAIN, params, 8)
     few = replace(problem.data, weight=1e-4)

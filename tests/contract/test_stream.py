@@ -98,7 +98,7 @@ def test_every_derivative_is_that_of_all_samples_at_once(name: str) -> None:
 
 @x64
 def test_a_second_derivative_along_another_parameter_than_the_first() -> None:
-    """Of a scan, which up to jax 0.10 forgets what it does not differentiate."""
+    """A scan, which up to jax 0.10 drops the rules that it does not differentiate."""
 
     def mixed(loss: Callable[..., jax.Array]) -> jax.Array:
         def product(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -478,7 +478,7 @@ ALONG: dict[str, Callable[..., Any]] = {
 
 
 def outcome(run: Callable[..., Any], loss: Callable[..., jax.Array]) -> tuple[str, Any]:
-    """What comes of it: a number, or the error by its type and first words."""
+    """The outcome: a number, or the type and first words of the error."""
     try:
         return "number", float(run(loss))
     except Exception as error:  # whatever it is, chunks must raise the same

@@ -1,4 +1,4 @@
-"""What is read off objects of other libraries: by exact class, through known wrappers, checked."""
+"""Facts read off objects of other libraries: by exact class, through known wrappers, checked."""
 
 import distrax
 import flowjax.distributions as fjd

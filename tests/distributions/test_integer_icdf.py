@@ -45,7 +45,7 @@ def probabilities(logits):
 
 
 def drawing(distribution, bits):
-    """From words [n, ...] to draws [n, ...], in integers of any size."""
+    """Draws [n, ...] of words [n, ...], in integers of any size."""
     run = fast(jax.vmap(lambda d, w: d.draw_from(w), (None, 0)))
 
     def draw(words):
@@ -73,7 +73,7 @@ def first_words(draw, size, factors, bits):
 
 
 def shares(first, bits):
-    """What part of all words each value owns."""
+    """The share of all words that maps to each value."""
     last = np.full((1, first.shape[1]), 2**bits, object)
     owned = np.diff(np.concatenate([first, last]), axis=0)
     return owned.astype(np.longdouble) * np.longdouble(2.0**-bits)

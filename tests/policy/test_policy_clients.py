@@ -20,7 +20,7 @@ ARRAYS = np.load(Path(__file__).parent / "client_batches.npz")
 
 
 def code() -> dict[str, Any]:
-    """What the block of the page defines."""
+    """The names that the block of the page defines."""
     text = PAGE.read_text().split("<!-- code:clients -->")[1].split("<!-- /code -->")[0]
     scope: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], scope)

@@ -25,7 +25,7 @@ DEVICES = 4
 
 
 def results(arrays: Any, where: Any, ids: Any) -> dict[str, Any]:
-    """What each function returns, and the derivatives of the sum of its squares."""
+    """The results of each function, and the derivatives of the sum of their squares."""
     found = {}
     for name, case in CASES.items():
 
@@ -63,7 +63,7 @@ def assert_same(found: Any, desired: Any) -> None:
 
 
 def one_by_one() -> Any:
-    """What each device should find, [DEVICES, ...], by itself."""
+    """The result that each device should find separately, [DEVICES, ...]."""
     run = once(results)
     each = [run(*jax.tree.map(lambda x, i=i: x[i], blocks(inputs()))) for i in range(DEVICES)]
     return jax.tree.map(lambda *x: np.stack(x), *each)

@@ -1,4 +1,4 @@
-"""What docs/policy.md claims, by enumeration: divergences, groups, sequences, recipes."""
+"""Claims of docs/policy.md by enumeration: divergences, groups, sequences, recipes."""
 
 import itertools
 from dataclasses import replace
@@ -146,7 +146,7 @@ VALUES = np.array([0.3, -0.8, 1.1, 0.4])
 
 
 def token_log_probs(table):
-    """Of all seven sequences, [7, 2]; nan where there is no token."""
+    """A table of all seven sequences, [7, 2]; nan where there is no token."""
     rows = jax.nn.log_softmax(table)
     first, second = SEQUENCES.T
     each = jnp.stack([rows[0, first], rows[1 + first, second]], axis=1)

@@ -1,4 +1,4 @@
-"""What is masked reaches nothing, of every public function; packed rows are their sequences."""
+"""Masked entries reach nothing, in every public function; packed rows equal their sequences."""
 
 import inspect
 from collections.abc import Callable
@@ -322,7 +322,7 @@ MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-to
 
 @pytest.mark.parametrize("mode", MODES)
 def test_micro_batches_add_up(mode: str) -> None:
-    """Of unequal sizes, one of them empty, one of empty sequences."""
+    """Groups of unequal sizes, one of them empty, one of empty sequences."""
     x, where = RANDOM.normal(size=(9, T)), RANDOM.random((9, T)) < 0.6
     where[2:4] = False
     n = sum(policy.total(where[i:j], mode, length=7) for i, j in ((0, 2), (2, 4), (4, 9)))

@@ -42,7 +42,7 @@ def costs_of(p: jax.Array, bits: jax.Array) -> jax.Array:
 
 
 def baselines_of(bits: jax.Array) -> jax.Array:
-    """What may be known before each choice."""
+    """The values that may be known before each choice."""
     return jnp.stack([1.5 + 0 * bits[0], 2 * bits[0] - 1, 4 + bits[0] - 3 * bits[1]])
 
 

@@ -1,4 +1,4 @@
-"""What a program returns beside its cost."""
+"""Aux of programs: the values that a program returns beside its cost."""
 
 from collections.abc import Callable
 from functools import partial

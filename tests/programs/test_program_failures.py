@@ -1,4 +1,4 @@
-"""What went wrong elsewhere with several choices: here it is right, or it raises."""
+"""Several choices that went wrong in other libraries: here they are right, or raise."""
 
 from collections.abc import Callable
 from functools import partial

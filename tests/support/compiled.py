@@ -1,4 +1,4 @@
-"""What the text of a compiled program says."""
+"""Facts read off the text of a compiled program."""
 
 import re
 

@@ -246,5 +246,5 @@ def inflated(inner: Any, gate: Any, *, hurdle: bool = False, top: int = 300) -> 
 
 
 def von_mises(loc: Any, concentration: Any) -> Density:
-    """Of draws wrapped to [-pi, pi)."""
+    """The density of draws wrapped to [-pi, pi)."""
     return Density(st.vonmises(concentration, loc).pdf, -np.pi, np.pi)

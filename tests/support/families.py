@@ -89,7 +89,7 @@ def dirichlet_of(alpha: Any) -> Any:
 
 
 def concrete(x: Any) -> jax.Array:
-    """Of the logarithms of a concrete vector of two parts."""
+    """A cost of the logarithms of a concrete vector of two parts."""
     return jnp.arctan(x[0] - x[1] - 0.3)
 
 

@@ -41,7 +41,7 @@ def draws(logits, k):
 
 
 def product(*rules):
-    """Of rules (points [P, w], weights [P]): the rule of all of them side by side."""
+    """The product of rules (points [P, w], weights [P])."""
     points = [np.concatenate(p) for p in itertools.product(*(points for points, _ in rules))]
     weights = [np.prod(w) for w in itertools.product(*(weights for _, weights in rules))]
     return np.array(points), np.array(weights)

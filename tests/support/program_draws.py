@@ -35,7 +35,7 @@ def places(choices: list[tuple[Noise, int]], start: int, size: int) -> Iterator[
 
 
 def needed(choices: list[tuple[Noise, int]]) -> int:
-    """How much noise the key of a program must hold: a half to draw with, a half for the rest."""
+    """The size of the noise of a program's key: a half to draw with, a half for the rest."""
     if not choices:
         return 0
     (noise, samples), *rest = choices

@@ -1,4 +1,4 @@
-"""What estimators make of every family of every library: right, an error, or wrong.
+"""Results of estimators on every family of every library: right, an error, or wrong.
 
 ``PYTHONPATH=.. python -m support.sweep [part of a name ...]``, in tests/, prints the table; without
 arguments it also writes docs/families.md.

@@ -94,7 +94,7 @@ def moved(form: str, b: jax.Array) -> Any:
 
 
 def log_density(form: str, z: Any, b: jax.Array = B) -> jax.Array:
-    """Of the distribution at b, a number: nothing there can be differentiated."""
+    """A log-density of the distribution at b, a number: nothing there can be differentiated."""
     distribution = FORMS[form](b)
     if isinstance(distribution, sf.Distribution):
         return distribution.log_prob(distribution.params, z)
