@@ -109,17 +109,19 @@ BIASED: dict[str, Callable[[], sf.Estimator]] = {
 EVERY_FORM = ("ConstantBaseline", "Enumerate", "DisARM", "GO")
 
 
-def measured(estimator: sf.Estimator, build: Any, values: Any, f: Any) -> tuple[Any, Any]:
-    """Values [n] and gradients [n, D] for many keys."""
+def measured(estimator: sf.Estimator, build: Any, cases: Any, f: Any) -> tuple[Any, Any]:
+    """Values [cases, n] and gradients [cases, n, D] for many keys, by one program."""
 
-    def loss(values: Any, key: jax.Array) -> jax.Array:
+    def loss(values: Any, case: jax.Array, key: jax.Array) -> jax.Array:
         distribution = build(values)
         return sf.expectation(
-            lambda x: f(x, distribution), distribution, key, estimator, num_samples=SAMPLES
+            lambda x: f(x, case), distribution, key, estimator, num_samples=SAMPLES
         )
 
     keys = jax.random.split(jax.random.key(3), REPEATS)
-    value, slope = jax.jit(jax.vmap(jax.value_and_grad(loss), (None, 0)))(values, keys)
+    both = jax.vmap(jax.value_and_grad(loss), (None, None, 0))
+    numbers = jnp.arange(len(cases))
+    value, slope = jax.jit(jax.vmap(both, (0, 0, None)))(jnp.array(cases), numbers, keys)
     return np.asarray(value, np.float64), np.asarray(slope, np.float64)
 
 
@@ -132,23 +134,24 @@ def assert_mean(draws: np.ndarray, exact: Any, *, or_zero: Any = False) -> None:
     assert np.all(right | (np.asarray(or_zero) & zero)), (draws.mean(0), exact)
 
 
-def grid(
-    estimators: dict[str, Any], forms: dict[str, Any], cases: dict[str, dict[str, Any]]
-) -> Any:
+def grid(estimators: dict[str, Any], forms: dict[str, Any]) -> Any:
     # All estimators read the same facts: two forms are enough for most of them.
     rows = [
-        pytest.param(build, form, spelled[form.split(".")[1]], id=f"{name}-{form}-{case}")
+        pytest.param(build, form, id=f"{name}-{form}")
         for name, build in estimators.items()
         for form in forms
-        for case, spelled in cases.items()
         if name in EVERY_FORM or form in ("sf.logits", "distrax.probs", "numpyro.probs")
     ]
-    return pytest.mark.parametrize(("estimator", "form", "values"), rows)
+    return pytest.mark.parametrize(("estimator", "form"), rows)
+
+
+def spelled(cases: dict[str, list[list[float]]], form: str) -> list[list[float]]:
+    return cases[form.split(".")[1]]
 
 
 # ------------------------------------------------------------------------------------------- bits
 
-BIT_CASES = {"mixed": {"logits": [0.4, -INF, INF], "probs": [0.6, 0.0, 1.0]}}
+BITS_GIVEN = {"logits": [[0.4, -INF, INF]], "probs": [[0.6, 0.0, 1.0]]}
 
 
 def bit_cost(b: Any, _: Any) -> jax.Array:
@@ -156,9 +159,9 @@ def bit_cost(b: Any, _: Any) -> jax.Array:
     return 1.5 * b[0] - 2 * b[0] * b[1] + b[2] + 0.5 * b[0] * b[2] + 3 * b[1]
 
 
-@grid(OF_BITS, BITS, BIT_CASES)
-def test_bits(estimator: Any, form: str, values: list[float]) -> None:
-    value, slope = measured(estimator(), BITS[form], jnp.array(values), bit_cost)
+@grid(OF_BITS, BITS)
+def test_bits(estimator: Any, form: str) -> None:
+    [value], [slope] = measured(estimator(), BITS[form], spelled(BITS_GIVEN, form), bit_cost)
     by_probs = form.endswith("probs")
     p = 0.6 if by_probs else 1 / (1 + np.exp(-0.4))
     assert_mean(value, 2.0 * p + 1)
@@ -168,9 +171,9 @@ def test_bits(estimator: Any, form: str, values: list[float]) -> None:
     assert_mean(slope, np.array(along), or_zero=[False, True, True])
 
 
-@grid(BIASED, BITS, BIT_CASES)
-def test_relaxed_bits_are_finite(estimator: Any, form: str, values: list[float]) -> None:
-    value, slope = measured(estimator(), BITS[form], jnp.array(values), bit_cost)
+@grid(BIASED, BITS)
+def test_relaxed_bits_are_finite(estimator: Any, form: str) -> None:
+    value, slope = measured(estimator(), BITS[form], spelled(BITS_GIVEN, form), bit_cost)
     assert np.all(np.isfinite(value))
     assert np.all(np.isfinite(slope))
 
@@ -178,15 +181,13 @@ def test_relaxed_bits_are_finite(estimator: Any, form: str, values: list[float])
 INFINITE = {k: v for k, v in OF_BITS.items() if k not in ("DoubleCV", "RODEO", "REBAR")}
 
 
-@grid(INFINITE, {"sf.logits": 0, "numpyro.probs": 0}, BIT_CASES)
-def test_bits_with_a_cost_that_is_infinite_where_impossible(
-    estimator: Any, form: str, values: list[float]
-) -> None:
+@grid(INFINITE, {"sf.logits": 0, "numpyro.probs": 0})
+def test_bits_with_a_cost_that_is_infinite_where_impossible(estimator: Any, form: str) -> None:
     def cost(b: Any, _: Any) -> jax.Array:
         b = jnp.asarray(b, jnp.float32)
         return 1.5 * b[0] + jnp.where((b[1] > 0) | (b[2] < 1), jnp.inf, 0.5)
 
-    value, slope = measured(estimator(), BITS[form], jnp.array(values), cost)
+    [value], [slope] = measured(estimator(), BITS[form], spelled(BITS_GIVEN, form), cost)
     by_probs = form.endswith("probs")
     p = 0.6 if by_probs else 1 / (1 + np.exp(-0.4))
     assert_mean(value, 1.5 * p + 0.5)
@@ -196,11 +197,10 @@ def test_bits_with_a_cost_that_is_infinite_where_impossible(
 
 # ------------------------------------------------------------------------------------- categories
 
-CATEGORY_CASES = {
-    "masked": {"logits": [0.4, -INF, -0.3], "probs": [0.4, 0.0, 0.6]},
-    "certain": {"logits": [-INF, 0.2, -INF], "probs": [0.0, 1.0, 0.0]},
-    "first": {"logits": [-INF, 0.4, -0.3], "probs": [0.0, 0.4, 0.6]},
-    "last": {"logits": [0.4, -0.3, -INF], "probs": [0.4, 0.6, 0.0]},
+# One masked, one certain, and the first or the last one impossible.
+SHARES = {
+    "logits": [[0.4, -INF, -0.3], [-INF, 0.2, -INF], [-INF, 0.4, -0.3], [0.4, -0.3, -INF]],
+    "probs": [[0.4, 0.0, 0.6], [0.0, 1.0, 0.0], [0.0, 0.4, 0.6], [0.4, 0.6, 0.0]],
 }
 TABLE = np.array([1.0, 3.0, -2.0])
 
@@ -213,51 +213,52 @@ def one_hot_cost(x: Any, _: Any) -> jax.Array:
     return jnp.asarray(x, jnp.float32) @ jnp.array(TABLE, jnp.float32)
 
 
-def assert_categories(value: Any, slope: Any, form: str, values: list[float], table: Any) -> None:
-    given = np.array(values, np.float64)
-    by_probs = form.endswith("probs")
-    p = given / given.sum() if by_probs else np.exp(given) / np.exp(given).sum()
-    possible = p > 0
-    mean = p[possible] @ table[possible]
-    assert_mean(value, mean)
-    # Along shares the derivative of the normalized probabilities, along logits p (f - E f).
-    right = (
-        table - mean
-        if by_probs
-        else np.where(possible, p * (np.where(possible, table, 0) - mean), 0)
-    )
-    assert_mean(slope, np.where(np.isfinite(right), right, 0), or_zero=~possible)
+def assert_categories(value: Any, slope: Any, form: str, tables: Any) -> None:
+    for case, given in enumerate(np.array(spelled(SHARES, form))):
+        table = tables[case]
+        by_probs = form.endswith("probs")
+        p = given / given.sum() if by_probs else np.exp(given) / np.exp(given).sum()
+        possible = p > 0
+        mean = p[possible] @ table[possible]
+        assert_mean(value[case], mean)
+        # Along shares the derivative of the normalized probabilities, along logits p (f - E f).
+        right = (
+            table - mean
+            if by_probs
+            else np.where(possible, p * (np.where(possible, table, 0) - mean), 0)
+        )
+        assert_mean(slope[case], np.where(np.isfinite(right), right, 0), or_zero=~possible)
 
 
-@grid(OF_CATEGORIES, CATEGORIES, CATEGORY_CASES)
-def test_categories(estimator: Any, form: str, values: list[float]) -> None:
-    value, slope = measured(estimator(), CATEGORIES[form], jnp.array(values), category_cost)
-    assert_categories(value, slope, form, values, TABLE)
+@grid(OF_CATEGORIES, CATEGORIES)
+def test_categories(estimator: Any, form: str) -> None:
+    found = measured(estimator(), CATEGORIES[form], spelled(SHARES, form), category_cost)
+    assert_categories(*found, form, [TABLE] * 4)
 
 
-@grid(OF_ONE_HOT, ONE_HOT, CATEGORY_CASES)
-def test_one_hot(estimator: Any, form: str, values: list[float]) -> None:
-    value, slope = measured(estimator(), ONE_HOT[form], jnp.array(values), one_hot_cost)
-    assert_categories(value, slope, form, values, TABLE)
+@grid(OF_ONE_HOT, ONE_HOT)
+def test_one_hot(estimator: Any, form: str) -> None:
+    found = measured(estimator(), ONE_HOT[form], spelled(SHARES, form), one_hot_cost)
+    assert_categories(*found, form, [TABLE] * 4)
 
 
-@grid(BIASED, ONE_HOT, CATEGORY_CASES)
-def test_relaxed_one_hot_is_finite(estimator: Any, form: str, values: list[float]) -> None:
-    value, slope = measured(estimator(), ONE_HOT[form], jnp.array(values), one_hot_cost)
+@grid(BIASED, ONE_HOT)
+def test_relaxed_one_hot_is_finite(estimator: Any, form: str) -> None:
+    value, slope = measured(estimator(), ONE_HOT[form], spelled(SHARES, form), one_hot_cost)
     assert np.all(np.isfinite(value))
     assert np.all(np.isfinite(slope))
 
 
-@grid(OF_CATEGORIES, {"sf.logits": 0, "numpyro.probs": 0}, CATEGORY_CASES)
+@grid(OF_CATEGORIES, {"sf.logits": 0, "numpyro.probs": 0})
 def test_categories_with_a_cost_that_is_infinite_where_impossible(
-    estimator: Any, form: str, values: list[float]
+    estimator: Any, form: str
 ) -> None:
-    given = np.array(values)
+    given = np.array(spelled(SHARES, form))
     impossible = np.isneginf(given) if form.endswith("logits") else given == 0
-    table = np.where(impossible, np.inf, TABLE)
+    tables = np.where(impossible, np.inf, TABLE)
 
-    def cost(x: Any, _: Any) -> jax.Array:
-        return jnp.array(table, jnp.float32)[x]
+    def cost(x: Any, case: Any) -> jax.Array:
+        return jnp.array(tables, jnp.float32)[case, x]
 
-    value, slope = measured(estimator(), CATEGORIES[form], jnp.array(values), cost)
-    assert_categories(value, slope, form, values, table)
+    found = measured(estimator(), CATEGORIES[form], spelled(SHARES, form), cost)
+    assert_categories(*found, form, tables)
