@@ -31,6 +31,7 @@ from .distributions import Bernoulli as Bernoulli
 from .distributions import Categorical as Categorical
 from .distributions import Deterministic as Deterministic
 from .distributions import Distribution as Distribution
+from .distributions import Given as Given
 from .distributions import NormalMixture as NormalMixture
 from .distributions import OneHotCategorical as OneHotCategorical
 from .distributions import implicit_reparameterization as implicit_reparameterization

@@ -30,10 +30,13 @@ class Baseline(ABC):
     Attributes:
         min_samples: the smallest number of samples.
         coupled: whether a baseline depends on the costs of other samples of the same call.
+        mean_of_others: whether a baseline is the mean cost of the other samples: such a baseline
+            removes the derivative of the normalizer of an unnormalized log_prob (`Given`).
     """
 
     min_samples: ClassVar[int] = 1
     coupled: ClassVar[bool] = True
+    mean_of_others: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
@@ -99,6 +102,7 @@ class LeaveOneOut(Baseline):
     """
 
     min_samples: ClassVar[int] = 2
+    mean_of_others: ClassVar[bool] = True
 
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         del weights

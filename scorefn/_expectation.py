@@ -12,6 +12,7 @@ from scorefn._batching.streaming import streamed_mean
 from scorefn._core.refusals import AUX, without_gradient
 from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution, as_distribution
+from scorefn.distributions._given import is_given
 from scorefn.estimators._base import Estimator, check_estimator
 
 
@@ -85,7 +86,7 @@ def expectation(
     check_estimator(estimator)
     distribution = as_distribution(distribution)
     key = check_samples(key, num_samples, chunk_size, sharding)
-    if estimator.streams and sharding is None and not has_aux:
+    if estimator.streams and sharding is None and not (has_aux or is_given(distribution)):
         one = partial(estimator.one_sample, f, distribution)
         mean = streamed_mean(one, key, num_samples, chunk_size)
         if mean is not None:

@@ -14,6 +14,7 @@ from scorefn._core.arrays import (
     wide,
 )
 from scorefn._core.checks import check_count
+from scorefn._core.refusals import up_to_order
 
 
 def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0) -> jax.Array:
@@ -76,6 +77,45 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     zero = log_prob - jax.lax.stop_gradient(log_prob)
     score = finite_product(jnp.expm1(zero), weight)
     return jnp.reshape(cost + score.astype(cost.dtype), shape)
+
+
+def attach_centered_scores(costs: jax.Array, log_probs: jax.Array) -> jax.Array:
+    r"""The costs, unchanged, with the scores of draws whose log_prob may be unnormalized.
+
+    .. code-block:: text
+
+        z_i         exp(log_prob_i - stop(log_prob_i)) - 1
+        r_i         the mean of z_j over the other draws, s_i that of z_j z_k over pairs of them
+        value       costs
+        derivative  of cost_i + (cost_i - m) [(1 + z_i) (1 - r_i + s_i) - 1]
+
+    The factor is that by which the probability of draw i moves: 1 + z_i, divided by the mean of
+    1 + z, whose inverse 1 - r + r^2 - ... is estimated without bias up to second order. The
+    derivatives of the factors have mean 0 over the draws, whatever they are: any m is right.
+
+    Args:
+        costs: [n, ...], one for each of n independent draws, n >= 2.
+        log_probs: [n] or [n, ...], a leading part of the shape of the costs.
+    """
+    n, order = len(log_probs), min(len(log_probs) - 1, 2)
+    number = {1: "first order with 2 draws, and to second with 3 or more", 2: "second order"}
+    log_probs = up_to_order(
+        order,
+        without_impossible(log_probs.astype(wide(log_probs.dtype, costs.dtype))),
+        f"ScoreFunction with the draws of Given is right to {number[order]}: a higher derivative "
+        f"with respect to the parameters of log_prob would silently be wrong. Give "
+        f"Distribution(log_prob, sample, params) with a normalized log_prob, or use attach_score.",
+    )
+    dtype = log_probs.dtype
+    zero = jnp.expm1(log_probs - jax.lax.stop_gradient(log_probs))
+    others = sum_of_others(zero)
+    normalizer = -others / (n - 1)
+    if order == 2:
+        pairs = jnp.square(others) - sum_of_others(jnp.square(zero))
+        normalizer += pairs / ((n - 1) * (n - 2))
+    factor = leading(zero + normalizer + zero * normalizer, costs, "log_prob")
+    excess = costs.astype(dtype) - jax.lax.stop_gradient(jnp.mean(costs, 0, dtype))
+    return costs + finite_product(factor, excess).astype(costs.dtype)
 
 
 def without_impossible(log_prob: jax.Array) -> jax.Array:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .types import PyTree
+
 
 def is_number(x: Any) -> bool:
     """Whether x is a number or an array of numbers for jax.numpy, traced or not."""
@@ -30,13 +32,13 @@ def reuse_key(keys: jax.Array) -> jax.Array:
     return jax.random.clone(keys) if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else keys
 
 
-def abstract_key(keys: jax.Array) -> Any:
-    """The shape and dtype of one of the keys, for tracing.
+def abstract_key(keys: PyTree) -> Any:
+    """The shape and dtype of one of the keys, or given draws, for tracing.
 
     ``keys[0]`` does not work here: JAX's check of key reuse counts it as a use, and an axis that is
     sharded explicitly cannot be indexed.
     """
-    return jax.ShapeDtypeStruct(keys.shape[1:], keys.dtype)
+    return jax.tree.map(lambda keys: jax.ShapeDtypeStruct(keys.shape[1:], keys.dtype), keys)
 
 
 def wide(*dtypes: Any) -> Any:

@@ -30,20 +30,29 @@ def first_order_only(
     For the parameters of a distribution, in estimators that are right to first order only. Mixed
     derivatives, once in the array and once in something else, are allowed.
     """
-    message = (
+    return up_to_order(
+        1,
+        array,
         f"{name} is right to first order only: a second derivative with respect to the parameters "
         f"of its distribution would silently be wrong. {hint} In a loop of gradient steps whose "
         f"gradients are held fixed, stop the parameters before the inner gradient, and not its "
-        f"result: jax.grad(loss)(jax.lax.stop_gradient(params))."
+        f"result: jax.grad(loss)(jax.lax.stop_gradient(params)).",
     )
 
-    def once(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
-        del moving
-        # A factor of 1 that formally depends on x, so that differentiating the derivative raises.
-        x = nondifferentiable(arrays[0], message)
-        return list(arrays), [tangents[0] * jnp.where(jnp.isnan(x), 1, 1).astype(x.dtype)]
 
-    return with_jvp(lambda x: [x], once)(jnp.asarray(array))[0]
+def up_to_order(order: int, array: jax.Array, message: str) -> jax.Array:
+    """The array with its derivatives up to an order; a higher one raises ``TypeError(message)``."""
+    if order == 0:
+        return nondifferentiable(array, message)
+
+    def derivative(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
+        del moving
+        # A factor of 1 that formally depends on x, so that a derivative of too high an order
+        # reaches what raises.
+        x = up_to_order(order - 1, arrays[0], message)
+        return list(arrays), [tangents[0] * jnp.where(jnp.isnan(x) | True, 1, x).astype(x.dtype)]
+
+    return with_jvp(lambda x: [x], derivative)(jnp.asarray(array))[0]
 
 
 # A primitive instead of a `custom_jvp`, because up to jax 0.10 a differentiated scan drops the rule

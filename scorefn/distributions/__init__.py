@@ -5,5 +5,6 @@ from ._discrete import Bernoulli as Bernoulli
 from ._discrete import Categorical as Categorical
 from ._discrete import OneHotCategorical as OneHotCategorical
 from ._distribution import Distribution as Distribution
+from ._given import Given as Given
 from ._implicit import NormalMixture as NormalMixture
 from ._implicit import implicit_reparameterization as implicit_reparameterization

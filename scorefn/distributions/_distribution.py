@@ -26,7 +26,10 @@ class Distribution:
 
     Attributes:
         log_prob: ``log_prob(params, x) -> scalar``, the log-density of ONE draw, in nats. It must
-            be normalized, unless the estimator allows otherwise.
+            be normalized for every estimator that reads it but two: `SelfNormalized`, and
+            `ScoreFunction` with draws made elsewhere (`Given`), allow any constant, which may
+            depend on params. `Enumerate` checks it. Pathwise and black-box estimators do not read
+            it; families, as `Bernoulli`, are normalized by construction.
         sample: ``sample(params, key) -> x``, one draw: any pytree of arrays, of any dtype. Only
             ``Pathwise`` and other pathwise estimators need it to be differentiable.
         params: any pytree of arrays.

@@ -66,7 +66,7 @@ class Enumerate(Estimator):
 
     evaluations: ClassVar[str] = "size of the support, once for all terms"
     when: ClassVar[str] = "a support of up to a few thousand values, f cheap"
-    needs: ClassVar[str] = "a finite support; any f"
+    needs: ClassVar[str] = "a finite support, a normalized log_prob (checked); any f"
 
     def __post_init__(self) -> None:
         check_count("factor_ndim", self.factor_ndim, at_least=0)

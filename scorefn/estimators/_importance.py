@@ -1,5 +1,6 @@
 """Importance weighting: draws from a proposal instead of the distribution itself."""
 
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from scorefn._core.checks import check_instance
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
+from scorefn.distributions._given import Given, is_given, sources
 
 from ._base import Estimator
 from ._score_guard import guard_score
@@ -38,7 +40,8 @@ class ImportanceWeighted(Estimator):
     learned baseline is fitted under q. With q = p the estimator equals `ScoreFunction`.
 
     Attributes:
-        proposal: the distribution of the draws, as for `expectation`.
+        proposal: the distribution of the draws, as for `expectation`. None for `Given` with
+            log_prob_old: the draws and their densities are there.
         baseline: as for `ScoreFunction`; `LeaveOneOut` (the default) needs 2 samples.
 
     Raises:
@@ -60,11 +63,13 @@ class ImportanceWeighted(Estimator):
         Glynn and Iglehart, Importance sampling for stochastic simulations (1989).
     """
 
-    proposal: Any
+    proposal: Any = None
     baseline: Baseline = field(default_factory=LeaveOneOut)
 
     when: ClassVar[str] = "draws that come from another distribution"
-    needs: ClassVar[str] = "a proposal that covers it, a differentiable log_prob; any f"
+    needs: ClassVar[str] = (
+        "a proposal that covers it, or `Given` draws; normalized, differentiable log_probs; any f"
+    )
 
     def __post_init__(self) -> None:
         check_instance("proposal", self.proposal)
@@ -79,14 +84,14 @@ class ImportanceWeighted(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         self.baseline.check_samples(len(keys))
-        proposal = _proposal(self.proposal, distribution, keys)
+        draw, rows = _draws(distribution, self.proposal, keys, "ImportanceWeighted")
 
-        def one(key: jax.Array) -> Any:
-            x, log_ratio = _draw_and_log_ratio(distribution, proposal, key, "ImportanceWeighted")
+        def one(row: Any) -> Any:
+            x, log_ratio = draw(row)
             cost, aux = f(x)
             return cost, log_ratio, self.baseline.weight(x, distribution), aux
 
-        costs, log_ratios, weights, aux = vmap(one)(keys)
+        costs, log_ratios, weights, aux = vmap(one)(rows)
         possible, log_ratios = _possible(log_ratios)
         ratios = jnp.where(possible, jnp.exp(log_ratios), 0)
         if weights is not None:
@@ -125,7 +130,8 @@ class SelfNormalized(Estimator):
     passes through q. If every draw is impossible under p, the result is nan.
 
     Attributes:
-        proposal: the distribution of the draws, as for `expectation`.
+        proposal: the distribution of the draws, as for `expectation`. None for `Given` with
+            log_prob_old: the draws and their densities are there.
 
     Raises:
         ValueError: there are fewer than 2 samples; the draws of proposal and distribution differ in
@@ -147,13 +153,15 @@ class SelfNormalized(Estimator):
         (1995).
     """
 
-    proposal: Any
+    proposal: Any = None
 
     unbiased: ClassVar[bool] = False
     evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "draws from another distribution, densities known up to a constant"
-    needs: ClassVar[str] = "a proposal that covers it, log_probs up to a constant, 2 samples; any f"
+    needs: ClassVar[str] = (
+        "a proposal that covers it, or `Given` draws; log_probs up to a constant, 2 samples; any f"
+    )
 
     def __post_init__(self) -> None:
         check_instance("proposal", self.proposal)
@@ -167,13 +175,13 @@ class SelfNormalized(Estimator):
                 f"num_samples must be at least 2 with SelfNormalized, got {n}: a single weight "
                 f"is always 1, with gradient 0."
             )
-        proposal = _proposal(self.proposal, distribution, keys)
+        draw, rows = _draws(distribution, self.proposal, keys, "SelfNormalized")
 
-        def one(key: jax.Array) -> Any:
-            x, log_ratio = _draw_and_log_ratio(distribution, proposal, key, "SelfNormalized")
+        def one(row: Any) -> Any:
+            x, log_ratio = draw(row)
             return log_ratio, *f(x)
 
-        log_ratios, costs, aux = vmap(one)(keys)
+        log_ratios, costs, aux = vmap(one)(rows)
         possible, log_ratios = _possible(log_ratios)
         peak = jnp.max(stop(jnp.where(possible, log_ratios, -jnp.inf)))
         ratios = jnp.where(possible, jnp.exp(jnp.where(possible, log_ratios - peak, 0)), 0)
@@ -203,16 +211,37 @@ def _proposal(proposal: Any, distribution: Distribution, keys: jax.Array) -> Dis
     return record
 
 
-def _draw_and_log_ratio(
-    distribution: Distribution, proposal: Distribution, key: jax.Array, name: str
-) -> tuple[Any, jax.Array]:
-    def draw_and_log_ratio(p: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
-        x = proposal.stopped_draw(key)
-        return x, p.log_density(x) - stop(proposal.log_density(x))
+def _draws(
+    distribution: Distribution, proposal: Any, keys: jax.Array, name: str
+) -> tuple[Callable[[Any], tuple[Any, jax.Array]], Any]:
+    """A function of a key, or of a given draw, to the draw and its log-ratio; and these, [n]."""
+    plain, rows = sources(distribution, keys)
+    given = is_given(distribution)
+    if given != (proposal is None) or (given and rows.log_prob_old is None):
+        raise TypeError(
+            f"{name} needs draws of another distribution: a proposal, {name}(proposal); or, for "
+            f"draws made elsewhere, Given(draws, log_prob, params, log_prob_old) and {name}() "
+            f"without a proposal. Got proposal={proposal!r} and {_described(distribution)}."
+        )
+    q = plain if given else _proposal(proposal, distribution, keys)
 
-    others = proposal.params  # with whose sampler a density without one of its own may be given
-    x, ratio = guard_score(draw_and_log_ratio, distribution, key, name=name, others=others)(key)
-    return stop(x), ratio
+    def draw_and_log_ratio(p: Distribution, row: Any) -> tuple[Any, jax.Array]:
+        x = q.stopped_draw(row)
+        return x, p.log_density(x) - stop(row.log_prob_old if given else q.log_density(x))
+
+    def draw(row: Any) -> tuple[Any, jax.Array]:
+        # A density without a sampler may be given with that of the proposal.
+        others = () if given else q.params
+        x, ratio = guard_score(draw_and_log_ratio, plain, row, name=name, others=others)(row)
+        return stop(x), ratio
+
+    return draw, rows
+
+
+def _described(distribution: Distribution) -> str:
+    if not isinstance(distribution, Given):
+        return "a distribution with a sampler"
+    return f"Given with{'out' if distribution.log_prob_old is None else ''} log_prob_old"
 
 
 def _possible(log_ratios: jax.Array) -> tuple[jax.Array, jax.Array]:

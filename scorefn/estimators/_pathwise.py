@@ -48,7 +48,7 @@ class Pathwise(Estimator):
     """
 
     when: ClassVar[str] = "continuous draws and a smooth f"
-    needs: ClassVar[str] = "a differentiable sampler; f differentiable, continuous"
+    needs: ClassVar[str] = "a differentiable sampler, no log_prob; f differentiable, continuous"
     differentiates_f: ClassVar[bool] = True
 
     def terms(

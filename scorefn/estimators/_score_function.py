@@ -12,8 +12,9 @@ from scorefn._core.arrays import stop
 from scorefn._core.checks import check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Sample, Vmap
-from scorefn._score import attach_score
+from scorefn._score import attach_centered_scores, attach_score
 from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._given import is_given, sources
 
 from ._base import Estimator
 from ._factor_axes import check_factor_axes, log_densities
@@ -32,7 +33,8 @@ class ScoreFunction(Estimator):
     Unbiased at every order, for discrete and continuous distributions with a differentiable
     log-density and a support that does not depend on the parameters. f may be any function; it is
     not differentiated in x. One evaluation of f for each term. The variance depends strongly on the
-    baseline.
+    baseline. log_prob must be normalized; draws of a Markov chain, whose log_prob is not, are given
+    as `Given`. (With a sampler, `LeaveOneOut` makes the gradient right, and not the Hessian.)
 
     Attributes:
         baseline: the baseline subtracted from the cost: `LeaveOneOut` (the default, for 2 samples
@@ -47,7 +49,8 @@ class ScoreFunction(Estimator):
         ValueError: log_prob is not a scalar for one draw; log_prob or the costs lack the axes of
             the factors; there are fewer samples than the baseline needs.
         TypeError: the result is differentiated with respect to a parameter that the sampler uses
-            and along which log_prob has no derivative, or on which the support depends.
+            and along which log_prob has no derivative, or on which the support depends; what
+            `Given` says of its draws.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -67,7 +70,9 @@ class ScoreFunction(Estimator):
     factor_ndim: int = static_field(default=0, kw_only=True)
 
     when: ClassVar[str] = "any distribution without a more special estimator, 4 samples or more"
-    needs: ClassVar[str] = "a differentiable log_prob; any f"
+    needs: ClassVar[str] = (
+        "a differentiable log_prob, normalized unless the draws are `Given`; any f"
+    )
 
     def __post_init__(self) -> None:
         check_baseline(self.baseline)
@@ -99,15 +104,21 @@ class ScoreFunction(Estimator):
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
         self.baseline.check_samples(len(keys))
+        plain, rows = sources(distribution, keys)
+        given = is_given(distribution)
+        if given:
+            self._check_given(distribution)
 
-        def one(key: jax.Array) -> Any:
-            x, log_prob = self.guarded_draw(distribution, key)
-            weight = self.baseline.weight(x, distribution)
+        def one(row: Any) -> Any:
+            x, log_prob = self.guarded_draw(plain, row)
+            weight = self.baseline.weight(x, plain)
             cost, aux = f(x)
             return cost, log_prob, weight, aux
 
-        costs, log_probs, weights, aux = vmap(one)(keys)
+        costs, log_probs, weights, aux = vmap(one)(rows)
         jax.tree.map(partial(check_factor_axes, shape=log_probs.shape), costs)
+        if given:
+            return jax.tree.map(lambda cost: attach_centered_scores(cost, log_probs), costs), aux
         stopped = stop(costs)
         terms = jax.tree.map(
             lambda cost, baseline: attach_score(cost, log_probs, baseline),
@@ -116,7 +127,22 @@ class ScoreFunction(Estimator):
         )
         return self.baseline.train(terms, stopped), aux
 
-    def guarded_draw(self, distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
+    def _check_given(self, distribution: Any) -> None:
+        if not self.baseline.mean_of_others:
+            raise TypeError(
+                f"ScoreFunction needs the baseline LeaveOneOut() for the draws of Given, got "
+                f"{type(self.baseline).__name__}: log_prob may be unnormalized, and only the mean "
+                f"cost of the other draws removes the derivative of its normalizer. If log_prob "
+                f"is normalized, call attach_score with any baseline."
+            )
+        if distribution.log_prob_old is not None:
+            raise TypeError(
+                "ScoreFunction takes draws of the distribution itself, and log_prob_old says that "
+                "those of Given come from another one. Use SelfNormalized(), or "
+                "ImportanceWeighted() if both log-densities are normalized."
+            )
+
+    def guarded_draw(self, distribution: Distribution, key: Any) -> tuple[Any, jax.Array]:
         """One stopped draw and its log-density, guarded against a lost derivative."""
 
         def log_density(distribution: Distribution, x: Any) -> jax.Array:

@@ -61,7 +61,7 @@ def guard_score(
     Args:
         fn: a function of the distribution and one key.
         distribution: the distribution whose score is taken.
-        key: an example of the argument; nothing is computed with it.
+        key: an example of the argument, a key or a given draw; nothing is computed with it.
         log_density: the log-density of one draw, as `fn` computes it.
         name: the name of the estimator, for messages.
         others: arrays that the functions of the distribution may close over without a score.
@@ -177,12 +177,13 @@ class _Trace:
 
     def __init__(self, fn: Callable[..., Any], key: jax.Array, inside: list[jax.Array]) -> None:
         traced, shapes = jax.make_jaxpr(fn, return_shape=True)(key, inside)
-        constants = list(traced.consts)
-        self.jaxpr, self.arguments = traced.jaxpr, [*constants, key, *inside]
+        constants, keys = list(traced.consts), jax.tree.leaves(key)
+        self.jaxpr, self.arguments = traced.jaxpr, [*constants, *keys, *inside]
         self.constants, self.leaves = len(constants), len(jax.tree.leaves(shapes[0]))
+        self.keys = range(len(constants), len(constants) + len(keys))
         self.ends = len(shapes[2])
         outside = [i for i, constant in enumerate(constants) if _is_traced_float(constant)]
-        self.places = [*range(len(constants) + 1, len(self.arguments)), *outside]
+        self.places = [*range(self.keys.stop, len(self.arguments)), *outside]
         self.arrays = [self.arguments[place] for place in self.places]
         # One bit for each leaf of the draw, one for the key, then those of the arrays.
         self.draws, self.random = (1 << self.leaves) - 1, 1 << self.leaves
@@ -199,7 +200,7 @@ class _Trace:
         if not self.arrays:
             return {}
         inputs = dict.fromkeys(range(len(self.arguments)), Value())
-        inputs |= {self.constants: Value(self.random)}
+        inputs |= dict.fromkeys(self.keys, Value(self.random))
         inputs |= dict(zip(self.places, self.values, strict=True))
         pass_ = Dependence(self.draws)
         outputs = [out.bits for out in pass_.outputs(self.jaxpr, list(inputs.values()), self.drawn)]

@@ -33,6 +33,11 @@ class _OfTotal(Baseline):
         """The value of the wrapped baseline."""
         return self.inside.coupled
 
+    @property
+    def mean_of_others(self) -> bool:  # type: ignore[override]
+        """The value of the wrapped baseline."""
+        return self.inside.mean_of_others
+
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
         if not isinstance(costs, Parts):
             return self.inside(costs, weights)

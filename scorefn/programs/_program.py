@@ -14,6 +14,7 @@ from scorefn._core.checks import check_key
 from scorefn._core.refusals import AUX, without_gradient
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score
+from scorefn.distributions._given import is_given
 
 from ._barrier import kept
 from ._branches import Branches, dealt
@@ -187,8 +188,9 @@ def _estimated(
 
     keys = dealt(draw_key, choice.num_samples)
     estimator = with_baseline_of_total(choice.estimator)
-    sample = choice.distribution.sample
-    distribution = replace(choice.distribution, sample=lambda *args: kept(sample(*args)))
+    distribution, sample = choice.distribution, choice.distribution.sample
+    if not is_given(distribution):
+        distribution = replace(distribution, sample=lambda *args: kept(sample(*args)))
     terms, (uncredited, aux) = estimator(f, distribution, keys, has_aux=True, vmap=branches.vmap)
     mean = jax.tree.map(_mean, terms)
     costs: Costs = {}

@@ -32,15 +32,15 @@ HEAVY = [
 PUBLIC = """
 ARM ARMS Antithetic Baseline Bernoulli BitFlip Categorical Comparison ConstantBaseline
 ControlVariate CoupledCategorical DatumSurrogates DeltaMethod Deterministic DisARM Distribution
-DoubleCV Enumerate Estimator EvolutionStrategies FittedControlVariate ForwardGradient GO GradientSNR
-GumbelRao GumbelSoftmax ImportanceWeighted LAX LearnedBaseline LeaveOneOut LocalExpectation
-MeasureValued MinibatchControlVariate MovingAverage NormalMixture OneHotCategorical OptimalBaseline
-Pathwise QuadraticSurrogate QuasiMonteCarlo REBAR RELAX RODEO RankedEvolutionStrategies ReinMax SPSA
-ScoreFunction SelfNormalized ShrunkLeaveOneOut StochasticSumAndSample StraightThrough
-StraightThroughGumbelSoftmax Stratified SumAndSample UnorderedSet attach_score check_score
-check_unbiased compare cost differentiable exp_of_expectation expectation forward_recursion
-implicit_reparameterization leave_one_out moments product_of_expectations program rollout sample
-squared_gradient attach_scores
+DoubleCV Enumerate Estimator EvolutionStrategies FittedControlVariate ForwardGradient GO Given
+GradientSNR GumbelRao GumbelSoftmax ImportanceWeighted LAX LearnedBaseline LeaveOneOut
+LocalExpectation MeasureValued MinibatchControlVariate MovingAverage NormalMixture OneHotCategorical
+OptimalBaseline Pathwise QuadraticSurrogate QuasiMonteCarlo REBAR RELAX RODEO
+RankedEvolutionStrategies ReinMax SPSA ScoreFunction SelfNormalized ShrunkLeaveOneOut
+StochasticSumAndSample StraightThrough StraightThroughGumbelSoftmax Stratified SumAndSample
+UnorderedSet attach_score check_score check_unbiased compare cost differentiable exp_of_expectation
+expectation forward_recursion implicit_reparameterization leave_one_out moments
+product_of_expectations program rollout sample squared_gradient attach_scores
 """.split()
 # Former names, which stay for one release.
 ALIASES = {"SelfNormalised": "SelfNormalized", "surrogate": "attach_scores"}

@@ -14,6 +14,7 @@ from scorefn._core.arrays import abstract_key, as_local, reuse_key, spread_like,
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution, is_object
+from scorefn.distributions._given import sources
 from scorefn.estimators._base import Estimator, Transformation, check_estimator
 
 from .regression import regression_coefficients
@@ -229,9 +230,8 @@ def known_mean(
     estimator: ControlVariate | FittedControlVariate, distribution: Distribution, keys: jax.Array
 ) -> jax.Array:
     """The mean of h, checked to be shaped like h."""
-    shape = jax.eval_shape(
-        lambda key: estimator.h(distribution.draw(key)), abstract_key(keys)
-    ).shape
+    plain, rows = sources(distribution, keys)
+    shape = jax.eval_shape(lambda row: estimator.h(plain.draw(row)), abstract_key(rows)).shape
     mean = jnp.asarray(estimator.mean(distribution.params))
     if len(shape) > 1 or mean.shape != shape:
         raise ValueError(

@@ -62,7 +62,7 @@ class LAX(Estimator):
     params: PyTree
 
     when: ClassVar[str] = "f without a derivative, a surrogate worth training"
-    needs: ClassVar[str] = "a differentiable log_prob and sampler; any f; a surrogate"
+    needs: ClassVar[str] = "a differentiable sampler and normalized log_prob; any f; a surrogate"
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
