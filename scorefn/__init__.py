@@ -14,8 +14,11 @@ from ._baselines import OptimalBaseline as OptimalBaseline
 from ._baselines import ShrunkLeaveOneOut as ShrunkLeaveOneOut
 from ._expectation import differentiable as differentiable
 from ._expectation import expectation as expectation
-from ._nonlinear import exp_of_expectation as exp_of_expectation
-from ._nonlinear import product_of_expectations as product_of_expectations
+from ._nonlinear.of_expectations import exp_of_expectation as exp_of_expectation
+from ._nonlinear.of_expectations import product_of_expectations as product_of_expectations
+from ._nonlinear.statistics import cvar as cvar
+from ._nonlinear.statistics import entropic_risk as entropic_risk
+from ._nonlinear.statistics import expected_max as expected_max
 from ._score import attach_score as attach_score
 from ._score import attach_scores as attach_scores
 from ._score import leave_one_out as leave_one_out
@@ -67,6 +70,7 @@ from .estimators import QuadraticSurrogate as QuadraticSurrogate
 from .estimators import QuasiMonteCarlo as QuasiMonteCarlo
 from .estimators import RankedEvolutionStrategies as RankedEvolutionStrategies
 from .estimators import ReinMax as ReinMax
+from .estimators import SampleStatistic as SampleStatistic
 from .estimators import ScoreFunction as ScoreFunction
 from .estimators import SelfNormalised as SelfNormalised
 from .estimators import SelfNormalized as SelfNormalized

@@ -37,6 +37,7 @@ from ._relaxed.rebar import REBAR as REBAR
 from ._relaxed.rebar import RELAX as RELAX
 from ._relaxed.straight_through import ReinMax as ReinMax
 from ._relaxed.straight_through import StraightThrough as StraightThrough
+from ._sample_statistic import SampleStatistic as SampleStatistic
 from ._sampling_schemes.antithetic import Antithetic as Antithetic
 from ._sampling_schemes.quasi_monte_carlo import QuasiMonteCarlo as QuasiMonteCarlo
 from ._sampling_schemes.stratified import Stratified as Stratified

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from scorefn._core.checks import check_choice, check_count
+from scorefn._core.order_statistics import chance_of_largest
 
 from ._arrays import check_axis, floats, mask_like
 
@@ -78,7 +79,7 @@ def best_of(
 
     def best(size: int | jax.Array) -> jax.Array:
         """The probability that j is the best of `size` draws other than i."""
-        chance = _chance_of_best(size, others, n)
+        chance = chance_of_largest(size, others, n)
         # Without i, later draws move up by one.
         moved = jnp.concatenate([jnp.zeros_like(chance[..., :1]), chance[..., :-1]], -1)
         found = jnp.where(later, moved[..., None, :], chance[..., None, :])
@@ -101,17 +102,3 @@ def best_of(
     advantage = k * jnp.where((absent == 0) & (others + 1 >= k), advantage, 0)
     _, advantage = jax.lax.sort((place, advantage), num_keys=1)
     return jnp.moveaxis(advantage, -1, axis)
-
-
-def _chance_of_best(size: int | jax.Array, others: jax.Array, n: int) -> jax.Array:
-    """The probability that the j-th draw is the best of `size` of m others.
-
-    ``C(j - 1, size - 1) / C(m, size)`` for j = 1 ... m, from the last one down.
-    """
-    size = jnp.asarray(size, others.dtype)
-    j = jnp.arange(1, n + 1, dtype=others.dtype)
-    factor = jnp.where((j > 1) & (j <= others), (j - size) / jnp.maximum(j - 1, 1), 1)
-    # The product of the factors from j + 1 to m.
-    down = jnp.flip(jnp.cumprod(jnp.flip(factor, -1), axis=-1), -1)
-    down = jnp.concatenate([down[..., 1:], jnp.ones_like(down[..., :1])], -1)
-    return jnp.where((j <= others) & (j >= size), down * size / jnp.maximum(others, 1), 0)

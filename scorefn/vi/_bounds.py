@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from scorefn._batching.devices import placed
 from scorefn._batching.samples import ChunkSize, check_samples, sample_keys
 from scorefn._core.arrays import spread_like, stop
+from scorefn._nonlinear.statistics import entropic_risk, log_mean_exp
 from scorefn._score import attach_score, sum_of_others
 from scorefn.distributions._distribution import as_distribution
 from scorefn.estimators._pathwise import Pathwise
 from scorefn.estimators._score_guard import scored_draw
 
-from ._weights import LogDensity, log_mean_exp, log_power_mean, log_weight, one_number_each, scalar
+from ._weights import LogDensity, log_weight, one_number_each, scalar
 
 
 def iwae(
@@ -108,7 +109,7 @@ def renyi(
         raise ValueError("alpha must not be 1: this limit is the evidence lower bound. Use elbo.")
     alpha = scalar("alpha", alpha)
     log_w = _log_weights(log_joint, q, key, num_samples, chunk_size, sharding)
-    return log_power_mean(log_w, (1 - alpha).astype(log_w.dtype))
+    return entropic_risk(log_w, 1 - alpha)
 
 
 def _log_weights(

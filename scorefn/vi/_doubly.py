@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from scorefn._batching.samples import ChunkSize, check_samples, sample_keys
 from scorefn._core.arrays import abstract_key, held_fixed, stop
 from scorefn._core.refusals import first_order_only
+from scorefn._nonlinear.statistics import log_mean_exp
 from scorefn.distributions._distribution import Distribution, as_distribution, is_object
 from scorefn.distributions._interop.location_scale import is_affine_in_noise
 from scorefn.distributions._interop.moments import read_moments
 from scorefn.estimators._pathwise import Pathwise
 
-from ._weights import LogDensity, log_mean_exp, one_number_each
+from ._weights import LogDensity, one_number_each
 
 
 def dreg(

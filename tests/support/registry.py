@@ -137,6 +137,11 @@ def _all_data(problem: Problem) -> sf.Estimator:
     return sf.MinibatchControlVariate(sf.Pathwise(), stored, batch, moments=_gaussian_moments)
 
 
+def _mean(costs: jax.Array) -> jax.Array:
+    """A statistic whose expectation the problems know; others are in test_sample_statistic.py."""
+    return jnp.mean(costs, 0)
+
+
 def _quantile(params: Any, u: jax.Array) -> jax.Array:
     return params["mean"] + jnp.exp(params["log_scale"]) * jnp.sqrt(2) * jax.lax.erf_inv(2 * u - 1)
 
@@ -198,6 +203,8 @@ ENTRIES = [
     Entry("Sobol", lambda _: sf.QuasiMonteCarlo(sf.Pathwise(), _quantile), GAUSSIAN[:1], **APART),
     Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), GAUSSIAN[:1], **COUPLED),
     Entry("SelfNormalized", lambda p: sf.SelfNormalized(_wide(p)), GAUSSIAN[:1], **COUPLED),
+    Entry("Statistic", lambda _: sf.SampleStatistic(sf.ScoreFunction(), _mean), ANY, (2, 3)),
+    Entry("StatisticPath", lambda _: sf.SampleStatistic(sf.Pathwise(), _mean), GAUSSIAN),
     Entry("GumbelSoftmax", lambda _: sf.GumbelSoftmax(0.5), BITS, **APART),
     Entry("GumbelRao", lambda _: sf.GumbelRao(0.5), BITS, **APART),
     Entry("STGS", lambda _: sf.StraightThroughGumbelSoftmax(0.5), BITS, **APART),
@@ -214,7 +221,7 @@ KIN = ("constant", "moving_average", "shrunk", "learned", "enumerate_read", "ARM
 KIN += ("CoupledCategorical", "StochasticSum", "RELAX", "RODEO", "ControlVariate", "MuProp")
 KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalized", "STGS", "ReinMax")
 KIN += ("GumbelSoftmax", "ES", "RankedES", "optimal", "DoubleCV", "FittedCV", "UnorderedSet")
-KIN += ("GumbelRao", "MinibatchCV", "SPSA")
+KIN += ("GumbelRao", "MinibatchCV", "SPSA", "StatisticPath")
 
 EXACT = [entry for entry in ENTRIES if entry.noise is not None]
 

@@ -1,0 +1,1 @@
+"""Functions of expectations, and statistics of samples."""
