@@ -81,7 +81,9 @@ class SampleStatistic(Transformation):
     evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "the best of k, CVaR, a quantile, a variance instead of a mean"
-    needs: ClassVar[str] = "ScoreFunction or Pathwise, independent draws; a statistic of n costs"
+    needs: ClassVar[str] = (
+        "ScoreFunction (a normalized log_prob) or Pathwise; a statistic of n costs"
+    )
 
     def __post_init__(self) -> None:
         check_estimator(self.estimator)

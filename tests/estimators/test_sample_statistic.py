@@ -301,6 +301,17 @@ def test_a_statistic_that_counts_raises_for_pathwise() -> None:
             r"statistic must return an array \(\) for costs \(3,\), got shape \(3,\)",
         ),
         (
+            lambda: sf.expectation(
+                jnp.square,
+                sf.Given(jnp.ones(3), lambda p, x: p * x, 1.0),
+                jax.random.key(0),
+                sf.SampleStatistic(sf.ScoreFunction(), jnp.max),
+                num_samples=3,
+            ),
+            TypeError,
+            "draws were made elsewhere",
+        ),
+        (
             lambda: sf.Stratified(sf.SampleStatistic(sf.Pathwise(), jnp.max)),
             TypeError,
             "SampleStatistic needs independent draws",
