@@ -35,6 +35,10 @@ benchmark *suites:
 docs:
     {{python}} docs/build.py
 
+# Builds the site in build/site and checks its links and its layout.
+site:
+    {{python}} docs/website.py
+
 # Prints the figures of the package's structure.
 house *packages:
     {{python}} tests/support/house.py {{packages}}

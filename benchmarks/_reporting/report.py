@@ -1,4 +1,4 @@
-"""The report: all results of the suites, as one page of markdown and one of HTML."""
+"""The report: all results of the suites, as one page of markdown."""
 
 import errno
 import inspect
@@ -11,7 +11,6 @@ from benchmarks._suite import Results, Suite, Table
 from scorefn.diagnostics._compare.files import write as write_file
 
 from . import tables
-from .html import html
 
 TITLE = "Results of the benchmarks"
 ABOUT = """\
@@ -22,18 +21,18 @@ gradient, of many one after the other, or of many at once in `peers`.
 """
 
 
-def pages(
+def page(
     suites: Mapping[str, Suite],
     results: Mapping[str, Results],
-    figures: Mapping[str, bytes],
+    figures: Sequence[str],
     folder: str,
-) -> dict[str, str]:
-    """The two files by name.
+) -> str:
+    """The page, in markdown.
 
     Args:
         suites: all suites by name.
         results: the results by their place: ``NAME``, or ``gpu/NAME``.
-        figures: the PNG files, by their path below `folder`.
+        figures: the paths of the PNG files, below `folder`.
         folder: the path from the report to the figures.
     """
     contents, sections = "", []
@@ -41,9 +40,7 @@ def pages(
         suite = suites[place.removeprefix(tables.ON_ACCELERATOR)]
         contents += f"- [{_title(place)}](#{_title(place)}): {suite.summary}\n"
         sections.append(_section(suite, place, found, figures, folder))
-    text = "\n".join([f"# {TITLE}\n", ABOUT, contents, *sections])
-    sources = {f"{folder}/{name}": png for name, png in figures.items()}
-    return {"README.md": text, "index.html": html(text, TITLE, sources)}
+    return "\n".join([f"# {TITLE}\n", ABOUT, contents, *sections])
 
 
 def write(
@@ -70,11 +67,10 @@ def write(
     if not found:
         raise OSError(errno.ENOENT, f"there are no results in {results}")
     paths = [*sorted(results.glob("*.png")), *sorted(results.glob("gpu/*.png"))]
-    figures = {path.relative_to(results).as_posix(): path.read_bytes() for path in paths}
+    figures = [path.relative_to(results).as_posix() for path in paths]
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(os.path.relpath(results.resolve(), out.resolve())).as_posix()
-    for name, content in pages(suites, found, figures, folder).items():
-        write_file(out / name, content)
+    write_file(out / "README.md", page(suites, found, figures, folder))
     made = tables.in_markdown_of(suites, found)
     for document in documents:
         write_file(document, tables.filled(document.read_text(), made))
@@ -86,7 +82,7 @@ def _title(place: str) -> str:
 
 
 def _section(
-    suite: Suite, place: str, results: Results, figures: Mapping[str, bytes], folder: str
+    suite: Suite, place: str, results: Results, figures: Sequence[str], folder: str
 ) -> str:
     versions = ", ".join(f"{what} {version}" for what, version in results["versions"].items())
     about = f"`{results['command']}`, on {results['device']}, with {versions}."

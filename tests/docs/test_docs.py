@@ -14,6 +14,9 @@ from benchmarks.suites.policy import recipes as policy_recipes
 from benchmarks.suites.policy.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("build", ROOT / "docs" / "build.py")
+build = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(build)
 
 
 def test_the_code_of_the_readme_runs(capsys):
@@ -27,13 +30,18 @@ def test_the_code_of_the_readme_runs(capsys):
 
 
 def test_the_table_of_estimators_is_that_of_the_code():
-    spec = importlib.util.spec_from_file_location("build", ROOT / "docs" / "build.py")
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
     text = build.PAGE.read_text()
     assert "`ScoreFunction`" in build.table()
     assert build.page(text) == text, "run python docs/build.py"
     assert build.page(text.replace("`Pathwise`", "`Pathwize`", 1)) == text
+
+
+def test_the_flowchart_is_that_of_the_code():
+    chart = build.chart()
+    assert build.CHART.read_text() == chart, "run python docs/build.py"
+    names = re.findall(r'class="(?:un)?biased">(\w+)</text>', chart)
+    assert names == [name for row in build.questions().values() for name in row]
+    assert 'class="biased">ReinMax<' in chart
 
 
 def test_the_code_of_the_policy_page_runs_and_its_recipes_are_those_that_are_tested():
@@ -92,19 +100,21 @@ def test_the_code_of_the_page_on_estimators_runs(capsys):
 
 PAGES = [
     "README.md",
-    "docs/architecture.md",
-    "docs/estimators.md",
-    "docs/mistakes.md",
-    "docs/peers.md",
-    "docs/policy.md",
-    "docs/programs.md",
-    "docs/scaling.md",
-    "docs/speed.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{page.relative_to(ROOT / 'docs')}" for page in sorted((ROOT / "docs").rglob("*.md"))),
 ]
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name):
     page = ROOT / name
-    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_the_first_page_leads_to_every_page():
+    first = (ROOT / "docs" / "README.md").read_text()
+    listed = re.findall(r"^- \[[^\]]*\]\((\w+\.md)\)", first, re.MULTILINE)
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert sorted(listed) == sorted(pages)
