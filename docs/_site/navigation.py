@@ -22,7 +22,8 @@ def toctrees(text: str) -> str:
 
 def toctree(title: str, pages: Iterable[str]) -> str:
     """A part of the navigation."""
-    return "\n".join(["", "```{toctree}", ":hidden:", f":caption: {title}", "", *pages, "```", ""])
+    caption = [f":caption: {title}"] if title else []
+    return "\n".join(["", "```{toctree}", ":hidden:", *caption, "", *pages, "```", ""])
 
 
 def _extend(_: Sphinx, page: str, source: list[str]) -> None:
