@@ -83,6 +83,7 @@ from .estimators import UnorderedSet as UnorderedSet
 from .programs import cost as cost
 from .programs import forward_recursion as forward_recursion
 from .programs import program as program
+from .programs import resample as resample
 from .programs import rollout as rollout
 from .programs import sample as sample
 

@@ -4,4 +4,5 @@ from ._forward_recursion import forward_recursion as forward_recursion
 from ._program import program as program
 from ._requests import cost as cost
 from ._requests import sample as sample
+from ._resample import resample as resample
 from ._rollout import rollout as rollout

@@ -40,8 +40,8 @@ RankedEvolutionStrategies ReinMax SPSA ScoreFunction SelfNormalized ShrunkLeaveO
 StochasticSumAndSample StraightThrough StraightThroughGumbelSoftmax Stratified SumAndSample
 UnorderedSet attach_score check_score check_unbiased compare cost differentiable exp_of_expectation
 expectation forward_recursion implicit_reparameterization leave_one_out moments
-product_of_expectations program rollout sample squared_gradient attach_scores
-SampleStatistic cvar entropic_risk expected_max
+product_of_expectations program rollout sample squared_gradient attach_scores SampleStatistic cvar
+entropic_risk expected_max resample
 """.split()
 # Former names, which stay for one release.
 ALIASES = {"SelfNormalised": "SelfNormalized", "surrogate": "attach_scores"}
