@@ -129,16 +129,15 @@ class Given(Distribution):
         return n
 
     def rows(self) -> Row:
-        """The draws with their old log-densities, without derivatives."""
+        """All draws, each with its old log-density."""
         old = None if self.log_prob_old is None else as_float(self.log_prob_old)
-        return Row(stop(jax.tree.map(jnp.asarray, self.draws)), stop(old))
+        return Row(jax.tree.map(jnp.asarray, self.draws), old)
 
     def log_weights(self) -> jax.Array:
         """The logarithms of the weights of the draws, [n], up to a constant; no derivative."""
-        rows, plain = self.rows(), Distribution(self.log_prob, self.sample, stop(self.params))
-        n = self.num_draws
+        plain, rows = sources(self, range(self.num_draws))
         if rows.log_prob_old is None:
-            return jnp.zeros(n)
+            return jnp.zeros(self.num_draws)
         log_probs = jax.vmap(plain.log_density)(rows.draw)
         dtype = wide(log_probs.dtype, rows.log_prob_old.dtype)
         return stop(log_probs.astype(dtype) - rows.log_prob_old.astype(dtype))
