@@ -1,5 +1,6 @@
 """Baselines: immutable values that score-function estimators subtract from their costs."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import field, replace
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import as_float, held_fixed, stop
 from scorefn._core.checks import check_instance, check_number
 from scorefn._core.derivatives import minimized
-from scorefn._core.pytree import pytree_dataclass, static_field
+from scorefn._core.pytree import leaf_names, pytree_dataclass, static_field
 from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution
 
@@ -37,6 +38,16 @@ class Baseline(ABC):
     min_samples: ClassVar[int] = 1
     coupled: ClassVar[bool] = True
     mean_of_others: ClassVar[bool] = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Baseline":
+        """An instance of a class that ``flax.serialization`` can save, where flax is in use."""
+        del args, kwargs
+        serialization: Any = sys.modules.get("flax.serialization")
+        if serialization is not None:
+            save = partial(_state, serialization.to_state_dict)
+            load = partial(_with_state, serialization.from_state_dict)
+            serialization.register_serialization_state(cls, save, load, override=True)
+        return super().__new__(cls)
 
     @abstractmethod
     def __call__(self, costs: PyTree, weights: PyTree = None) -> PyTree:
@@ -70,6 +81,15 @@ class Baseline(ABC):
                 f"others. Raise num_samples, or use another baseline, as in "
                 f"ScoreFunction(ConstantBaseline(0.0))."
             )
+
+
+def _state(to_state: Callable[[Any], Any], baseline: Any) -> dict[str, Any]:
+    return {name: to_state(getattr(baseline, name)) for name in leaf_names(baseline)}
+
+
+def _with_state(from_state: Callable[..., Any], baseline: Any, state: dict[str, Any]) -> Any:
+    loaded = {name: from_state(getattr(baseline, name), state[name], name) for name in state}
+    return replace(baseline, **loaded)
 
 
 def check_baseline(baseline: Any) -> None:

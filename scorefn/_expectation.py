@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,46 @@ from scorefn.distributions._distribution import Distribution, as_distribution
 from scorefn.distributions._given import is_given
 from scorefn.estimators._base import Estimator, check_estimator
 
+T = TypeVar("T")
+Aux = TypeVar("Aux")
 
+
+@overload
+def expectation(
+    f: Callable[[Any], T],
+    distribution: Any,
+    key: jax.Array,
+    estimator: Estimator,
+    *,
+    num_samples: int = 1,
+    chunk_size: ChunkSize = "auto",
+    sharding: jax.sharding.NamedSharding | None = None,
+    has_aux: Literal[False] = False,
+) -> T: ...
+@overload
+def expectation(
+    f: Callable[[Any], tuple[T, Aux]],
+    distribution: Any,
+    key: jax.Array,
+    estimator: Estimator,
+    *,
+    num_samples: int = 1,
+    chunk_size: ChunkSize = "auto",
+    sharding: jax.sharding.NamedSharding | None = None,
+    has_aux: Literal[True],
+) -> tuple[T, Aux]: ...
+@overload
+def expectation(
+    f: Callable[[Any], PyTree],
+    distribution: Any,
+    key: jax.Array,
+    estimator: Estimator,
+    *,
+    num_samples: int = 1,
+    chunk_size: ChunkSize = "auto",
+    sharding: jax.sharding.NamedSharding | None = None,
+    has_aux: bool,
+) -> Any: ...
 def expectation(
     f: Callable[[Any], PyTree],
     distribution: Any,

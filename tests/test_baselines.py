@@ -7,12 +7,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import serialization
 from jax.experimental.jet import jet
 
 import scorefn as sf
 
 KEY = jax.random.key(0)
 COSTS = jnp.array([1.0, 2.0, 6.0])
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    [
+        sf.MovingAverage(0.9).update(COSTS),
+        sf.MovingAverage(0.5, total={"a": jnp.ones(()), "b": jnp.ones(2)}),
+        sf.LearnedBaseline(jnp.multiply, jnp.array(2.0), jnp.array(3.0)),
+        sf.ConstantBaseline(0.5),
+        sf.LeaveOneOut(),
+    ],
+)
+def test_flax_saves_and_loads_what_a_baseline_holds(baseline: sf.Baseline) -> None:
+    blank = jax.tree.map(jnp.zeros_like, baseline)
+    saved = serialization.to_bytes({"baseline": baseline, "step": 3})
+    loaded = serialization.from_bytes({"baseline": blank, "step": 0}, saved)
+    assert jax.tree.structure(loaded["baseline"]) == jax.tree.structure(baseline)
+    for got, given in zip(jax.tree.leaves(loaded), jax.tree.leaves([baseline, 3]), strict=True):
+        np.testing.assert_array_equal(got, given)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])

@@ -61,6 +61,15 @@ def check_number(
         raise ValueError(f"{name} must be below {below:g}, got {value}.")
 
 
+def check_pair(who: str, pair: str, returned: Any) -> tuple[Any, Any]:
+    """What a function of the user returned, checked to be a pair."""
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        shape = getattr(returned, "shape", None)
+        got = repr(returned) if shape is None else f"shape {shape}"
+        raise TypeError(f"{who} must return a pair {pair}, got {got}.")
+    return returned
+
+
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Raises ``ValueError`` unless the value is one of the choices."""
     if value not in choices:

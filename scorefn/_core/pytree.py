@@ -14,6 +14,11 @@ def static_field(**options: Any) -> Any:
     return field(metadata={"static": True}, **options)
 
 
+def leaf_names(record: Any) -> list[str]:
+    """The names of the non-static fields of a `pytree_dataclass`."""
+    return [f.name for f in fields(record) if not f.metadata.get("static")]
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(field, static_field))
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """A frozen dataclass that is a pytree with its non-static fields as children.
@@ -24,8 +29,8 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     silently run the program of the other class.
     """
     cls = dataclass(frozen=True)(cls)
-    static = [f.name for f in fields(cls) if f.metadata.get("static")]  # type: ignore[arg-type]
-    children = [f.name for f in fields(cls) if f.name not in static]  # type: ignore[arg-type]
+    children = leaf_names(cls)
+    static = [f.name for f in fields(cls) if f.name not in children]  # type: ignore[arg-type]
     keys = [jax.tree_util.GetAttrKey(name) for name in children]
 
     def flatten(value: T) -> tuple[list[Any], tuple[Any, ...]]:

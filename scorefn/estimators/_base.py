@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import is_number
-from scorefn._core.checks import check_instance
+from scorefn._core.checks import check_instance, check_pair
 from scorefn._core.types import Cost, PyTree, Sample, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
 
@@ -95,11 +95,7 @@ class Estimator(ABC):
     def _cost(self, f: Callable[[Any], PyTree], *, has_aux: bool = False) -> Cost:
         def cost_and_aux(x: Any) -> tuple[PyTree, PyTree]:
             returned: Any = f(x) if has_aux else (f(x), None)
-            if not isinstance(returned, tuple) or len(returned) != 2:
-                shape = getattr(returned, "shape", None)
-                got = repr(returned) if shape is None else f"shape {shape}"
-                raise TypeError(f"f must return a pair (cost, aux) with has_aux=True, got {got}.")
-            cost, aux = returned
+            cost, aux = check_pair("f with has_aux=True", "(cost, aux)", returned)
             if not jax.tree.leaves(cost):
                 raise TypeError(f"f must return real numbers, got {cost!r}.")
             return jax.tree.map(self._checked, cost), aux

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import as_float, is_number
-from scorefn._core.checks import check_key
+from scorefn._core.checks import check_key, check_pair
 from scorefn._core.refusals import AUX, without_gradient
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score
@@ -134,7 +134,8 @@ def _rest(
         ended, request = next_request(generator.send, value)
         value = None
         if ended:
-            cost, aux = _pair(request) if past.has_aux else (request, None)
+            returned = request if past.has_aux else (request, None)
+            cost, aux = check_pair("A program with has_aux=True", "(cost, aux)", returned)
             if cost is not None:
                 _add(costs, past.mask(None), _checked(cost))
             return costs, aux
@@ -232,12 +233,6 @@ def _checked(cost: PyTree) -> PyTree:
                 f"{type(leaf).__name__}: {leaf!r}."
             )
     return jax.tree.map(jnp.asarray, cost)
-
-
-def _pair(returned: Any) -> tuple[PyTree, PyTree]:
-    if not isinstance(returned, tuple) or len(returned) != 2:
-        raise TypeError(f"With has_aux a program must return a pair (cost, aux), got {returned!r}.")
-    return returned
 
 
 def _without_axis_of_one(aux: jax.Array) -> jax.Array:

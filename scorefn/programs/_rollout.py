@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._baselines import LearnedBaseline
+from scorefn._baselines import Baseline, LearnedBaseline
 from scorefn._core.arrays import as_local, is_number
-from scorefn._core.checks import check_count, check_key
+from scorefn._core.checks import check_count, check_key, check_pair
 from scorefn._core.refusals import without_gradient
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score, baselines_zero
@@ -171,7 +171,7 @@ def _one_step(
         ended, request = next_request(generator.send, value)
         value = None
         if ended:
-            state, cost = _pair(request)
+            state, cost = check_pair("step", "(carry, cost)", request)
             if cost is not None:
                 total = add_costs(total, _scored(cost, log_prob))
             return state, total, log_prob
@@ -200,17 +200,21 @@ def _draw(choice: Choice, key: jax.Array) -> tuple[Any, jax.Array | None, jax.Ar
         )
     if isinstance(estimator, Pathwise):
         return estimator.guarded_draw(choice.distribution, key), None, jnp.zeros(())
-    if not isinstance(estimator, ScoreFunction) or isinstance(estimator.baseline, LearnedBaseline):
+    if not isinstance(estimator, ScoreFunction) or not _is_number_baseline(estimator.baseline):
         raise TypeError(
-            f"In a rollout the estimator of a choice must be Pathwise(), or ScoreFunction with a "
-            f"number as baseline, as in ScoreFunction(ConstantBaseline(value(carry))), with value "
-            f"trained separately on the costs to go; got {estimator!r}."
+            f"In a rollout each choice is one draw, and its estimator must be Pathwise(), or "
+            f"ScoreFunction with a number as baseline: ScoreFunction(ConstantBaseline(0.0)), or "
+            f"ConstantBaseline(value(carry)) with value trained separately on the costs to go; "
+            f"got {estimator!r}."
         )
-    estimator.baseline.check_samples(1)
     x, score = estimator.guarded_draw(choice.distribution, key)
     baseline = estimator.baseline(jnp.zeros((1,), score.dtype))
     # An impossible draw has no score, and must not remove the scores of other draws.
     return x, jnp.where(jnp.isinf(score), 0, score), jnp.sum(baseline)
+
+
+def _is_number_baseline(baseline: Baseline) -> bool:
+    return not baseline.coupled and not isinstance(baseline, LearnedBaseline)
 
 
 def _scored(cost: Any, log_prob: jax.Array) -> jax.Array:
@@ -218,9 +222,3 @@ def _scored(cost: Any, log_prob: jax.Array) -> jax.Array:
         got = f"shape {jnp.shape(cost)}" if is_number(cost) else repr(cost)
         raise ValueError(f"The cost of a step must be one real number, got {got}.")
     return attach_score(cost, log_prob)
-
-
-def _pair(returned: Any) -> tuple[PyTree, Any]:
-    if not isinstance(returned, tuple) or len(returned) != 2:
-        raise TypeError(f"step must return a pair (carry, cost), got {returned!r}.")
-    return returned

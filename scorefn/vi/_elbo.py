@@ -28,7 +28,8 @@ def elbo(
     entropy: jax.Array | None = None,
     chunk_size: ChunkSize = "auto",
     sharding: jax.sharding.NamedSharding | None = None,
-) -> jax.Array:
+    has_aux: bool = False,
+) -> Any:
     """The evidence lower bound ``E_q[log_joint(z)] + H(q)``, with any estimator.
 
     Unbiased if the estimator is. One evaluation of log_joint for each evaluation of f by the
@@ -45,9 +46,11 @@ def elbo(
             the prior, give the log-likelihood as log_joint and minus the divergence as entropy.
         chunk_size: as for `expectation`.
         sharding: as for `expectation`.
+        has_aux: whether log_joint returns a pair ``(log_joint, aux)``, as for `expectation`.
 
     Returns:
-        A scalar, in nats.
+        A scalar, in nats. With `has_aux`, a pair of that and the aux of every evaluation, as for
+        `expectation`.
 
     Raises:
         ValueError: entropy, or log_joint at one draw, is not one number.
@@ -64,12 +67,16 @@ def elbo(
     References:
         Kingma and Welling, Auto-encoding variational Bayes (2014), equation 3.
     """
-    distribution, log_joint = as_distribution(q), one_number_each("log_joint", log_joint)
+    distribution = as_distribution(q)
+    log_joint_of = one_number_each("log_joint", log_joint, has_aux=has_aux)
 
-    def f(z: Any) -> jax.Array:
-        return log_joint(z) - (distribution.log_density(z) if entropy is None else 0)
+    def f(z: Any) -> Any:
+        value = log_joint_of(z)
+        value, aux = value if has_aux else (value, None)
+        value -= 0 if entropy is not None else distribution.log_density(z)
+        return (value, aux) if has_aux else value
 
-    value = expectation(
+    result = expectation(
         f,
         distribution,
         key,
@@ -77,8 +84,13 @@ def elbo(
         num_samples=num_samples,
         chunk_size=chunk_size,
         sharding=sharding,
+        has_aux=has_aux,
     )
-    return value if entropy is None else value + scalar("entropy", entropy)
+    if entropy is None:
+        return result
+    value, aux = result if has_aux else (result, None)
+    value += scalar("entropy", entropy)
+    return (value, aux) if has_aux else value
 
 
 def sticking_the_landing(

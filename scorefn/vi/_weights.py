@@ -7,22 +7,28 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import as_float, is_number
+from scorefn._core.checks import check_pair
 from scorefn.distributions._distribution import Distribution, one_number
 from scorefn.estimators._cost_guard import guarded_cost
 
 LogDensity = Callable[[Any], jax.Array]
 
 
-def one_number_each(name: str, log_density: LogDensity) -> LogDensity:
-    """The log-density, checked to return one real number for one draw."""
+def one_number_each(name: str, log_density: Callable[[Any], Any], *, has_aux: bool = False) -> Any:
+    """The log-density, checked to return one real number for one draw (with aux, in a pair)."""
     if not callable(log_density):
         raise TypeError(f"{name} must be a function of one draw z, got {log_density!r}.")
 
-    def checked(z: Any) -> jax.Array:
+    def pair(z: Any) -> tuple[Any, Any]:
+        returned = log_density(z) if has_aux else (log_density(z), None)
+        return check_pair(f"{name} with has_aux=True", f"({name}, aux)", returned)
+
+    def checked(z: Any) -> Any:
         # Alone, because a jump of it is not seen beside the density of q.
-        value = guarded_cost(lambda z: (log_density(z), None), z, "vi", log_density, name)[0]
+        value, aux = guarded_cost(pair, z, "vi", log_density, name)
         real = is_number(value) and not jnp.iscomplexobj(value)
-        return one_number(name, as_float(value) if real else value, z)
+        value = one_number(name, as_float(value) if real else value, z)
+        return (value, aux) if has_aux else value
 
     return checked
 

@@ -67,7 +67,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no aux": (
         lambda: expected(identity, COIN, has_aux=True),
         TypeError,
-        r"f must return a pair \(cost, aux\) with has_aux=True, got shape \(\)",
+        r"f with has_aux=True must return a pair \(cost, aux\), got shape \(\)",
     ),
     "wrong order": (
         lambda: expected(identity, sf.Distribution(sample, log_prob, 0.3)),

@@ -150,5 +150,7 @@ def test_what_is_no_pair_is_refused() -> None:
         b = yield sf.sample(sf.Bernoulli(0.3), CONSTANT)
         return b
 
-    with pytest.raises(TypeError, match=r"With has_aux a program must return a pair \(cost, aux\)"):
+    with pytest.raises(
+        TypeError, match=r"A program with has_aux=True must return a pair \(cost, aux\)"
+    ):
         jax.eval_shape(model(), KEY)

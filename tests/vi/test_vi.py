@@ -95,6 +95,29 @@ def test_elbo_is_unbiased_over_all_draws(*, closed_form: bool) -> None:
         np.testing.assert_allclose(mean, desired, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("closed_form", [False, True])
+def test_aux_of_the_elbo_is_what_log_joint_returns_beside(*, closed_form: bool) -> None:
+    key = jax.random.key(1)
+
+    def bound(mean: Any, *, has_aux: bool) -> Any:
+        q = distrax.Normal(mean, 0.5)
+        entropy = q.entropy() if closed_form else None
+
+        def log_joint(z: Any) -> Any:
+            return (-(z**2), {"z": z}) if has_aux else -(z**2)
+
+        options: Any = {"num_samples": 3, "entropy": entropy, "has_aux": has_aux}
+        return vi.elbo(log_joint, q, key, sf.Pathwise(), **options)
+
+    plain = jax.value_and_grad(partial(bound, has_aux=False))(0.3)
+    (value, aux), slope = jax.value_and_grad(partial(bound, has_aux=True), has_aux=True)(0.3)
+    np.testing.assert_array_equal((value, slope), plain)
+    draws = [distrax.Normal(0.3, 0.5).sample(seed=jax.random.fold_in(key, i)) for i in range(3)]
+    np.testing.assert_allclose(aux["z"], draws)
+    with pytest.raises(TypeError, match=r"must return a pair \(log_joint, aux\), got shape \(\)"):
+        vi.elbo(summed, Q, key, sf.Pathwise(), has_aux=True)
+
+
 # ------------------------------------------------------------------------------------- mixed z
 
 
