@@ -42,3 +42,7 @@ site:
 # Prints the figures of the package's structure.
 house *packages:
     {{python}} tests/support/house.py {{packages}}
+
+# Builds the packages in dist/, checks them and tests the installed wheel.
+package *options:
+    bash .ci/package {{options}}
