@@ -26,7 +26,7 @@ def example(name: str) -> Any:
 
 
 cartpole, sums = example("cartpole"), example("sum_to_target")
-hosts = example("many_hosts")
+hosts, ising = example("many_hosts"), example("ising_chain")
 
 
 @pytest.mark.slow
@@ -112,3 +112,34 @@ def test_many_devices_learn_and_the_estimate_is_of_the_exact_mean() -> None:
     # Shares of mistakes are in [0, 1]: Hoeffding, with a false alarm in 1e-9 of the keys.
     assert abs(values[0] - before) < np.sqrt(np.log(2e9) / (2 * 4096))
     assert hosts.exact(params, data) < 0.4
+
+
+def test_the_gradient_of_the_energy_is_that_of_exact_diagonalization() -> None:
+    """The mean over all pairs of states against the derivative of psi H psi / psi psi."""
+    params = jax.random.normal(jax.random.key(0), (ising.FILTERS, ising.SPINS)) / 4
+    states = jnp.asarray(ising.STATES, jnp.float32)
+
+    def mean(params: Any) -> Any:
+        weights = jax.nn.softmax(jax.vmap(partial(ising.log_prob, params))(states))
+
+        def row(first: Any) -> Any:
+            pairs = jax.vmap(lambda second: jnp.stack([first, second]))(states)
+            values, slopes = jax.vmap(jax.value_and_grad(ising.energy), (None, 0))(params, pairs)
+            return weights @ values, jnp.tensordot(weights, slopes, 1)
+
+        return jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), jax.lax.map(row, states))
+
+    value, slope = once(mean)(params)
+    exact, exact_slope = once(jax.value_and_grad(ising.exact_energy))(params)
+    np.testing.assert_allclose(value, exact, rtol=1e-5)
+    np.testing.assert_allclose(slope, exact_slope, atol=2e-5 * jnp.abs(exact_slope).max())
+    assert np.linalg.eigvalsh(ising.hamiltonian())[0] < exact - 1
+
+
+@pytest.mark.slow
+def test_the_network_finds_the_energy_of_the_ground_state() -> None:
+    start_key, key = jax.random.split(jax.random.key(0))
+    train = once(ising.train.__wrapped__, static_argnums=2)
+    state, _ = train(ising.start(start_key, 120), key, 120)
+    ground = np.linalg.eigvalsh(ising.hamiltonian())[0]
+    assert 0 < ising.exact_energy(state.params) - ground < 1e-3 * -ground
