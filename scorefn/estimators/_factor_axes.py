@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import is_float
+from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution, is_object
 from scorefn.distributions._interop.classes import unwrapped
 from scorefn.distributions._interop.discrete import factor_log_probs
@@ -28,6 +29,21 @@ def log_densities(distribution: Distribution, x: Any, ndim: int) -> jax.Array:
             f"factor_ndim={ndim}, got {got}."
         )
     return jnp.sum(log_prob, axis=tuple(range(ndim, log_prob.ndim)))
+
+
+def scores_of_costs(log_probs: jax.Array, costs: PyTree) -> PyTree:
+    """The log-probabilities for each leaf: of the factors, or their sum for a leaf of scalars."""
+    joint = jnp.sum(log_probs, axis=tuple(range(1, log_probs.ndim)))
+    shape, leaves = log_probs.shape, jax.tree.leaves(costs)
+    some_by_factor = any(cost.shape[: len(shape)] == shape for cost in leaves)
+
+    def score_of(cost: jax.Array) -> jax.Array:
+        if some_by_factor and cost.ndim == 1:
+            return joint
+        check_factor_axes(cost, shape)
+        return log_probs
+
+    return jax.tree.map(score_of, costs)
 
 
 def check_factor_axes(costs: jax.Array, shape: tuple[int, ...]) -> None:

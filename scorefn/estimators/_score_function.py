@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import field
-from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -17,7 +16,7 @@ from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._given import is_given, sources
 
 from ._base import Estimator
-from ._factor_axes import check_factor_axes, log_densities
+from ._factor_axes import log_densities, scores_of_costs
 from ._score_guard import scored_draw
 
 
@@ -42,7 +41,8 @@ class ScoreFunction(Estimator):
         factor_ndim: the number of leading axes of a draw that index independent factors, each with
             its own cost; 0 by default. f then returns costs with these leading axes; each cost may
             depend on the factor at its own index only, and is multiplied by the score of this
-            factor. The caller guarantees this; it is not checked. log_prob may return an array with
+            factor. The caller guarantees this; it is not checked. Beside such costs, in a pytree, f
+            may return scalars, which may depend on all factors. log_prob may return an array with
             these axes.
 
     Raises:
@@ -116,15 +116,12 @@ class ScoreFunction(Estimator):
             return cost, log_prob, weight, aux
 
         costs, log_probs, weights, aux = vmap(one)(rows)
-        jax.tree.map(partial(check_factor_axes, shape=log_probs.shape), costs)
+        scores = scores_of_costs(log_probs, costs)
         if given:
-            return jax.tree.map(lambda cost: attach_centered_scores(cost, log_probs), costs), aux
+            return jax.tree.map(attach_centered_scores, costs, scores), aux
         stopped = stop(costs)
-        terms = jax.tree.map(
-            lambda cost, baseline: attach_score(cost, log_probs, baseline),
-            costs,
-            self.baseline(stopped, stop(weights)),
-        )
+        baselines = self.baseline(stopped, stop(weights))
+        terms = jax.tree.map(attach_score, costs, scores, baselines)
         return self.baseline.train(terms, stopped), aux
 
     def _check_given(self, distribution: Any) -> None:

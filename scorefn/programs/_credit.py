@@ -78,8 +78,9 @@ def add_costs(one: PyTree, other: PyTree) -> PyTree:
         if jnp.shape(a) != jnp.shape(b):
             raise ValueError(
                 f"The costs of a program are added up, so they must have equal shapes, got "
-                f"{jnp.shape(a)} and {jnp.shape(b)}. Sum each of them; for a cost per factor of a "
-                f"draw, give the estimator of that draw factor_ndim and return them together."
+                f"{jnp.shape(a)} and {jnp.shape(b)}. Sum each of them. To credit each factor of a "
+                f"draw with its own cost, give its estimator factor_ndim and return one pytree of "
+                f"all costs, as (one cost for each factor, a scalar)."
             )
         a, b = as_float(a), as_float(b)
         dtype = jnp.promote_types(a.dtype, b.dtype)
