@@ -14,6 +14,8 @@ from ._baselines import OptimalBaseline as OptimalBaseline
 from ._baselines import ShrunkLeaveOneOut as ShrunkLeaveOneOut
 from ._expectation import differentiable as differentiable
 from ._expectation import expectation as expectation
+from ._nonlinear.debiased import debiased as debiased
+from ._nonlinear.debiased import random_level as random_level
 from ._nonlinear.of_expectations import exp_of_expectation as exp_of_expectation
 from ._nonlinear.of_expectations import product_of_expectations as product_of_expectations
 from ._nonlinear.statistics import cvar as cvar

@@ -78,7 +78,8 @@ def exp_of_expectation(
     derivatives, at the orders of the estimate, are unbiased up to rounding: K, at most n, is chosen
     so that the rest of the series is below the rounding of the dtype for ``|E x - center| <=
     radius``. The variance is that of ``exp(mean of x)`` plus terms of order n^-2. It takes
-    num_estimates evaluations of the estimate, and num_estimates K additions.
+    num_estimates evaluations of the estimate, and num_estimates K additions. For other functions of
+    an expectation see `debiased`.
 
     Args:
         estimate: a function of a key that returns a real number. It is an unbiased estimate, for

@@ -49,15 +49,14 @@ class SampleStatistic(Transformation):
     Attributes:
         estimator: `Pathwise`, or `ScoreFunction` with any baseline; for a statistic with jumps
             `LeaveOneOut`, which here does not even share rounding errors with the cost it replaces.
-        statistic: ``statistic(costs [n, ...]) -> [...]``, for each array that f returns.
-            Differentiable and continuous in the costs for `Pathwise`, and wherever f has parameters
-            of its own.
+        statistic: ``statistic(costs [n, ...]) -> [...]`` or a number, for each array that f
+            returns. Differentiable and continuous in the costs for `Pathwise`, and wherever f has
+            parameters of its own.
 
     Raises:
         TypeError: the estimator is another one; the statistic is not a function, or depends on the
             costs through operations without a derivative and is differentiated along them.
-        ValueError: the statistic does not return one number for each n costs; as the wrapped
-            estimator.
+        ValueError: the statistic returns an array of another shape; as the wrapped estimator.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -160,7 +159,7 @@ class SampleStatistic(Transformation):
         log_probs = without_impossible(log_probs.astype(dtype))
         zeros = log_probs - stop(log_probs)
         earlier = jnp.cumsum(zeros) - zeros
-        zeros, earlier = (z.reshape(index.shape) for z in (zeros, earlier))
+        zeros, earlier = (z.reshape(-1, *(1,) * value.ndim) for z in (zeros, earlier))
         weights = value.astype(dtype)[None] * jnp.exp(earlier) - stop(without).astype(dtype)
         scores = jnp.sum(finite_product(jnp.expm1(zeros), weights), 0)
         return _repeated(value + scores.astype(value.dtype), costs)
@@ -173,14 +172,14 @@ class SampleStatistic(Transformation):
 
     def _value(self, costs: jax.Array) -> jax.Array:
         value = jnp.asarray(self.statistic(costs))
-        if value.shape != costs.shape[1:]:
+        if value.shape not in ((), costs.shape[1:]):
             raise ValueError(
-                f"statistic must return an array {costs.shape[1:]} for costs {costs.shape}, got "
-                f"shape {value.shape}. Reduce the first axis and no other."
+                f"statistic must return one number, or an array {costs.shape[1:]}, for costs "
+                f"{costs.shape}, got shape {value.shape}. Reduce the axis of the samples, 0."
             )
         return value.astype(costs.dtype)
 
 
 def _repeated(value: jax.Array, costs: jax.Array) -> jax.Array:
     """The value once for each term."""
-    return spread_like(jnp.broadcast_to(value[None], costs.shape), costs)
+    return spread_like(jnp.broadcast_to(value[None], (len(costs), *value.shape)), costs)
