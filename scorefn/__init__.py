@@ -39,6 +39,8 @@ from .distributions import Distribution as Distribution
 from .distributions import Given as Given
 from .distributions import NormalMixture as NormalMixture
 from .distributions import OneHotCategorical as OneHotCategorical
+from .distributions import PlackettLuce as PlackettLuce
+from .distributions import Subset as Subset
 from .distributions import implicit_reparameterization as implicit_reparameterization
 from .estimators import ARM as ARM
 from .estimators import ARMS as ARMS

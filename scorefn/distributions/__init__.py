@@ -8,3 +8,5 @@ from ._distribution import Distribution as Distribution
 from ._given import Given as Given
 from ._implicit import NormalMixture as NormalMixture
 from ._implicit import implicit_reparameterization as implicit_reparameterization
+from ._plackett_luce import PlackettLuce as PlackettLuce
+from ._subset import Subset as Subset

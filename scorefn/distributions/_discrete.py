@@ -1,5 +1,6 @@
 """Distributions of independent discrete factors: bits and categories."""
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,10 +14,14 @@ from scorefn._core.pytree import pytree_dataclass, static_field
 from ._integer_icdf import bits_at, categories_at, words
 
 
-class _OfLogits:
-    """Logits of the three records, checked."""
+class OfLogits:
+    """Logits of a record, checked."""
 
     logits: jax.Array
+
+    @abstractmethod
+    def log_probs(self, x: jax.Array) -> jax.Array:
+        """The log-probability of each factor of a draw, [...]."""
 
     def __new__(cls, *_: Any, **given: Any) -> Any:
         if "probs" in given:
@@ -36,7 +41,7 @@ class _OfLogits:
         return as_float(self.logits)
 
 
-class _OfCategories(_OfLogits):
+class _OfCategories(OfLogits):
     def plain(self) -> jax.Array:
         """The logits, [..., C], without plus infinity: it excludes all that is finite."""
         logits = as_float(self.logits)
@@ -51,7 +56,7 @@ class _OfCategories(_OfLogits):
 
 
 @pytree_dataclass
-class Bernoulli(_OfLogits):
+class Bernoulli(OfLogits):
     """Independent bits, given by their logits.
 
     A draw uses one uniform integer for each bit. Its probability is right to 2^-32 (float64: 2^-64)

@@ -37,9 +37,10 @@ class Enumerate(Estimator):
     Attributes:
         support: all values of a draw, each once: an array [S, ...] or a pytree of such arrays. It
             can be omitted for bits and categories of scorefn, distrax, TFP and numpyro, plain or
-            inside Independent, with any batch shape, and for those with numpyro's
-            ``enumerate_support``; independent factors are enumerated jointly. If the probabilities
-            do not add up to 1 (to 0.001), it is an error, and the result is nan under jit.
+            inside Independent, with any batch shape, for `Subset` and `PlackettLuce`, and for those
+            with numpyro's ``enumerate_support``; independent factors are enumerated jointly. If the
+            probabilities do not add up to 1 (to 0.001), it is an error, and the result is nan under
+            jit.
         max_size: the largest support that is read from a distribution: 2^12 by default, 12 bits.
         factor_ndim: the number of leading axes of a draw that index independent factors, each with
             its own cost; 0 by default. f then returns costs with these leading axes, and each cost
@@ -159,8 +160,9 @@ def _support(
         return factors.cast(_product(size, tuple(batch), max_size, factor_ndim))
     listed = enumerated(distribution.params)
     if listed is not None:
-        values, sizes = listed
-        return values[_product(len(values), sizes, max_size, factor_ndim)]
+        size, values, batch_shape = listed
+        rows = _product(size, batch_shape, max_size, factor_ndim)
+        return values()[rows]
     raise ValueError(
         f"Enumerate cannot read the support of {type(distribution.params).__name__}. Give "
         f"all values of a draw, as Enumerate(support=values) with values of shape [S, ...] or a "
@@ -176,8 +178,9 @@ def _product(size: int, batch: tuple[int, ...], max_size: int, factor_ndim: int)
     lead, block = batch[:factor_ndim], batch[factor_ndim:]
     factors = math.prod(block)
     if size**factors > max_size:
+        power = f"{size}^{factors} = " if factors > 1 else ""
         raise ValueError(
-            f"Enumerate would sum over {size}^{factors} = {size**factors} values, more than "
+            f"Enumerate would sum over {power}{size**factors} values, more than "
             f"max_size={max_size}. Raise max_size; or, if f returns one cost for each factor that "
             f"depends on this factor only, give factor_ndim=1; or use ScoreFunction."
         )

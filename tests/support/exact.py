@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jax.flatten_util import ravel_pytree
+from support import gumbel
 from support.noise import noise_keys
 
 import scorefn as sf
@@ -307,6 +308,60 @@ def _category() -> Problem:
     )
 
 
+def _enumerated(
+    distribution: Callable[[PyTree], Any],
+    rows: np.ndarray,
+    weight: Callable[[jax.Array, Any], jax.Array],
+    cost: Callable[[jax.Array], jax.Array],
+    noise: Noise,
+) -> Problem:
+    """A structured draw of three logits, whose values [S, ...] are in proportion to weights."""
+
+    def f(params: PyTree) -> Callable[[Any], jax.Array]:
+        def of(x: jax.Array) -> jax.Array:
+            x = x.astype(params["logits"].dtype)
+            return cost(x) + params["logits"][1] * x[0]
+
+        return of
+
+    def expected(params: PyTree) -> PyTree:
+        weights = jnp.stack([weight(jnp.exp(params["logits"]), row) for row in rows])
+        values = [f(params)(jnp.asarray(row)) for row in rows]
+        return jnp.stack(values) @ (weights / weights.sum())
+
+    return Problem(distribution, f, {"logits": LOGITS}, expected, noise, rows)
+
+
+LOGITS = np.array([0.3, -0.5, 0.9])
+
+
+def _subset() -> Problem:
+    """Two of three items."""
+    rows = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    weights = np.prod(np.exp(LOGITS) ** rows, axis=1)
+    # The first item is drawn by the first number; the second by the second, if one is missing.
+    first, second = weights[:2].sum() / weights.sum(), weights[0] / weights[:2].sum()
+    return _enumerated(
+        lambda params: sf.Subset(params["logits"], 2),
+        rows,
+        lambda w, row: jnp.prod(jnp.where(row == 1, w, 1)),
+        lambda x: (x[0] - 2 * x[1] + 0.5 * x[2] + 0.3) ** 2,
+        pieces(first) * pieces(second) * pieces(),
+    )
+
+
+def _ranking() -> Problem:
+    """The first two of three items, in order."""
+    rows, points, weights = gumbel.draws(LOGITS, 2)
+    return _enumerated(
+        lambda params: sf.PlackettLuce(params["logits"], 2),
+        np.array(rows),
+        lambda w, row: w[row[0]] * w[row[1]] / (w.sum() - w[row[0]]),
+        lambda x: (x[0] - 2 * x[1] + 0.3) ** 2,
+        Noise(points, weights),
+    )
+
+
 def _point() -> Problem:
     """A point mass, for estimators that take f as a black box."""
 
@@ -385,6 +440,8 @@ PROBLEMS = {
     "bernoulli": _bernoulli,
     "distrax": lambda: _bernoulli(distrax.Bernoulli),
     "category": _category,
+    "subset": _subset,
+    "ranking": _ranking,
     "point": _point,
     "gaussian": _gaussian,
     "chain": _chain,

@@ -160,7 +160,7 @@ def twice(n: int, _: int) -> int:
     return 2 * n
 
 
-BITS, FACTOR = ("bernoulli",), ("category",)
+BITS, FACTOR, STRUCTURED = ("bernoulli",), ("category",), ("subset", "ranking")
 PAIRS, SUPPORT = {"evaluations": twice}, {"evaluations": lambda _, s: s}
 APART: dict[str, Any] = {"noise": None}
 COUPLED: dict[str, Any] = {"noise": None, "samples": (2, 3)}
@@ -174,7 +174,14 @@ ENTRIES = [
     Entry("optimal", _score(sf.OptimalBaseline), ANY, samples=(2, 3, 4)),
     Entry("pathwise", lambda _: sf.Pathwise(), (*GAUSSIAN, "point")),
     Entry("enumerate", lambda p: sf.Enumerate(p.support), FINITE, **SUPPORT),
-    Entry("enumerate_read", lambda _: sf.Enumerate(), (*BITS, *FACTOR, "distrax"), **SUPPORT),
+    Entry(
+        "enumerate_read",
+        lambda _: sf.Enumerate(),
+        (*BITS, *FACTOR, "distrax", *STRUCTURED),
+        **SUPPORT,
+    ),
+    Entry("subset", lambda _: sf.ScoreFunction(), ("subset",), samples=(2, 3)),
+    Entry("ranking", lambda _: sf.ScoreFunction(), ("ranking",), samples=(2, 3)),
     Entry("ARM", lambda _: sf.ARM(), BITS, **APART, **PAIRS),
     Entry("DisARM", lambda _: sf.DisARM(), BITS, **APART, **PAIRS),
     Entry("ARMS", lambda _: sf.ARMS(), BITS, **COUPLED),
@@ -209,6 +216,7 @@ ENTRIES = [
     Entry("GumbelRao", lambda _: sf.GumbelRao(0.5), BITS, **APART),
     Entry("STGS", lambda _: sf.StraightThroughGumbelSoftmax(0.5), BITS, **APART),
     Entry("StraightThrough", lambda _: sf.StraightThrough(), BITS, **APART),
+    Entry("SIMPLE", lambda _: sf.StraightThrough(), ("subset",), **APART),
     Entry("ReinMax", lambda _: sf.ReinMax(), BITS, **APART),
     Entry("SPSA", lambda _: sf.SPSA(0.1), ("point",), **APART, **PAIRS),
     Entry("ForwardGradient", lambda _: sf.ForwardGradient(), ("point",), **APART),
@@ -221,7 +229,7 @@ KIN = ("constant", "moving_average", "shrunk", "learned", "enumerate_read", "ARM
 KIN += ("CoupledCategorical", "StochasticSum", "RELAX", "RODEO", "ControlVariate", "MuProp")
 KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalized", "STGS", "ReinMax")
 KIN += ("GumbelSoftmax", "ES", "RankedES", "optimal", "DoubleCV", "FittedCV", "UnorderedSet")
-KIN += ("GumbelRao", "MinibatchCV", "SPSA", "StatisticPath")
+KIN += ("GumbelRao", "MinibatchCV", "SPSA", "StatisticPath", "SIMPLE")
 
 EXACT = [entry for entry in ENTRIES if entry.noise is not None]
 

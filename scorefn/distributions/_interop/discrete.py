@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import stop, wide
-from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, OneHotCategorical
+from scorefn.distributions._discrete import (
+    Bernoulli,
+    Categorical,
+    Factors,
+    OfLogits,
+    OneHotCategorical,
+)
 
 from .classes import class_of, unwrapped
 
@@ -103,8 +109,8 @@ def read_discrete(distribution: Any) -> Discrete | None:
 
 
 def factor_log_probs(distribution: Any, x: Any) -> jax.Array | None:
-    """The log-probability of each factor of a draw of bits or categories, [...]; else None."""
-    if isinstance(distribution, Bernoulli | Categorical | OneHotCategorical):
+    """The log-probability of each factor of a draw of discrete factors, [...]; else None."""
+    if isinstance(distribution, OfLogits):
         return distribution.log_probs(x)
     read = read_discrete(distribution)
     return None if read is None else read.log_probs(x)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,11 @@ from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli, OneHotCategorical, with_float_draws
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.factors import require_factors
+from scorefn.distributions._subset import Subset
 from scorefn.estimators._base import Estimator
 
 Relaxable = Bernoulli | OneHotCategorical
+R = TypeVar("R", Bernoulli | OneHotCategorical, Subset)
 
 
 def through(
@@ -26,22 +29,33 @@ def through(
     vmap: Vmap,
 ) -> tuple[PyTree, PyTree]:
     """Costs and aux at the draws, which carry their own derivative."""
-    name = type(estimator).__name__
-    key = abstract_key(keys)
     factors: Relaxable = require_factors(
         distribution,
-        key,
+        abstract_key(keys),
         (Bernoulli, OneHotCategorical),
-        name,
+        type(estimator).__name__,
         "The index of a category has no derivative: draw one-hot vectors.",
     )
-    logits, dtype = factors.logits, with_float_draws(factors).dtype
+    return through_record(estimator, draw, f, factors, with_float_draws(factors).dtype, keys, vmap)
+
+
+def through_record(
+    estimator: Estimator,
+    draw: Callable[[R, jax.Array], jax.Array],
+    f: Cost,
+    record: R,
+    dtype: Any,
+    keys: jax.Array,
+    vmap: Vmap,
+) -> tuple[PyTree, PyTree]:
+    """Costs and aux at the draws of a record, in this dtype."""
 
     def drawn(logits: jax.Array, key: jax.Array) -> jax.Array:
-        return draw(replace(factors, logits=logits.astype(wide(logits.dtype))), key).astype(dtype)
+        return draw(replace(record, logits=logits.astype(wide(logits.dtype))), key).astype(dtype)
 
+    logits = record.logits
     if estimator.order == 1:
-        logits = first_order_only(logits, name)
+        logits = first_order_only(logits, type(estimator).__name__)
     return vmap(lambda key: f(drawn(logits, key)))(keys)
 
 

@@ -5,12 +5,13 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import stop
+from scorefn._core.arrays import as_float, stop
 from scorefn._core.checks import check_number
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._subset import Subset
 from scorefn.estimators._base import Estimator
 
 from .relaxation import (
@@ -21,6 +22,7 @@ from .relaxation import (
     noisy_logits,
     relaxed,
     through,
+    through_record,
     zeros_along,
 )
 
@@ -31,20 +33,23 @@ class StraightThrough(Estimator):
 
     .. code-block:: text
 
-        b ~ p,  pi = softmax(logits), or sigmoid(logits) for bits
+        b ~ p,  pi = E b: softmax(logits), or sigmoid(logits) for bits
         term        f(b)
         derivative  J(pi) df/db  along the logits,  J(q) u = q (u - q . u), q (1 - q) u for bits
 
     The value is unbiased; the derivative has the wrong mean unless f is linear, and may have the
-    wrong sign. To first order. For bits and one-hot categories, and f differentiable at draws given
-    as floats. One evaluation of f and of its derivative for each term. For one bit of probability
-    p, with v = p (1 - p), the gradient has the mean ``v (p f'(1) + (1 - p) f'(0))`` and the
-    variance ``v^3 (f'(1) - f'(0))^2``.
+    wrong sign. To first order. For bits, one-hot categories and `Subset`, and f differentiable at
+    draws given as floats. One evaluation of f and of its derivative for each term. For one bit of
+    probability p, with v = p (1 - p), the gradient has the mean ``v (p f'(1) + (1 - p) f'(0))`` and
+    the variance ``v^3 (f'(1) - f'(0))^2``.
+
+    With `Subset` it is SIMPLE (Ahmed et al.): pi are the marginals, and J is the covariance of the
+    items. docs/subsets.md measures its bias exactly.
 
     Raises:
-        TypeError: the distribution is neither of independent bits nor of one-hot categories; a
-            second derivative is taken; f depends on the draw only through operations without a
-            derivative.
+        TypeError: the distribution is neither of independent bits, nor of one-hot categories, nor a
+            `Subset`; a second derivative is taken; f depends on the draw only through operations
+            without a derivative.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -55,19 +60,30 @@ class StraightThrough(Estimator):
 
     References:
         Bengio, Léonard and Courville, Estimating or propagating gradients through stochastic
-        neurons for conditional computation (2013).
+        neurons for conditional computation (2013);
+        Ahmed et al., SIMPLE: a gradient estimator for k-subset sampling (2023), section 3.
     """
 
     unbiased: ClassVar[bool] = False
     order: ClassVar[float] = 1
     evaluations: ClassVar[str] = "1"
     when: ClassVar[str] = "to compare with the literature; ReinMax is better"
-    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
+    needs: ClassVar[str] = (
+        "independent bits, one-hot categories, or a Subset (SIMPLE); f differentiable at them"
+    )
     differentiates_f: ClassVar[bool] = True
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
+        def draw_subset(subset: Subset, key: jax.Array) -> jax.Array:
+            return carried(subset.sample(key), subset.marginals())
+
+        subset = distribution.params
+        if isinstance(subset, Subset):
+            dtype = as_float(subset.logits).dtype
+            return through_record(self, draw_subset, f, subset, dtype, keys, vmap)
+
         def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
             return carried(
                 corner(factors, noisy_logits(factors, key)), relaxed(factors, factors.logits)
