@@ -44,7 +44,8 @@ def resample(
     - *the gradient of Z*: that of Z-hat is unbiased, at every order, if `log_weights` are carried
       on (they are the weights that Scibior and Wood divide by their stopped values);
     - *the gradient of log Z*: that of log(Z-hat), with the same weights, is the classical estimate.
-      It is BIASED by O(1/n): by 83 % with 2 particles on the two states of docs/particle_filter.md;
+      BIASED by O(1/n): it is 83 % too small with 2 particles on the two states of
+      docs/particle_filter.md. `debiased` has no bias, with independent Z-hat;
     - *the gradient of E[log(Z-hat)]*, a lower bound of log Z: start again with weights of 0 after
       each step, add the logarithms of the mean weights, and pass the sum to `attach_score` with the
       log-probabilities of all draws: `log_prob` of each step, and those of the particles. Unbiased,

@@ -120,4 +120,5 @@ def test_the_code_on_particle_filters_runs_and_is_unbiased() -> None:
     log_z, _ = jax.jit(scope["bound"])(THETA, key)
     assert abs(log_z - jnp.log(jax.jit(scope["likelihood"])(THETA, key))) < 1e-5
     assert scope["gradient"] != 0
+    assert scope["step"] != 0
     assert scope["bound_gradient"] != 0
