@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
 
 from scorefn._core.arrays import as_local, stop, wide
 from scorefn._core.derivatives import Arrays, Moving, linear, minimizes, with_jvp
@@ -18,6 +19,8 @@ from .samples import ChunkSize, chunked_vmap, keys_of
 
 # The largest total size of separate copies of an array for the samples.
 _MOST_COPIED = 2**20
+# Of these JAX has no transpose.
+_FORWARD_ONLY = {"while", "pure_callback", "io_callback", "ffi_call"}
 
 
 def streamed_mean(
@@ -86,17 +89,10 @@ class _Stream:
                 (list(along),),
             )
 
-        try:
-            gradient = with_jvp(
-                partial(self.one_pass, moving), partial(self.second_derivative, moving)
-            )
-            mean, *gradients = gradient(*arrays)
-        except (ValueError, NotImplementedError, TypeError):
-            # Some f have a derivative in forward mode only, as one with a loop of unknown length.
-            # No error is lost: differentiating the terms raises it again.
+        if not self.takes_one_pass(moving, arrays):
             return by_terms(arrays, along)
-        if jax.sharding.get_abstract_mesh().manual_axes:
-            along = [t * as_local(jnp.ones((), t.dtype), gradients) for t in along]
+        gradient = with_jvp(partial(self.one_pass, moving), partial(self.second_derivative, moving))
+        mean, *gradients = gradient(*arrays)
 
         def forward(fixed: Arrays, along: Arrays) -> list[jax.Array]:
             return by_terms(fixed[len(some) :], along)[1]
@@ -105,6 +101,23 @@ class _Stream:
             return [g * cotangents[0].astype(g.dtype) for g in fixed[: len(some)]]
 
         return [mean], linear(forward, backward, [*gradients, *arrays], along, [mean])
+
+    def takes_one_pass(self, moving: Moving, arrays: Arrays) -> bool:
+        """Whether JAX can transpose the derivative of one sample, on each device by itself."""
+        some, found = _picked(moving, arrays), []
+
+        def trace() -> None:  # closes over the arrays, which keep their axes of devices
+            sample, push = jax.linearize(
+                lambda some: self.one(*_merged(moving, arrays, some)), some
+            )
+            # The gradient along an array shared by devices is summed over them, for all samples.
+            shared = _in_shard_map() and any(
+                jax.typeof(as_local(x, sample)) != jax.typeof(as_local(x, x)) for x in some
+            )
+            found.append(not shared and _has_transpose(jax.make_jaxpr(push)(some).jaxpr))
+
+        jax.eval_shape(trace)
+        return all(found)
 
     def second_derivative(
         self, first: Moving, moving: Moving, arrays: Arrays, tangents: Arrays
@@ -144,22 +157,21 @@ class _Stream:
             return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
 
         some = _picked(moving, arrays)
-        local, zero = some, jnp.zeros((), wide(dtype))
+        zero = jnp.zeros((), wide(dtype))
         zeros = [jnp.zeros(x.shape, _summed(x.dtype)) for x in some]
-        if jax.sharding.get_abstract_mesh().manual_axes:
-            # In shard_map the gradient along an array shared by devices would be summed over them.
+        if _in_shard_map():
             like = samples(some, jnp.zeros(1, jnp.uint32), [None] * len(some))
-            local, zero, zeros = (as_local(tree, like) for tree in (local, zero, zeros))
+            zero, zeros = as_local((zero, zeros), like)
 
         def add(state: Any, size: int) -> Any:
             start, pilot, total, gradients, scores = state
             indices = start + jnp.arange(size, dtype=jnp.uint32)
             # The derivatives of 16-bit arrays must not be summed in 16 bits: each sample gets its
             # own copy, unless the copies would be large, as for the weights of a network.
-            axes = [0 if is_narrow(x) and x.size * size <= _MOST_COPIED else None for x in local]
+            axes = [0 if is_narrow(x) and x.size * size <= _MOST_COPIED else None for x in some]
             each = [
                 x if axis is None else jnp.broadcast_to(x, (size, *x.shape))
-                for x, axis in zip(local, axes, strict=True)
+                for x, axis in zip(some, axes, strict=True)
             ]
             (values, *log_probs), pull = jax.vjp(lambda some: samples(some, indices, axes), each)
             costs = values.astype(zero.dtype)
@@ -187,8 +199,21 @@ class _Stream:
             # The baseline is the mean cost instead of the pilot.
             shift = total / (n - 1)
             gradients = [g - shift * s for g, s in zip(gradients, scores, strict=True)]
-        means = [(g / n).astype(x.dtype) for g, x in zip(gradients, local, strict=True)]
+        means = [(g / n).astype(x.dtype) for g, x in zip(gradients, some, strict=True)]
         return [(pilot + total / n).astype(dtype), *means]
+
+
+def _in_shard_map() -> bool:
+    return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def _has_transpose(jaxpr: Any) -> bool:
+    """Whether a linear jaxpr holds no loop of unknown length and no code outside of JAX."""
+    return all(
+        eqn.primitive.name not in _FORWARD_ONLY
+        and all(map(_has_transpose, jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
+    )
 
 
 def _picked(moving: Moving, arrays: Arrays) -> list[jax.Array]:
