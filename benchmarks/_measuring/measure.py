@@ -9,7 +9,13 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scorefn.diagnostics._compare.gradients import computed_whole, directions
+from scorefn.diagnostics._compare.gradients import (
+    Batch,
+    Components,
+    computed_whole,
+    directions,
+)
+from scorefn.diagnostics._compare.moments import Moments
 
 Gradient = Callable[[Any, jax.Array], dict[str, jax.Array]]
 
@@ -154,24 +160,27 @@ def measurement(
         toward, runs = exact[:half].mean(axis=0), exact[half:]
         exact = runs.mean(axis=0)
     rounding = 8 * np.finfo(np.float32).eps * np.maximum(np.abs(exact), magnitude)
-    mean = estimates.mean(axis=0)
-    errors = (estimates - exact).reshape(n, -1)
+    center = estimates.mean(axis=0) if expected is None else expected
+    errors = (estimates - center).reshape(n, -1)
     along = _directions(toward) if projected else np.eye(errors.shape[1])
-    projections = errors @ along.T
+    components = Components(np.zeros(errors.shape[1], np.float32), along)
+    moments = Moments(components, ["gradient"])
+    squares = np.sum(errors**2, axis=1)
+    batch = Batch(np.ravel(center), errors.mean(axis=0), squares, errors @ along.T)
+    moments.add([batch], known=expected is not None)
     beside = np.ravel(rounding**2 + np.asarray(exact_error, np.float64) ** 2)
-    unsure = projections.var(axis=0, ddof=1) / n + along**2 @ beside
+    unsure = moments.along.covariance[:, 0, 0] / n + along**2 @ beside
     if long_run:
         unsure += (runs.reshape(len(runs), -1) @ along.T).var(axis=0, ddof=1) / len(runs)
-    z = projections.mean(axis=0) / np.sqrt(unsure)
-    center, degrees = (mean, n - 1) if expected is None else (expected, n)
-    squares = np.sum(((estimates - center) ** 2).reshape(n, -1), axis=1) * (n / degrees)
+    z = (moments.along.mean[:, 0] - components.project(np.ravel(exact))) / np.sqrt(unsure)
+    variance = moments.distance.mean[0]
     # (d + r)^2 = d^2 + 2 d r + r^2: what rounding by r does to a squared distance d^2.
     noise = np.sum(rounding**2)
-    rounded = 2 * np.sqrt(squares.mean() * noise) + noise
+    rounded = 2 * np.sqrt(variance * noise) + noise
     return Measurement(
-        mean=mean,
-        variance=float(squares.mean()),
-        variance_se=float(np.sqrt(squares.var(ddof=1) / n + rounded**2)),
+        mean=moments.mean[0].reshape(exact.shape),
+        variance=float(variance),
+        variance_se=float(np.sqrt(moments.distance.covariance[0, 0] / n + rounded**2)),
         bias_z=float(z[np.argmax(np.abs(z))]),
         repeats=n,
     )

@@ -60,8 +60,8 @@ def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
     return Reference(
         name=name,
         gradient=moments.mean[row],
-        along=np.array([c.mean[row] for c in moments.along]),
-        along_variance=np.array([c.covariance[row, row] for c in moments.along]) / count,
+        along=moments.along.mean[:, row],
+        along_variance=moments.along.covariance[:, row, row] / count,
         variance=float(moments.variance[row]) / count,
         row=row if same_draws else None,
     )
@@ -79,12 +79,12 @@ def bias(moments: Moments, row: int, reference: Reference, *, alpha: float) -> B
     if row == reference.row:
         return None
     count, gradient = moments.count, moments.mean[row]
-    error = np.array([c.mean[row] for c in moments.along]) - reference.along
-    noise = np.array([c.covariance[row, row] for c in moments.along]) / count
-    noise += reference.along_variance
+    error = moments.along.mean[:, row] - reference.along
+    noise = moments.along.covariance[:, row, row] / count
+    noise = noise + reference.along_variance
     total = float(moments.variance[row]) / count + reference.variance
     if reference.row is not None:
-        common = np.array([c.covariance[row, reference.row] for c in moments.along]) / count
+        common = moments.along.covariance[:, row, reference.row] / count
         noise = np.maximum(noise - 2 * common, 0.0)
         total = moments.components.sum_of_squares(noise)
     rounding = _rounding(moments, reference)

@@ -20,15 +20,15 @@ class Components:
 
     Attributes:
         zeros: zeros like a gradient, float32 or wider.
-        signs: see `directions`.
+        signs: see `directions`, which gives them unless they are given.
         size: the number of components.
         directions: the number of directions, of all leaves together.
         eps: the largest relative rounding error of a component.
     """
 
-    def __init__(self, params: PyTree) -> None:
+    def __init__(self, params: PyTree, signs: PyTree = None) -> None:
         self.zeros = jax.tree.map(lambda p: np.zeros(p.shape, wide(p.dtype)), params)
-        self.signs = directions(params)
+        self.signs = directions(params) if signs is None else signs
         self._leaves, self._structure = jax.tree.flatten(self.zeros)
         self._flat_signs = [np.reshape(s, (len(s), -1)) for s in jax.tree.leaves(self.signs)]
         self.size = sum(leaf.size for leaf in self._leaves)

@@ -23,7 +23,7 @@ class Moments:
         distance: co-moments of the squared distances of a gradient from the mean of those before,
             times k / (k + 1) after k of them: then each has the variance as its mean.
         largest: the largest of these, [estimators].
-        along: co-moments of the projections, for each direction, [estimators] each.
+        along: co-moments of the projections, [directions, estimators].
     """
 
     def __init__(self, components: Components, names: Sequence[str]) -> None:
@@ -32,12 +32,13 @@ class Moments:
         self._squares = np.zeros(len(names))
         self.distance = Comoments(len(names))
         self.largest = np.zeros(len(names))
-        self.along = [Comoments(len(names)) for _ in range(components.directions)]
+        self.along = Comoments(components.directions, len(names))
 
-    def add(self, batches: Sequence[Batch]) -> None:
-        """Adds a batch of each estimator, as deviations from the mean so far."""
+    def add(self, batches: Sequence[Batch], *, known: bool = False) -> None:
+        """Adds a batch of each estimator, as deviations from the mean so far, or a known one."""
         size = len(batches[0].squares)
         scale = self.count / (self.count + 1) if self.count else size / max(size - 1, 1)
+        scale = 1.0 if known else scale
         # Chan, Golub and LeVeque (1983), equation 2.1.
         share = size / (self.count + size)
         for i, batch in enumerate(batches):
@@ -51,9 +52,7 @@ class Moments:
         self.largest = np.maximum(self.largest, np.max(distances, axis=1))
         self.distance.add(distances)
         project = self.components.project
-        projections = np.array([batch.along + project(batch.center) for batch in batches])
-        for k, comoments in enumerate(self.along):
-            comoments.add(projections[:, :, k])
+        self.along.add(np.array([(b.along + project(b.center)).T for b in batches]).swapaxes(0, 1))
 
     @property
     def variance(self) -> np.ndarray:
@@ -68,25 +67,26 @@ class Comoments:
 
     Attributes:
         count: how many of each there were.
-        mean: [numbers].
+        mean: [..., numbers].
     """
 
-    def __init__(self, numbers: int) -> None:
+    def __init__(self, *shape: int) -> None:
         self.count = 0
-        self.mean = np.zeros(numbers)
-        self._products = np.zeros((numbers, numbers))
+        self.mean = np.zeros(shape)
+        self._products = np.zeros((*shape, shape[-1]))
 
     def add(self, values: np.ndarray) -> None:
-        """A batch, [numbers, size]."""
-        size = values.shape[1]
-        mean = values.mean(axis=1)
-        errors, step = values - mean[:, None], mean - self.mean
+        """A batch, [..., numbers, size]."""
+        size = values.shape[-1]
+        mean = values.mean(axis=-1)
+        errors, step = values - mean[..., None], mean - self.mean
         share = size / (self.count + size)
-        self._products += errors @ errors.T + np.outer(step, step) * self.count * share
+        between = step[..., None] * step[..., None, :] * self.count * share
+        self._products += errors @ np.swapaxes(errors, -1, -2) + between
         self.mean = self.mean + step * share
         self.count += size
 
     @property
     def covariance(self) -> np.ndarray:
-        """[numbers, numbers]."""
+        """[..., numbers, numbers]."""
         return self._products / (self.count - 1)
