@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import as_float, is_number
 from scorefn._core.checks import check_key, check_pair
+from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.refusals import AUX, without_gradient
 from scorefn._core.types import PyTree
 from scorefn._score import attach_score
@@ -26,6 +27,23 @@ from ._rollout import Rollout
 
 # Costs, keyed by the set of choices that can change them: bit i represents choice i.
 Costs = dict[int, PyTree]
+
+
+@pytree_dataclass
+class Beside:
+    """The aux of the rest of a program, as an estimator sees it.
+
+    Attributes:
+        costs: the costs that do not depend on the choice.
+        aux: the aux of the program.
+        scored: the masks of the costs that depend on the choice.
+        ranks: the ranks of the leaves of `costs`, before estimators add axes.
+    """
+
+    costs: Costs
+    aux: PyTree
+    scored: tuple[int, ...] = static_field()
+    ranks: tuple[int, ...] = static_field()
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,45 +181,46 @@ def _estimated(
     bit = 1 << len(past.draws)
     draw_key, rest_key = jax.random.split(key)
     branches = Branches(choice.chunk_size, rest_key)
-    live = [generator]
-    # The masks of the costs are known after the first trace, and equal in later ones.
-    credited: list[int] = []
-    others: list[tuple[int, PyTree]] = []
+    waiting = [generator]
 
     # Under jit it is traced once for any number of calls, and the first trace uses the generator
     # that waits here: a program of N choices takes N steps to trace, not N^2 or 2^N.
     @jax.jit
-    def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], tuple[list[PyTree], PyTree]]:
+    def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], Beside]:
         x = kept(x)
         here = past.after(x, choice.depends_on)
-        costs, aux = _rest(here, live.pop() if live else here.again(), x, key)
-        credited[:] = [m for m in costs if m & bit]
-        others[:] = [(m, jax.tree.map(jnp.ndim, costs[m])) for m in costs if not m & bit]
-        return [costs[m] for m in credited], ([costs[m] for m, _ in others], aux)
+        costs, aux = _rest(here, waiting.pop() if waiting else here.again(), x, key)
+        others = {mask: costs[mask] for mask in costs if not mask & bit}
+        scored = {mask: costs[mask] for mask in costs if mask & bit}
+        ranks = tuple(map(jnp.ndim, jax.tree.leaves(others)))
+        return list(scored.values()), Beside(others, aux, tuple(scored), ranks)
 
-    def f(x: Any) -> tuple[PyTree, tuple[list[PyTree], PyTree]]:
+    def f(x: Any) -> tuple[PyTree, Beside]:
         # Repeated evaluations of one branch use equal noise, so they differ by the draw only.
         key = branches.key
-        costs, unscored = rest(x, key)
+        costs, beside = rest(x, key)
         if not costs:
-            return jnp.zeros(()), unscored
-        return costs[0] if len(costs) == 1 else Parts(costs), unscored
+            return jnp.zeros(()), beside
+        return costs[0] if len(costs) == 1 else Parts(costs), beside
 
     keys = dealt(draw_key, choice.num_samples)
     estimator = with_baseline_of_total(choice.estimator)
     distribution, sample = choice.distribution, choice.distribution.sample
     if not is_given(distribution):
         distribution = replace(distribution, sample=lambda *args: kept(sample(*args)))
-    terms, (uncredited, aux) = estimator(f, distribution, keys, has_aux=True, vmap=branches.vmap)
+    terms, beside = estimator(f, distribution, keys, has_aux=True, vmap=branches.vmap)
     mean = jax.tree.map(_mean, terms)
+    parts = mean.costs if isinstance(mean, Parts) else [mean]
     costs: Costs = {}
-    for m, cost in zip(credited, mean.costs if isinstance(mean, Parts) else [mean], strict=False):
-        _add(costs, m & ~bit, cost)
-    for (m, ranks), cost in zip(others, uncredited, strict=True):
-        # The mean over all leading axes of aux, because the mean of this cost does not depend on
-        # the draw.
-        _add(costs, m, jax.tree.map(_mean_down_to, cost, ranks))
-    aux = jax.tree.map(_without_axis_of_one, aux)
+    for mask, cost in zip(beside.scored, parts, strict=False):
+        _add(costs, mask & ~bit, cost)
+    # The mean over all leading axes of aux, because the mean of these costs does not depend on the
+    # draw.
+    leaves, structure = jax.tree.flatten(beside.costs)
+    others = jax.tree.unflatten(structure, map(_mean_down_to, leaves, beside.ranks))
+    for mask, cost in others.items():
+        _add(costs, mask, cost)
+    aux = jax.tree.map(_without_axis_of_one, beside.aux)
     return costs, without_gradient(aux, AUX, *choice.distribution.floats())
 
 
