@@ -25,7 +25,7 @@ def _drawn(params: Any, row: Any) -> Any:
     if not isinstance(row, Row):
         raise TypeError(
             "distribution is a Given, whose draws were made elsewhere, so that nothing can draw "
-            "from it. It works with ScoreFunction(), and with log_prob_old= also with "
+            "from it. It works with ScoreFunction() itself, and with log_prob_old= with "
             "SelfNormalized() and ImportanceWeighted(). For anything else give "
             "Distribution(log_prob, sample, params)."
         )
@@ -75,8 +75,9 @@ class Given(Distribution):
     Raises:
         ValueError: num_samples is not the number of draws; the shapes do not fit.
         TypeError: the baseline is not `LeaveOneOut`; the estimator needs to draw (`Pathwise` and
-            most others); log_prob_old is given or missing against what the estimator needs; a
-            derivative of third order, or of second order with 2 draws.
+            most others) or a normalized log-density (`vi.elbo`); log_prob_old is given or missing
+            against what the estimator needs; a derivative of third order, or of second order with
+            2 draws.
 
     Example:
         >>> import jax, jax.numpy as jnp, scorefn as sf
@@ -127,6 +128,15 @@ class Given(Distribution):
                 f"{jnp.shape(self.log_prob_old)}."
             )
         return n
+
+    def log_density(self, x: Any) -> jax.Array:
+        """Raises ``TypeError``: what reads the log-density needs a normalized one."""
+        del x
+        raise TypeError(
+            "distribution is a Given, whose log_prob may be unnormalized, and the log-density is "
+            "needed here with its normalizer. Give Distribution(log_prob, sample, params) with a "
+            "normalized log_prob."
+        )
 
     def rows(self) -> Row:
         """All draws, each with its old log-density."""

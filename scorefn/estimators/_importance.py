@@ -85,11 +85,12 @@ class ImportanceWeighted(Estimator):
     ) -> tuple[PyTree, PyTree]:
         self.baseline.check_samples(len(keys))
         draw, rows = _draws(distribution, self.proposal, keys, "ImportanceWeighted")
+        plain, _ = sources(distribution, keys)
 
         def one(row: Any) -> Any:
             x, log_ratio = draw(row)
             cost, aux = f(x)
-            return cost, log_ratio, self.baseline.weight(x, distribution), aux
+            return cost, log_ratio, self.baseline.weight(x, plain), aux
 
         costs, log_ratios, weights, aux = vmap(one)(rows)
         possible, log_ratios = _possible(log_ratios)

@@ -8,9 +8,17 @@ import jax.numpy as jnp
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from scorefn._core.types import PyTree
+from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._given import Given
 
 from ._replay import Past
 from ._requests import Choice, Cost, next_request
+
+
+def _drawn(distribution: Distribution, key: jax.Array) -> PyTree:
+    if isinstance(distribution, Given):
+        return jax.tree.map(lambda x: x[0], distribution.rows().draw)
+    return distribution.draw(key)
 
 
 def check_claims(body: Callable[[], Generator[Any, Any, PyTree]], draws: int, key: Any) -> None:
@@ -54,7 +62,7 @@ def check_claims(body: Callable[[], Generator[Any, Any, PyTree]], draws: int, ke
                 value = request(used)[0]
                 past = past.after_rollout(value)
                 continue
-            i, draw = len(past.draws), request.distribution.draw(used)
+            i, draw = len(past.draws), _drawn(request.distribution, used)
             claim(f"draw {i + 1}", past.mask(request.depends_on), draw)
             value = jax.tree.map(lambda leaf, on=switches[i]: jnp.where(on, leaf, leaf), draw)
             past = past.after(value, request.depends_on)

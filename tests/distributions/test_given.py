@@ -327,13 +327,15 @@ def test_a_program_continues_after_given_draws() -> None:
             given = sf.Given(draws_of(FIVE), log_prob, params)
             x = yield sf.sample(given, sf.ScoreFunction(), num_samples=5)
             coin = yield sf.sample(sf.Bernoulli(params["wave"] * x["state"]), sf.Enumerate())
-            return coin * cost(params)(x)["scalar"]
+            other = yield sf.sample(sf.Bernoulli(params["slope"]), sf.Enumerate(), depends_on=())
+            return coin * cost(params)(x)["scalar"] + other
 
         return body()(KEY)
 
     def by_hand(params: Any) -> jax.Array:
         def f(x: Any) -> jax.Array:
-            return jax.nn.sigmoid(params["wave"] * x["state"]) * cost(params)(x)["scalar"]
+            coin = jax.nn.sigmoid(params["wave"] * x["state"]) * cost(params)(x)["scalar"]
+            return coin + jax.nn.sigmoid(params["slope"])
 
         given = sf.Given(draws_of(FIVE), log_prob, params)
         return sf.expectation(f, given, KEY, sf.ScoreFunction(), num_samples=5)
@@ -458,12 +460,14 @@ OTHERS = {
     "DisARM": sf.DisARM(),
     "self-normalized": sf.SelfNormalized(),
     "importance": sf.ImportanceWeighted(),
+    "statistic": sf.SampleStatistic(sf.ScoreFunction(), jnp.mean),
+    "enumerate": sf.Enumerate(draws_of(range(STATES))),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_estimators_raise(name: str) -> None:
-    match = "nothing can draw|needs draws of another|independent bits"
+    match = "nothing can draw|needs draws of another|independent bits|with its normalizer"
     with pytest.raises((TypeError, ValueError), match=match):
         estimate(PARAMS, FIVE, OTHERS[name])
 
@@ -483,6 +487,19 @@ def test_sizes_and_old_densities_are_checked() -> None:
         given = sf.Given(draws, log_prob, PARAMS)
         with pytest.raises(ValueError, match="draws must be an array with a leading axis"):
             sf.expectation(cost(PARAMS), given, KEY, sf.ScoreFunction(), num_samples=5)
+
+
+def test_a_bound_needs_a_normalized_density_and_takes_a_known_entropy() -> None:
+    """log q without its normalizer would shift the bound, and its gradient."""
+    given = sf.Given(draws_of(FIVE), log_prob, PARAMS)
+    log_joint = lambda x: cost(PARAMS)(x)["scalar"]  # noqa: E731
+    options: dict[str, Any] = {"num_samples": 5}
+    with pytest.raises(TypeError, match="with its normalizer"):
+        sf.vi.elbo(log_joint, given, KEY, sf.ScoreFunction(), **options)
+    with pytest.raises(TypeError, match="nothing can draw"):
+        sf.vi.vimco(log_joint, given, KEY, **options)
+    bound = sf.vi.elbo(log_joint, given, KEY, sf.ScoreFunction(), entropy=0.5, **options)
+    assert_close(bound, estimate(PARAMS, FIVE)["scalar"] + 0.5, atol=1e-12)
 
 
 def test_a_support_that_moves_raises() -> None:
