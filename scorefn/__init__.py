@@ -84,6 +84,7 @@ from .estimators import StraightThroughGumbelSoftmax as StraightThroughGumbelSof
 from .estimators import Stratified as Stratified
 from .estimators import SumAndSample as SumAndSample
 from .estimators import UnorderedSet as UnorderedSet
+from .programs import MarkovChain as MarkovChain
 from .programs import cost as cost
 from .programs import forward_recursion as forward_recursion
 from .programs import program as program

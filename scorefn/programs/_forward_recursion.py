@@ -71,43 +71,89 @@ def forward_recursion(
         (1989), equations 19 to 21.
     """
     length = check_count("length", length)
-    first = as_distribution(initial)
-    key = jax.eval_shape(jax.random.key, 0)
-    states = jax.tree.map(jnp.asarray, Enumerate(support).values(first, key))
+    chain = Chain(as_distribution(initial), transition, length, log_weight, support)
 
-    def weigh(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The log-weights and costs of all states, [S] each."""
-        costs = jax.vmap(lambda z: as_float(_scalar("cost", cost(z, t))))(states)
-        if log_weight is None:
-            return jnp.zeros_like(costs), costs
-        weights = jax.vmap(lambda z: as_float(_scalar("log_weight", log_weight(z, t))))(states)
-        return weights, costs
-
-    def densities(distribution: Distribution) -> jax.Array:
-        log_probs = jax.vmap(distribution.log_density)(states)
-        return log_probs.astype(wide(log_probs.dtype))
-
-    def enter(log_probs: jax.Array, costs: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        weights, new = weigh(t)
-        dtype = log_probs.dtype
-        return log_probs + weights.astype(dtype), costs + new.astype(dtype)
+    def enter(costs: jax.Array, t: jax.Array) -> jax.Array:
+        of = lambda z: as_float(_scalar("cost", cost(z, t)))  # noqa: E731
+        return costs + jax.vmap(of)(chain.states).astype(costs.dtype)
 
     def step(carry: Any, t: jax.Array) -> tuple[Any, None]:
         # The log-weight of all paths to each state, and their weighted mean of costs so far.
         log_probs, costs = carry
-        moves = jax.vmap(lambda z: densities(as_distribution(transition(z, t))))(states)
-        joint = log_probs[:, None] + moves.astype(log_probs.dtype)
-        total = _logsumexp(joint)
+        joint, total = chain.step(log_probs, t)
         share = _exp(joint - jnp.where(jnp.isneginf(total), 0, total)[None])
-        return enter(total, jnp.sum(share * costs[:, None], axis=0), t), None
+        costs = jnp.sum(share * costs[:, None], axis=0)
+        return (chain.weighted(total, t), enter(costs, t)), None
 
-    start = densities(first)
-    carry = enter(start, jnp.zeros_like(start), jnp.zeros((), jnp.int32))
-    steps = jnp.arange(1, length, dtype=jnp.int32)
-    (log_probs, costs), _ = jax.lax.scan(step, carry, steps)
+    start = chain.start()
+    carry = (start, enter(jnp.zeros_like(start), jnp.zeros((), jnp.int32)))
+    (log_probs, costs), _ = jax.lax.scan(step, carry, chain.steps())
     log_normalizer = _logsumexp(log_probs[:, None])[0]
     share = _exp(log_probs - jnp.where(jnp.isneginf(log_normalizer), 0, log_normalizer))
     return log_normalizer, jnp.sum(share * jnp.where(share > 0, costs, 0))
+
+
+class Chain:
+    """The sums over the paths of a chain of S states."""
+
+    def __init__(
+        self,
+        initial: Distribution,
+        transition: Callable[[Any, jax.Array], Any],
+        length: int,
+        log_weight: Callable[[Any, jax.Array], jax.Array] | None,
+        support: PyTree,
+    ) -> None:
+        self.initial, self.transition, self.length = initial, transition, length
+        self.log_weight = log_weight
+        key = jax.eval_shape(jax.random.key, 0)
+        self.states = jax.tree.map(jnp.asarray, Enumerate(support).values(initial, key))
+
+    def steps(self) -> jax.Array:
+        """The steps after the first."""
+        return jnp.arange(1, self.length, dtype=jnp.int32)
+
+    def weight(self, z: Any, t: jax.Array) -> jax.Array:
+        """The log-weight of one state."""
+        assert self.log_weight is not None
+        return as_float(_scalar("log_weight", self.log_weight(z, t)))
+
+    def weighted(self, log_probs: jax.Array, t: jax.Array) -> jax.Array:
+        """Log-probabilities of the states, [S], with their log-weights."""
+        if self.log_weight is None:
+            return log_probs
+        weights = jax.vmap(self.weight, (0, None))(self.states, t)
+        return log_probs + weights.astype(log_probs.dtype)
+
+    def start(self) -> jax.Array:
+        """The log-weight of each state at the first step, [S]."""
+        return self.weighted(self._densities(self.initial), jnp.zeros((), jnp.int32))
+
+    def step(self, log_probs: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The log-weights of all pairs of states, [S, S], and of the later ones, [S]."""
+        joint = log_probs[:, None] + self._moves(t).astype(log_probs.dtype)
+        return joint, _logsumexp(joint)
+
+    def ends(self) -> tuple[jax.Array, jax.Array]:
+        """The log-weights of all paths by last state, [S], and by pairs, [length - 1, S, S]."""
+
+        def step(log_probs: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            joint, total = self.step(log_probs, t)
+            return self.weighted(total, t), joint
+
+        return jax.lax.scan(step, self.start(), self.steps())
+
+    def log_normalizer(self) -> jax.Array:
+        """The log of the summed weight of all paths."""
+        return _logsumexp(self.ends()[0][:, None])[0]
+
+    def _moves(self, t: jax.Array) -> jax.Array:
+        move = lambda z: self._densities(as_distribution(self.transition(z, t)))  # noqa: E731
+        return jax.vmap(move)(self.states)
+
+    def _densities(self, distribution: Distribution) -> jax.Array:
+        log_probs = jax.vmap(distribution.log_density)(self.states)
+        return log_probs.astype(wide(log_probs.dtype))
 
 
 def _logsumexp(x: jax.Array) -> jax.Array:

@@ -42,7 +42,7 @@ UnorderedSet attach_score check_score check_unbiased compare cost differentiable
 expectation forward_recursion implicit_reparameterization leave_one_out moments
 product_of_expectations program rollout sample squared_gradient attach_scores SampleStatistic cvar
 entropic_risk expected_max resample
-debiased random_level Subset PlackettLuce
+debiased random_level Subset PlackettLuce MarkovChain
 """.split()
 # Former names, which stay for one release.
 ALIASES = {"SelfNormalised": "SelfNormalized", "surrogate": "attach_scores"}

@@ -362,6 +362,32 @@ def _ranking() -> Problem:
     )
 
 
+def _path() -> Problem:
+    """Two steps of a hidden Markov chain of two states."""
+
+    def chain(params: PyTree) -> sf.MarkovChain:
+        start, stay, weight = params["logits"]
+        move = lambda z, _: sf.Bernoulli(stay * (2 * z - 1))  # noqa: E731
+        see = lambda z, t: jnp.where(t == 1, weight * z, 0)  # noqa: E731
+        return sf.MarkovChain(sf.Bernoulli(start), move, length=2, log_weight=see)
+
+    def weight(w: Any, row: Any) -> Any:
+        start = (w[0] if row[0] else 1) / (1 + w[0])
+        return start * (w[1] if row[0] == row[1] else 1) / (1 + w[1]) * (w[2] if row[1] else 1)
+
+    rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    weights = np.array([weight(np.exp(LOGITS), row) for row in rows])
+    # The second number draws the last state, and the first one the state before it.
+    before = [weights[0] / weights[:2].sum(), weights[2] / weights[2:].sum()]
+    return _enumerated(
+        chain,
+        rows,
+        weight,
+        lambda x: (x[0] - 2 * x[1] + 0.3) ** 2,
+        pieces(*before) * pieces(weights[:2].sum() / weights.sum()),
+    )
+
+
 def _point() -> Problem:
     """A point mass, for estimators that take f as a black box."""
 
@@ -442,6 +468,7 @@ PROBLEMS = {
     "category": _category,
     "subset": _subset,
     "ranking": _ranking,
+    "path": _path,
     "point": _point,
     "gaussian": _gaussian,
     "chain": _chain,

@@ -182,6 +182,7 @@ ENTRIES = [
     ),
     Entry("subset", lambda _: sf.ScoreFunction(), ("subset",), samples=(2, 3)),
     Entry("ranking", lambda _: sf.ScoreFunction(), ("ranking",), samples=(2, 3)),
+    Entry("path", _score(lambda: sf.ConstantBaseline(1.7)), ("path",), samples=(1, 2)),
     Entry("ARM", lambda _: sf.ARM(), BITS, **APART, **PAIRS),
     Entry("DisARM", lambda _: sf.DisARM(), BITS, **APART, **PAIRS),
     Entry("ARMS", lambda _: sf.ARMS(), BITS, **COUPLED),
@@ -229,7 +230,7 @@ KIN = ("constant", "moving_average", "shrunk", "learned", "enumerate_read", "ARM
 KIN += ("CoupledCategorical", "StochasticSum", "RELAX", "RODEO", "ControlVariate", "MuProp")
 KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalized", "STGS", "ReinMax")
 KIN += ("GumbelSoftmax", "ES", "RankedES", "optimal", "DoubleCV", "FittedCV", "UnorderedSet")
-KIN += ("GumbelRao", "MinibatchCV", "SPSA", "StatisticPath", "SIMPLE")
+KIN += ("GumbelRao", "MinibatchCV", "SPSA", "StatisticPath", "SIMPLE", "path")
 
 EXACT = [entry for entry in ENTRIES if entry.noise is not None]
 
