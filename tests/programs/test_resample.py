@@ -226,6 +226,7 @@ def test_the_gradient_agrees_with_a_kalman_filter(*, scored: bool) -> None:
     assert max(jax.tree.leaves(spread)) < 0.1, "the test would see an error of a few tenths"
 
 
+@pytest.mark.slow
 @x64
 def test_every_transformation_gives_the_same_gradient() -> None:
     flat = jnp.array([0.8, 0.6, 0.5])
