@@ -34,8 +34,8 @@ class GradientSNR:
     second update, and whenever the estimate of the signal is negative: then the signal is too small
     to be seen in the noise of about ``1 / (1 - decay)`` steps, or in the changes that the steps
     make. An update takes two passes over the gradient, fewer than Adam; its time is negligible for
-    the head of a network (see docs/estimators.md). Gradients that are not finite are skipped and
-    counted.
+    the head of a network (see docs/which_estimator.md). Gradients that are not finite are skipped
+    and counted.
 
     Attributes:
         previous: the last gradient that was not skipped.

@@ -80,8 +80,8 @@ def test_the_code_of_the_scaling_page_runs_and_its_ways_agree():
     np.testing.assert_allclose(scope["the_same"], apart, rtol=0, atol=2e-5)
 
 
-def test_the_code_of_the_page_on_estimators_runs(capsys):
-    text = (ROOT / "docs" / "estimators.md").read_text()
+def test_the_code_of_the_advice_on_estimators_runs(capsys):
+    text = (ROOT / "docs" / "which_estimator.md").read_text()
     scope = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, scope)
