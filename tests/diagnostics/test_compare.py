@@ -23,7 +23,7 @@ import pytest
 from support.compiled import only_in_branches
 
 import scorefn as sf
-from scorefn.diagnostics._compare.bias import bias, exact
+from scorefn.diagnostics._compare.bias import bias, reference_in
 from scorefn.diagnostics._compare.comparison import Comparison
 from scorefn.diagnostics._compare.experiment import Experiment, Plan, _Silent
 from scorefn.diagnostics._compare.gradients import Components, Gradients
@@ -268,7 +268,7 @@ def test_a_long_run_is_a_reference_with_noise(values: sf.Comparison) -> None:
 
 def test_the_noise_of_both_is_taken_from_a_bias() -> None:
     moments = _drawn({"a": 0.5}, batches=1, chunk_size=8)
-    reference = exact(moments, jax.tree.map(lambda p: p - 3, PARAMS))
+    reference = reference_in(moments, jax.tree.map(lambda p: p - 3, PARAMS), {})
     distance = np.sum((moments.mean[0] + 3) ** 2)
     for noise in (0.0, 2.0):
         found = bias(moments, 0, replace(reference, variance=noise), alpha=0.1)

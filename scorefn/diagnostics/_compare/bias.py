@@ -47,13 +47,6 @@ class Bias:
     bias_found: bool
 
 
-def exact(moments: Moments, gradient: PyTree) -> Reference:
-    """A reference without noise, given as a pytree."""
-    row = moments.components.row(gradient)
-    along = moments.components.project(row)
-    return Reference("exact", row, along, np.zeros_like(along), 0.0)
-
-
 def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
     """The mean of one estimator, over the compared draws or over others."""
     row, count = moments.names.index(name), moments.count
@@ -67,8 +60,19 @@ def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
     )
 
 
-def most_precise(moments: Moments, estimators: Mapping[str, Any]) -> Reference | None:
-    """The mean of least variance among the estimators not declared as biased."""
+def reference_in(
+    moments: Moments, reference: PyTree | str | None, estimators: Mapping[str, Any]
+) -> Reference | None:
+    """An exact gradient, the mean of the named estimator, or that of the most precise one.
+
+    The last is that of least variance among those not declared as biased; None if there is none.
+    """
+    if isinstance(reference, str):
+        return mean_of(moments, reference, same_draws=True)
+    if reference is not None:
+        row = moments.components.row(reference)
+        along = moments.components.project(row)
+        return Reference("exact", row, along, np.zeros_like(along), 0.0)
     pairs = zip(moments.variance, moments.names, strict=True)
     fit = [(v, n) for v, n in pairs if np.isfinite(v) and declared(estimators[n]) is not False]
     return mean_of(moments, min(fit)[1], same_draws=True) if fit else None

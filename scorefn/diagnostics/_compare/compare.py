@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from scorefn._core.checks import check_count, check_key
 from scorefn._core.types import PyTree
 
-from .bias import Reference, exact, mean_of, most_precise
+from .bias import Reference, mean_of, reference_in
 from .comparison import Comparison
 from .experiment import BATCH, CHUNK_NUMBERS, Experiment, Plan, progress_bar
 from .row import failed, measured_rows, ranked
@@ -65,11 +65,13 @@ def compare(
         key: one random key. It is consumed.
         num_repeats: at most so many gradients of each, at least 2: whole batches of 256, or, if it
             is less, one batch.
-        max_seconds: for the whole call, compilation included. No batch begins that would end
-            later; batches are smaller if few would fit; estimators that cannot be compiled in time
-            are rows with a TimeoutError, which is raised if there are no others. To compile one
-            program, and to run some gradients of each that was compiled, can take longer. None is
-            no limit.
+        max_seconds: for the whole call, tracing and compilation included; None is no limit. A
+            compilation or a batch begins only if, by the times of those before, it ends in time;
+            batches are smaller if few would fit. Estimators that cannot be compiled in time are
+            rows with a TimeoutError, which is raised if there are no others. What has begun is
+            never interrupted: the call is late by as much as its last compilation or batch took
+            longer than expected. Of the first program no time is known: if its compilation alone
+            takes longer than the limit, the call takes as long as that.
         reference: the gradient that biases are measured against: the exact gradient, a pytree like
             params; or the name of one of the estimators, for example of one that enumerates. None
             takes the row of least variance among those that do not say that they are biased.
@@ -119,7 +121,7 @@ def compare(
         begin=begin,
     )
     named = reference if isinstance(reference, str) else None
-    against: Reference | None = None
+    long_run: Reference | None = None
     with progress_bar(num_repeats, shown=progress) as bar:
         experiment = Experiment(loss, estimators, params, plan, bar)
         experiment.compile(count_key, first=named)
@@ -128,14 +130,9 @@ def compare(
             raise errors[named or next(iter(errors))]
         if named is not None and reference_repeats is not None:
             run = experiment.long_run(named, reference_key, reference_repeats)
-            against = mean_of(run, named, same_draws=False)
+            long_run = mean_of(run, named, same_draws=False)
         found = experiment.measure(run_key)
-    if reference is None:
-        against = most_precise(found.moments, estimators)
-    elif named is None:
-        against = exact(found.moments, reference)
-    elif against is None:
-        against = mean_of(found.moments, named, same_draws=True)
+    against = long_run or reference_in(found.moments, reference, estimators)
     rows = measured_rows(found, estimators, against, alpha=alpha)
     rows += [failed(name, estimators[name], error) for name, error in errors.items()]
     names, device = found.moments.names, jax.devices()[0]
