@@ -1,5 +1,6 @@
 """Relaxed bits and one-hot categories, and straight-through estimators based on them."""
 
+import math
 from typing import ClassVar
 
 import jax
@@ -8,25 +9,22 @@ import jax.numpy as jnp
 from scorefn._core.arrays import stop
 from scorefn._core.checks import check_count, check_number
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
-from scorefn.distributions._distribution import Distribution
-from scorefn.estimators._base import Estimator
 
 from .relaxation import (
     Relaxable,
+    Relaxation,
     carried,
     corner,
     fixed,
     noisy_logits,
     noisy_logits_given,
     relaxed,
-    through,
     zeros_along,
 )
 
 
 @pytree_dataclass
-class GumbelSoftmax(Estimator):
+class GumbelSoftmax(Relaxation):
     r"""BIASED: the draw is relaxed to a point between its values (Concrete).
 
     .. code-block:: text
@@ -63,29 +61,22 @@ class GumbelSoftmax(Estimator):
 
     temperature: float | jax.Array
 
-    unbiased: ClassVar[bool] = False
-    evaluations: ClassVar[str] = "1"
+    order: ClassVar[float] = math.inf
     when: ClassVar[str] = "training on the relaxed objective itself"
     needs: ClassVar[str] = (
         "independent bits or one-hot categories; f differentiable at and between them"
     )
-    differentiates_f: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
-            noisy = noisy_logits(factors, key)
-            return relaxed(factors, noisy / jnp.asarray(self.temperature, noisy.dtype))
-
-        return through(self, draw, f, distribution, keys, vmap)
+    def draw(self, factors: Relaxable, key: jax.Array) -> jax.Array:
+        noisy = noisy_logits(factors, key)
+        return relaxed(factors, noisy / jnp.asarray(self.temperature, noisy.dtype))
 
 
 @pytree_dataclass
-class StraightThroughGumbelSoftmax(Estimator):
+class StraightThroughGumbelSoftmax(Relaxation):
     r"""BIASED: f is evaluated at the draw and differentiated through its relaxation.
 
     .. code-block:: text
@@ -120,29 +111,19 @@ class StraightThroughGumbelSoftmax(Estimator):
 
     temperature: float | jax.Array
 
-    unbiased: ClassVar[bool] = False
-    order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "1"
     when: ClassVar[str] = "f needs discrete values, and a bias is acceptable"
-    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
-    differentiates_f: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
-            noisy = noisy_logits(factors, key)
-            scaled = noisy / fixed(self.temperature, noisy)
-            return carried(corner(factors, noisy), relaxed(factors, scaled))
-
-        return through(self, draw, f, distribution, keys, vmap)
+    def draw(self, factors: Relaxable, key: jax.Array) -> jax.Array:
+        noisy = noisy_logits(factors, key)
+        scaled = noisy / fixed(self.temperature, noisy)
+        return carried(corner(factors, noisy), relaxed(factors, scaled))
 
 
 @pytree_dataclass
-class GumbelRao(Estimator):
+class GumbelRao(Relaxation):
     r"""BIASED: straight-through Gumbel-softmax, averaged over the noise given the draw.
 
     .. code-block:: text
@@ -180,30 +161,20 @@ class GumbelRao(Estimator):
     temperature: float | jax.Array
     num_conditional: int = static_field(default=10, kw_only=True)
 
-    unbiased: ClassVar[bool] = False
-    order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "1"
     when: ClassVar[str] = "as StraightThroughGumbelSoftmax, for an expensive f"
-    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
-    differentiates_f: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0)
         check_count("num_conditional", self.num_conditional)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
-            draw_key, noise_key = jax.random.split(key)
-            hard = corner(factors, noisy_logits(factors, draw_key))
+    def draw(self, factors: Relaxable, key: jax.Array) -> jax.Array:
+        draw_key, noise_key = jax.random.split(key)
+        hard = corner(factors, noisy_logits(factors, draw_key))
 
-            def soft(key: jax.Array) -> jax.Array:
-                # The noise given b depends on the logits, and must not be differentiated.
-                noisy = stop(noisy_logits_given(factors, hard, key)) + zeros_along(factors.logits)
-                return relaxed(factors, noisy / fixed(self.temperature, noisy))
+        def soft(key: jax.Array) -> jax.Array:
+            # The noise given b depends on the logits, and must not be differentiated.
+            noisy = stop(noisy_logits_given(factors, hard, key)) + zeros_along(factors.logits)
+            return relaxed(factors, noisy / fixed(self.temperature, noisy))
 
-            softs = jax.vmap(soft)(jax.random.split(noise_key, self.num_conditional))
-            return carried(hard, jnp.mean(softs, axis=0))
-
-        return through(self, draw, f, distribution, keys, vmap)
+        softs = jax.vmap(soft)(jax.random.split(noise_key, self.num_conditional))
+        return carried(hard, jnp.mean(softs, axis=0))

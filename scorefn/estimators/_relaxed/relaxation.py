@@ -1,13 +1,13 @@
 """Relaxations of bits and one-hot categories, shared by the biased estimators."""
 
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, stop, wide
+from scorefn._core.arrays import abstract_key, as_float, stop, wide
 from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli, OneHotCategorical, with_float_draws
@@ -17,46 +17,43 @@ from scorefn.distributions._subset import Subset
 from scorefn.estimators._base import Estimator
 
 Relaxable = Bernoulli | OneHotCategorical
-R = TypeVar("R", Bernoulli | OneHotCategorical, Subset)
 
 
-def through(
-    estimator: Estimator,
-    draw: Callable[[Relaxable, jax.Array], jax.Array],
-    f: Cost,
-    distribution: Distribution,
-    keys: jax.Array,
-    vmap: Vmap,
-) -> tuple[PyTree, PyTree]:
-    """Costs and aux at the draws, which carry their own derivative."""
-    factors: Relaxable = require_factors(
-        distribution,
-        abstract_key(keys),
-        (Bernoulli, OneHotCategorical),
-        type(estimator).__name__,
-        "The index of a category has no derivative: draw one-hot vectors.",
-    )
-    return through_record(estimator, draw, f, factors, with_float_draws(factors).dtype, keys, vmap)
+class Relaxation(Estimator):
+    """An estimator that differentiates f at draws which carry a derivative of their own."""
 
+    unbiased: ClassVar[bool] = False
+    order: ClassVar[float] = 1
+    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
+    differentiates_f: ClassVar[bool] = True
+    relaxes_subsets: ClassVar[bool] = False
 
-def through_record(
-    estimator: Estimator,
-    draw: Callable[[R, jax.Array], jax.Array],
-    f: Cost,
-    record: R,
-    dtype: Any,
-    keys: jax.Array,
-    vmap: Vmap,
-) -> tuple[PyTree, PyTree]:
-    """Costs and aux at the draws of a record, in this dtype."""
+    @abstractmethod
+    def draw(self, record: Any, key: jax.Array) -> jax.Array:
+        """A draw of bits or categories, with the derivative along their logits."""
 
-    def drawn(logits: jax.Array, key: jax.Array) -> jax.Array:
-        return draw(replace(record, logits=logits.astype(wide(logits.dtype))), key).astype(dtype)
+    def terms(
+        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
+    ) -> tuple[PyTree, PyTree]:
+        name, record = type(self).__name__, distribution.params
+        if self.relaxes_subsets and isinstance(record, Subset):
+            dtype = as_float(record.logits).dtype
+        else:
+            record = require_factors(
+                distribution,
+                abstract_key(keys),
+                (Bernoulli, OneHotCategorical),
+                name,
+                "The index of a category has no derivative: draw one-hot vectors.",
+            )
+            dtype = with_float_draws(record).dtype
+        logits = first_order_only(record.logits, name) if self.order == 1 else record.logits
 
-    logits = record.logits
-    if estimator.order == 1:
-        logits = first_order_only(logits, type(estimator).__name__)
-    return vmap(lambda key: f(drawn(logits, key)))(keys)
+        def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+            wider = replace(record, logits=logits.astype(wide(logits.dtype)))
+            return f(self.draw(wider, key).astype(dtype))
+
+        return vmap(one)(keys)
 
 
 def noisy_logits(factors: Relaxable, key: jax.Array) -> jax.Array:

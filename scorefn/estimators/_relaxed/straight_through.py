@@ -5,30 +5,26 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import as_float, stop
+from scorefn._core.arrays import stop
 from scorefn._core.checks import check_number
 from scorefn._core.pytree import pytree_dataclass
-from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._discrete import Bernoulli
-from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._subset import Subset
-from scorefn.estimators._base import Estimator
 
 from .relaxation import (
     Relaxable,
+    Relaxation,
     carried,
     corner,
     fixed,
     noisy_logits,
     relaxed,
-    through,
-    through_record,
     zeros_along,
 )
 
 
 @pytree_dataclass
-class StraightThrough(Estimator):
+class StraightThrough(Relaxation):
     r"""BIASED: f is differentiated at the draw, as if the draw were its mean.
 
     .. code-block:: text
@@ -64,36 +60,21 @@ class StraightThrough(Estimator):
         Ahmed et al., SIMPLE: a gradient estimator for k-subset sampling (2023), section 3.
     """
 
-    unbiased: ClassVar[bool] = False
-    order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "1"
     when: ClassVar[str] = "to compare with the literature; ReinMax is better"
     needs: ClassVar[str] = (
         "independent bits, one-hot categories, or a Subset (SIMPLE); f differentiable at them"
     )
-    differentiates_f: ClassVar[bool] = True
+    relaxes_subsets: ClassVar[bool] = True
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
-        def draw_subset(subset: Subset, key: jax.Array) -> jax.Array:
-            return carried(subset.sample(key), subset.marginals())
-
-        subset = distribution.params
-        if isinstance(subset, Subset):
-            dtype = as_float(subset.logits).dtype
-            return through_record(self, draw_subset, f, subset, dtype, keys, vmap)
-
-        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
-            return carried(
-                corner(factors, noisy_logits(factors, key)), relaxed(factors, factors.logits)
-            )
-
-        return through(self, draw, f, distribution, keys, vmap)
+    def draw(self, record: Relaxable | Subset, key: jax.Array) -> jax.Array:
+        if isinstance(record, Subset):
+            return carried(record.sample(key), record.marginals())
+        hard = corner(record, noisy_logits(record, key))
+        return carried(hard, relaxed(record, record.logits))
 
 
 @pytree_dataclass
-class ReinMax(Estimator):
+class ReinMax(Relaxation):
     r"""BIASED unless f is quadratic: second-order straight-through, by Heun's rule.
 
     .. code-block:: text
@@ -130,29 +111,19 @@ class ReinMax(Estimator):
 
     temperature: float | jax.Array = 1.0
 
-    unbiased: ClassVar[bool] = False
-    order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "1"
     when: ClassVar[str] = "early training with one evaluation, if a bias is acceptable"
-    needs: ClassVar[str] = "independent bits or one-hot categories; f differentiable at them"
-    differentiates_f: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, least=1)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
-        def draw(factors: Relaxable, key: jax.Array) -> jax.Array:
-            bits = isinstance(factors, Bernoulli)
-            logits, zero = stop(factors.logits), zeros_along(factors.logits)
+    def draw(self, factors: Relaxable, key: jax.Array) -> jax.Array:
+        bits = isinstance(factors, Bernoulli)
+        logits, zero = stop(factors.logits), zeros_along(factors.logits)
 
-            def jacobian(q: jax.Array) -> jax.Array:
-                others = q * zero if bits else jnp.sum(q * zero, axis=-1, keepdims=True)
-                return q * (zero - others)
+        def jacobian(q: jax.Array) -> jax.Array:
+            others = q * zero if bits else jnp.sum(q * zero, axis=-1, keepdims=True)
+            return q * (zero - others)
 
-            hard = corner(factors, noisy_logits(factors, key))
-            middle = (relaxed(factors, logits / fixed(self.temperature, logits)) + hard) / 2
-            return hard + (2 * jacobian(middle) - jacobian(relaxed(factors, logits)) / 2)
-
-        return through(self, draw, f, distribution, keys, vmap)
+        hard = corner(factors, noisy_logits(factors, key))
+        middle = (relaxed(factors, logits / fixed(self.temperature, logits)) + hard) / 2
+        return hard + (2 * jacobian(middle) - jacobian(relaxed(factors, logits)) / 2)
