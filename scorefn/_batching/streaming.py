@@ -103,7 +103,7 @@ class _Stream:
         return [mean], linear(forward, backward, [*gradients, *arrays], along, [mean])
 
     def takes_one_pass(self, moving: Moving, arrays: Arrays) -> bool:
-        """Whether JAX can transpose the derivative of one sample, on each device by itself."""
+        """Whether JAX can transpose the derivative of one sample, for each device."""
         some, found = _picked(moving, arrays), []
 
         def trace() -> None:  # closes over the arrays, which keep their axes of devices

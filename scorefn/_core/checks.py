@@ -62,7 +62,7 @@ def check_number(
 
 
 def check_pair(who: str, pair: str, returned: Any) -> tuple[Any, Any]:
-    """What a function of the user returned, checked to be a pair."""
+    """The pair that a function of the user returned, after a check."""
     if not isinstance(returned, tuple) or len(returned) != 2:
         shape = getattr(returned, "shape", None)
         got = repr(returned) if shape is None else f"shape {shape}"

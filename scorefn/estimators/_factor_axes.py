@@ -32,7 +32,7 @@ def log_densities(distribution: Distribution, x: Any, ndim: int) -> jax.Array:
 
 
 def scores_of_costs(log_probs: jax.Array, costs: PyTree) -> PyTree:
-    """The log-probabilities for each leaf: of the factors, or their sum for a leaf of scalars."""
+    """The log-probabilities of each leaf: of the factors, or their sum for scalars."""
     joint = jnp.sum(log_probs, axis=tuple(range(1, log_probs.ndim)))
     shape, leaves = log_probs.shape, jax.tree.leaves(costs)
     some_by_factor = any(cost.shape[: len(shape)] == shape for cost in leaves)

@@ -157,7 +157,6 @@ class SelfNormalized(Estimator):
     proposal: Any = None
 
     unbiased: ClassVar[bool] = False
-    evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "draws from another distribution, densities known up to a constant"
     needs: ClassVar[str] = (

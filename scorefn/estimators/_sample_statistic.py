@@ -77,7 +77,6 @@ class SampleStatistic(Transformation):
     estimator: Estimator
     statistic: Callable[[jax.Array], jax.Array] = static_field(repr=False)
 
-    evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "the best of k, CVaR, a quantile, a variance instead of a mean"
     needs: ClassVar[str] = (

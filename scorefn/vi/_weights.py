@@ -15,7 +15,7 @@ LogDensity = Callable[[Any], jax.Array]
 
 
 def one_number_each(name: str, log_density: Callable[[Any], Any], *, has_aux: bool = False) -> Any:
-    """The log-density, checked to return one real number for one draw (with aux, in a pair)."""
+    """The log-density, checked to return one real number for one draw (with aux, first)."""
     if not callable(log_density):
         raise TypeError(f"{name} must be a function of one draw z, got {log_density!r}.")
 

@@ -15,7 +15,6 @@ UNIT = "LeaveOneOut (2)"
 TITLES = {name: toy.title for name, toy in TOYS.items()}
 TITLES["vae"] = f"autoencoder of digits, {VAE_BITS} bits"
 VARIED = {name: toy.varied for name, toy in TOYS.items()} | {"vae": "training step"}
-DOTTED = ("separable", "quadratic", "thousand", "vae")
 
 
 def figures(results: Results) -> dict[str, Figure]:

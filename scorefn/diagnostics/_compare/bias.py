@@ -63,9 +63,9 @@ def mean_of(moments: Moments, name: str, *, same_draws: bool) -> Reference:
 def reference_in(
     moments: Moments, reference: PyTree | str | None, estimators: Mapping[str, Any]
 ) -> Reference | None:
-    """An exact gradient, the mean of the named estimator, or that of the most precise one.
+    """An exact gradient, the mean of the named estimator, or of the most precise one.
 
-    The last is that of least variance among those not declared as biased; None if there is none.
+    The most precise has the least variance of those not declared as biased; None if there is none.
     """
     if isinstance(reference, str):
         return mean_of(moments, reference, same_draws=True)

@@ -35,7 +35,7 @@ class Moments:
         self.along = Comoments(components.directions, len(names))
 
     def add(self, batches: Sequence[Batch], *, known: bool = False) -> None:
-        """Adds a batch of each estimator, as deviations from the mean so far, or a known one."""
+        """Adds a batch of each estimator, around the mean so far or the known mean."""
         size = len(batches[0].squares)
         scale = self.count / (self.count + 1) if self.count else size / max(size - 1, 1)
         scale = 1.0 if known else scale

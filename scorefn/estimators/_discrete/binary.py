@@ -146,7 +146,6 @@ class ARMS(Estimator):
     """
 
     order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "black-box f, 3 evaluations or more"
     needs: ClassVar[str] = "independent bits, 2 samples or more; any f"

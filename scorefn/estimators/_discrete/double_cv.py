@@ -55,7 +55,6 @@ class DoubleCV(Estimator):
 
     coefficient: float | jax.Array = 1.0
 
-    evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "f nearly linear between the bits; learn the coefficient"
     needs: ClassVar[str] = "independent bits, 2 samples or more; f differentiable in them"

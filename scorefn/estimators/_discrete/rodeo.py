@@ -76,7 +76,6 @@ class RODEO(Estimator):
     alpha: float | jax.Array = 1.0
     beta: float | jax.Array = 1.0
 
-    evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "f nearly linear between the bits, a surrogate worth training"
     needs: ClassVar[str] = (

@@ -53,7 +53,6 @@ class UnorderedSet(Estimator):
         without replacement (2020), section 3.
     """
 
-    evaluations: ClassVar[str] = "1"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "most probability on few categories"
     needs: ClassVar[str] = "one categorical factor, at most 12 samples; any f"
