@@ -152,6 +152,9 @@ class Transformation(Estimator):
 
     estimator: Estimator
 
+    def __post_init__(self) -> None:
+        check_estimator(self.estimator)
+
     @property
     def unbiased(self) -> bool:  # type: ignore[override]
         """The value of the wrapped estimator."""

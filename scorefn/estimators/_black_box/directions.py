@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,17 @@ from scorefn.estimators._base import Estimator
 from scorefn.estimators._guard import Reach, guard
 
 Direction = Callable[..., jax.Array]
+
+
+class DirectionalDifference(Estimator):
+    """An estimator by two costs at points on both sides of the draw."""
+
+    unbiased: ClassVar[bool] = False
+    order: ClassVar[float] = 1
+    evaluations: ClassVar[str] = "2"
+    needs: ClassVar[str] = (
+        "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"
+    )
 
 
 def perturbable(

@@ -11,13 +11,29 @@ from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.refusals import nondifferentiable
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
-from scorefn.estimators._base import Estimator
 
-from .directions import attached, pair_of_costs, perturbable
+from .directions import DirectionalDifference, attached, pair_of_costs, perturbable
 
 
 @pytree_dataclass
-class EvolutionStrategies(Estimator):
+class _Evolution(DirectionalDifference):
+    scale: float | jax.Array
+
+    def __post_init__(self) -> None:
+        check_number("scale", self.scale, above=0)
+
+    def fixed_scale(self) -> jax.Array:
+        """The scale, which raises if it is differentiated."""
+        return nondifferentiable(
+            jnp.asarray(self.scale),
+            f"{type(self).__name__} does not differentiate with respect to its scale: the gradient "
+            f"would silently be wrong. To learn the scale, use ScoreFunction on a Normal of that "
+            f"scale.",
+        )
+
+
+@pytree_dataclass
+class EvolutionStrategies(_Evolution):
     r"""BIASED for f, unbiased for its Gaussian smoothing: antithetic evolution strategies.
 
     .. code-block:: text
@@ -56,23 +72,12 @@ class EvolutionStrategies(Estimator):
         reinforcement learning (2017), section 2.
     """
 
-    scale: float | jax.Array
-
-    unbiased: ClassVar[bool] = False
-    order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "2"
     when: ClassVar[str] = "a black box of many parameters, with jumps"
-    needs: ClassVar[str] = (
-        "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"
-    )
-
-    def __post_init__(self) -> None:
-        check_number("scale", self.scale, above=0)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        scale = _fixed_scale(self, self.scale)
+        scale = self.fixed_scale()
         draw = perturbable(self, distribution, keys)
         return vmap(lambda key: attached(*pair_of_costs(f, draw, jax.random.normal, scale, key)))(
             keys
@@ -80,7 +85,7 @@ class EvolutionStrategies(Estimator):
 
 
 @pytree_dataclass
-class RankedEvolutionStrategies(Estimator):
+class RankedEvolutionStrategies(_Evolution):
     r"""BIASED: evolution strategies on the ranks of the costs instead of the costs.
 
     .. code-block:: text
@@ -115,24 +120,13 @@ class RankedEvolutionStrategies(Estimator):
         section 2.1.
     """
 
-    scale: float | jax.Array
-
-    unbiased: ClassVar[bool] = False
-    order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "2"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "a black box with outliers"
-    needs: ClassVar[str] = (
-        "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"
-    )
-
-    def __post_init__(self) -> None:
-        check_number("scale", self.scale, above=0)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        scale = _fixed_scale(self, self.scale)
+        scale = self.fixed_scale()
         draw = perturbable(self, distribution, keys)
         costs, slopes, aux = vmap(
             lambda key: pair_of_costs(f, draw, jax.random.normal, scale, key)
@@ -152,12 +146,3 @@ def _centered_ranks(pairs: jax.Array) -> jax.Array:
     # Ties get their mean rank, so a pair of equal costs has slope 0.
     rank = jax.scipy.stats.rankdata(flat, axis=0).astype(pairs.dtype)
     return ((rank - 1) / (len(flat) - 1) - 0.5).reshape(pairs.shape)
-
-
-def _fixed_scale(estimator: Estimator, scale: float | jax.Array) -> jax.Array:
-    name = type(estimator).__name__
-    return nondifferentiable(
-        jnp.asarray(scale),
-        f"{name} does not differentiate with respect to its scale: the gradient would silently be "
-        f"wrong. To learn the scale, use ScoreFunction on a Normal of that scale.",
-    )

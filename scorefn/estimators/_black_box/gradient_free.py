@@ -12,11 +12,18 @@ from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
 
-from .directions import Direction, attached, pair_of_costs, perturbable, zero_along_tree
+from .directions import (
+    Direction,
+    DirectionalDifference,
+    attached,
+    pair_of_costs,
+    perturbable,
+    zero_along_tree,
+)
 
 
 @pytree_dataclass
-class SPSA(Estimator):
+class SPSA(DirectionalDifference):
     r"""BIASED by O(step^2): simultaneous perturbation, a finite difference of a black box.
 
     .. code-block:: text
@@ -56,13 +63,7 @@ class SPSA(Estimator):
 
     step: float | jax.Array
 
-    unbiased: ClassVar[bool] = False
-    order: ClassVar[float] = 1
-    evaluations: ClassVar[str] = "2"
     when: ClassVar[str] = "a black box of many parameters, smooth"
-    needs: ClassVar[str] = (
-        "parameters, as scorefn.Deterministic, or a differentiable sampler; any f"
-    )
 
     def __post_init__(self) -> None:
         check_number("step", self.step, above=0)

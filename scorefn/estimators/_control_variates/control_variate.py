@@ -15,13 +15,35 @@ from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution, is_object
 from scorefn.distributions._given import sources
-from scorefn.estimators._base import Estimator, Transformation, check_estimator
+from scorefn.estimators._base import Estimator, Transformation
 
 from .regression import regression_coefficients
 
 
 @pytree_dataclass
-class ControlVariate(Transformation):
+class WithKnownMean(Transformation):
+    """An estimator with a function h of known mean."""
+
+    estimator: Estimator
+    h: Callable[[Any], ArrayLike] = static_field(repr=False)
+    mean: Callable[[Any], ArrayLike] = static_field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        for argument in ("h", "mean"):
+            given = getattr(self, argument)
+            if not callable(given):
+                raise TypeError(
+                    f"{name} needs {argument} as a function, h(x) and mean(params) = E[h(x)], got "
+                    f"{given!r}. If the mean of h is not known, use DeltaMethod or "
+                    f"QuadraticSurrogate, which need only the mean and the covariance of x, or a "
+                    f"baseline of ScoreFunction."
+                )
+
+
+@pytree_dataclass
+class ControlVariate(WithKnownMean):
     r"""Any estimator, with functions of known mean as control variates.
 
     .. code-block:: text
@@ -62,18 +84,11 @@ class ControlVariate(Transformation):
         (2018).
     """
 
-    estimator: Estimator
-    h: Callable[[Any], ArrayLike] = static_field(repr=False)
-    mean: Callable[[Any], ArrayLike] = static_field(repr=False)
     coefficient: float | jax.Array = 1.0
 
     evaluations: ClassVar[str] = "as the wrapped estimator"
     when: ClassVar[str] = "a function like f has a known mean"
     needs: ClassVar[str] = "a function of known mean"
-
-    def __post_init__(self) -> None:
-        check_estimator(self.estimator)
-        _check_functions(self)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
@@ -126,7 +141,7 @@ class ControlVariate(Transformation):
 
 
 @pytree_dataclass
-class FittedControlVariate(Transformation):
+class FittedControlVariate(WithKnownMean):
     r"""A `ControlVariate` whose coefficients are fitted to the other samples of a call.
 
     .. code-block:: text
@@ -173,19 +188,12 @@ class FittedControlVariate(Transformation):
         and Domke, Using large ensembles of control variates for variational inference (2018).
     """
 
-    estimator: Estimator
-    h: Callable[[Any], ArrayLike] = static_field(repr=False)
-    mean: Callable[[Any], ArrayLike] = static_field(repr=False)
     per_parameter: bool = static_field(default=False, kw_only=True)
 
     evaluations: ClassVar[str] = "2"
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "a function like f has a known mean; many samples, few parameters"
     needs: ClassVar[str] = "a function of known mean; an estimator that accepts single samples"
-
-    def __post_init__(self) -> None:
-        check_estimator(self.estimator)
-        _check_functions(self)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
@@ -226,9 +234,7 @@ class FittedControlVariate(Transformation):
         return vmap(one)((keys, spread_like(coefficients, gradients)))
 
 
-def known_mean(
-    estimator: ControlVariate | FittedControlVariate, distribution: Distribution, keys: jax.Array
-) -> jax.Array:
+def known_mean(estimator: WithKnownMean, distribution: Distribution, keys: jax.Array) -> jax.Array:
     """The mean of h, checked to be shaped like h."""
     plain, rows = sources(distribution, keys)
     shape = jax.eval_shape(lambda row: estimator.h(plain.draw(row)), abstract_key(rows)).shape
@@ -239,19 +245,6 @@ def known_mean(
             f"{shape} and {mean.shape}."
         )
     return mean
-
-
-def _check_functions(estimator: ControlVariate | FittedControlVariate) -> None:
-    name = type(estimator).__name__
-    for argument in ("h", "mean"):
-        given = getattr(estimator, argument)
-        if not callable(given):
-            raise TypeError(
-                f"{name} needs {argument} as a function, h(x) and mean(params) = E[h(x)], got "
-                f"{given!r}. If the mean of h is not known, use DeltaMethod or QuadraticSurrogate, "
-                f"which need only the mean and the covariance of x, or a baseline of "
-                f"ScoreFunction."
-            )
 
 
 def _check_parameters(distribution: Distribution) -> None:
@@ -281,9 +274,7 @@ def flat_params(
     return flat, lambda flat: distribution.with_floats(unravel(flat))
 
 
-def _controls(
-    estimator: ControlVariate | FittedControlVariate, distribution: Distribution, key: jax.Array
-) -> jax.Array:
+def _controls(estimator: WithKnownMean, distribution: Distribution, key: jax.Array) -> jax.Array:
     """The estimator's terms for h minus their means, for one key: [m]."""
 
     def h(x: Any) -> tuple[jax.Array, None]:
@@ -301,7 +292,7 @@ def _floats(numbers: ArrayLike) -> jax.Array:
 
 
 def sample_gradients(
-    estimator: ControlVariate | FittedControlVariate,
+    estimator: WithKnownMean,
     f: Cost,
     distribution: Distribution,
     keys: jax.Array,

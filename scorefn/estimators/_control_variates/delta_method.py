@@ -12,7 +12,7 @@ from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
-from scorefn.estimators._base import Estimator, Transformation, check_estimator
+from scorefn.estimators._base import Estimator, Transformation
 from scorefn.estimators._cost_guard import as_control_variate
 
 
@@ -81,7 +81,7 @@ class DeltaMethod(Transformation):
     needs: ClassVar[str] = "mean and covariance of the draws; f differentiable"
 
     def __post_init__(self) -> None:
-        check_estimator(self.estimator)
+        super().__post_init__()
         check_choice("degree", self.degree, (1, 2))
         check_choice("trace", self.trace, ("exact", "hutchinson"))
 

@@ -13,7 +13,7 @@ from scorefn._core.renamed import renamed_keyword
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
-from scorefn.estimators._base import Estimator, Transformation, check_estimator
+from scorefn.estimators._base import Estimator, Transformation
 
 from .control_variate import ControlVariate
 
@@ -163,9 +163,6 @@ class MinibatchControlVariate(Transformation):
     evaluations: ClassVar[str] = "as the wrapped estimator"
     when: ClassVar[str] = "minibatches of data that are visited many times"
     needs: ClassVar[str] = "mean and covariance of the draws; a stored quadratic for each datum"
-
-    def __post_init__(self) -> None:
-        check_estimator(self.estimator)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap

@@ -13,7 +13,7 @@ from scorefn._core.renamed import renamed_keyword
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
-from scorefn.estimators._base import Estimator, Transformation, check_estimator
+from scorefn.estimators._base import Estimator, Transformation
 
 from .control_variate import ControlVariate
 
@@ -77,9 +77,6 @@ class QuadraticSurrogate(Transformation):
     evaluations: ClassVar[str] = "as the wrapped estimator"
     when: ClassVar[str] = "f smooth or rough, while training; a quadratic worth learning"
     needs: ClassVar[str] = "mean and covariance of the draws"
-
-    def __post_init__(self) -> None:
-        check_estimator(self.estimator)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap

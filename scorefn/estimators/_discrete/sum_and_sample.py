@@ -17,7 +17,30 @@ from .one_factor import OneFactor, one_factor
 
 
 @pytree_dataclass
-class SumAndSample(Estimator):
+class _OneOfTheRest(Estimator):
+    size: int = static_field()
+
+    coupled: ClassVar[bool] = True
+    needs: ClassVar[str] = "one categorical factor; any f"
+
+    def __post_init__(self) -> None:
+        check_count("size", self.size)
+
+    def factor(self, distribution: Distribution, keys: jax.Array) -> OneFactor:
+        """The distribution as one factor of more than `size` categories."""
+        factor = one_factor(self, distribution, abstract_key(keys))
+        categories = len(factor.log_probs)
+        if self.size >= categories:
+            raise ValueError(
+                f"size must be less than the number of categories with {type(self).__name__}, got "
+                f"size={self.size} of {categories} categories: none is left to draw. Enumerate "
+                f"sums over all."
+            )
+        return factor
+
+
+@pytree_dataclass
+class SumAndSample(_OneOfTheRest):
     r"""The exact sum over the most probable categories, and one draw of the others.
 
     .. code-block:: text
@@ -52,21 +75,13 @@ class SumAndSample(Estimator):
         section 3.
     """
 
-    size: int = static_field()
-
     evaluations: ClassVar[str] = "1, and `size` once for all terms"
-    coupled: ClassVar[bool] = True
     when: ClassVar[str] = "nearly all probability on few categories"
-    needs: ClassVar[str] = "one categorical factor; any f"
-
-    def __post_init__(self) -> None:
-        check_count("size", self.size)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factor = one_factor(self, distribution, abstract_key(keys))
-        _check_size(self, self.size, factor)
+        factor = self.factor(distribution, keys)
         log_probs = stop(factor.log_probs)
         summed = jax.lax.top_k(log_probs, self.size)[1]
         tail = log_probs.at[summed].set(-jnp.inf)
@@ -90,7 +105,7 @@ class SumAndSample(Estimator):
 
 
 @pytree_dataclass
-class StochasticSumAndSample(Estimator):
+class StochasticSumAndSample(_OneOfTheRest):
     r"""A `SumAndSample` whose summed categories are drawn without replacement.
 
     .. code-block:: text
@@ -124,21 +139,13 @@ class StochasticSumAndSample(Estimator):
         for program synthesis and semantic parsing (2018).
     """
 
-    size: int = static_field()
-
     evaluations: ClassVar[str] = "`size` + 1"
-    coupled: ClassVar[bool] = True
     when: ClassVar[str] = "most probability on few categories; an independent set for each term"
-    needs: ClassVar[str] = "one categorical factor; any f"
-
-    def __post_init__(self) -> None:
-        check_count("size", self.size)
 
     def terms(
         self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
     ) -> tuple[PyTree, PyTree]:
-        factor = one_factor(self, distribution, abstract_key(keys))
-        _check_size(self, self.size, factor)
+        factor = self.factor(distribution, keys)
 
         def one(key: jax.Array) -> Any:
             drawn = factor.without_replacement(key, self.size + 1)
@@ -147,16 +154,6 @@ class StochasticSumAndSample(Estimator):
 
         indices, costs, aux = vmap(one)(keys)
         return _added_up(factor, indices, costs), aux
-
-
-def _check_size(estimator: Estimator, size: int, factor: OneFactor) -> None:
-    categories = len(factor.log_probs)
-    if size >= categories:
-        raise ValueError(
-            f"size must be less than the number of categories with {type(estimator).__name__}, got "
-            f"size={size} of {categories} categories: none is left to draw. Enumerate sums over "
-            f"all."
-        )
 
 
 def _added_up(factor: OneFactor, indices: jax.Array, costs: PyTree) -> PyTree:

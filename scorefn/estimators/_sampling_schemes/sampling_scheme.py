@@ -12,7 +12,7 @@ from scorefn._core.arrays import abstract_key, gathered, spread_like
 from scorefn._core.types import Cost, PyTree, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.quantiles import InverseCdf, read_quantile
-from scorefn.estimators._base import Estimator, Transformation, check_estimator, nested
+from scorefn.estimators._base import Estimator, Transformation, nested
 
 from .indexed_keys import number_of, numbered_keys
 
@@ -23,7 +23,7 @@ class SamplingScheme(Transformation):
     """An estimator around another one, with its own way to make draws."""
 
     def __post_init__(self) -> None:
-        check_estimator(self.estimator)
+        super().__post_init__()
         for inside in nested(self.estimator):
             if isinstance(inside, SamplingScheme):
                 raise TypeError(
