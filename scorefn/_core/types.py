@@ -8,6 +8,7 @@ import jax
 PyTree = Any
 Vmap = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 Cost = Callable[[Any], tuple[PyTree, PyTree]]
+Terms = tuple[PyTree, PyTree]  # one term and one aux for each key, [n, ...]
 
 
 class Sample(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import is_number
 from scorefn._core.checks import check_instance, check_pair
-from scorefn._core.types import Cost, PyTree, Sample, Vmap
+from scorefn._core.types import Cost, PyTree, Sample, Terms, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
 
 from ._cost_guard import guarded_cost
@@ -87,9 +87,7 @@ class Estimator(ABC):
         return Sample(jax.tree.map(lambda term: term.reshape(term.shape[1:]), terms))
 
     @abstractmethod
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         """The terms and the aux, [n, ...] for each leaf; f returns ``(cost, aux)``."""
 
     def _cost(self, f: Callable[[Any], PyTree], *, has_aux: bool = False) -> Cost:

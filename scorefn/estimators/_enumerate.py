@@ -11,7 +11,7 @@ import numpy as np
 from scorefn._core.arrays import abstract_key, stop, wide
 from scorefn._core.checks import certified, check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution, is_object
 from scorefn.distributions._interop.discrete import read_discrete
@@ -72,9 +72,7 @@ class Enumerate(Estimator):
     def __post_init__(self) -> None:
         check_count("factor_ndim", self.factor_ndim, at_least=0)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         support = self.values(distribution, abstract_key(keys))
 
         discrete = read_discrete(distribution.params) if is_object(distribution) else None

@@ -11,7 +11,7 @@ from scorefn._baselines import Baseline, LeaveOneOut, check_baseline
 from scorefn._core.arrays import abstract_key, stop, wide
 from scorefn._core.checks import check_instance
 from scorefn._core.pytree import pytree_dataclass
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, Terms, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution
 from scorefn.distributions._given import Given, is_given, sources
 
@@ -80,9 +80,7 @@ class ImportanceWeighted(Estimator):
         """The value of the baseline."""
         return self.baseline.coupled
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         self.baseline.check_samples(len(keys))
         draw, rows = _draws(distribution, self.proposal, keys, "ImportanceWeighted")
         plain, _ = sources(distribution, keys)
@@ -166,9 +164,7 @@ class SelfNormalized(Estimator):
     def __post_init__(self) -> None:
         check_instance("proposal", self.proposal)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         n = len(keys)
         if n < 2:
             raise ValueError(

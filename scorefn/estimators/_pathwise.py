@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax
 
 from scorefn._core.pytree import pytree_dataclass
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 
 from ._base import Estimator
@@ -51,9 +51,7 @@ class Pathwise(Estimator):
     needs: ClassVar[str] = "a differentiable sampler, no log_prob; f differentiable, continuous"
     differentiates_f: ClassVar[bool] = True
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         return vmap(lambda key: f(self.guarded_draw(distribution, key)))(keys)
 
     def guarded_draw(self, distribution: Distribution, key: jax.Array) -> Any:

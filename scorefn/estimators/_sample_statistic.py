@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from scorefn._baselines import LeaveOneOut
 from scorefn._core.arrays import finite_product, gathered, spread_like, stop, wide
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn._score import sum_of_others, without_impossible
 from scorefn.distributions._distribution import Distribution
 
@@ -100,9 +100,7 @@ class SampleStatistic(Transformation):
                 f"statistic must be a function of costs [n, ...], got {self.statistic!r}."
             )
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         if isinstance(self.estimator, ScoreFunction):
             return self._by_scores(self.estimator, f, distribution, keys, vmap)
         costs, aux = self.estimator.terms(f, distribution, keys, vmap)

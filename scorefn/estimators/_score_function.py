@@ -10,7 +10,7 @@ from scorefn._baselines import Baseline, LeaveOneOut, check_baseline
 from scorefn._core.arrays import stop
 from scorefn._core.checks import check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Sample, Vmap
+from scorefn._core.types import Cost, PyTree, Sample, Terms, Vmap
 from scorefn._score import attach_centered_scores, attach_score
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._given import is_given, sources
@@ -100,9 +100,7 @@ class ScoreFunction(Estimator):
         # A subclass may do anything.
         return type(self.baseline) is LeaveOneOut and self.factor_ndim == 0
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         self.baseline.check_samples(len(keys))
         plain, rows = sources(distribution, keys)
         given = is_given(distribution)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import reuse_key, stop
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator, Transformation
 
@@ -23,9 +23,7 @@ class _Counted(Transformation):
     estimator: Estimator
     tick: Tick = static_field()
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         def counted(x: Any) -> tuple[PyTree, PyTree]:
             self.tick(stop(jax.tree.leaves(x)[0]))
             return f(x)

@@ -9,7 +9,7 @@ from scorefn._core.arrays import gathered, stop
 from scorefn._core.checks import check_number
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.refusals import nondifferentiable
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 
 from .directions import DirectionalDifference, attached, pair_of_costs, perturbable
@@ -74,9 +74,7 @@ class EvolutionStrategies(_Evolution):
 
     when: ClassVar[str] = "a black box of many parameters, with jumps"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         scale = self.fixed_scale()
         draw = perturbable(self, distribution, keys)
         return vmap(lambda key: attached(*pair_of_costs(f, draw, jax.random.normal, scale, key)))(
@@ -123,9 +121,7 @@ class RankedEvolutionStrategies(_Evolution):
     coupled: ClassVar[bool] = True
     when: ClassVar[str] = "a black box with outliers"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         scale = self.fixed_scale()
         draw = perturbable(self, distribution, keys)
         costs, slopes, aux = vmap(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import as_local, stop
 from scorefn._core.checks import check_number
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
 
@@ -68,9 +68,7 @@ class SPSA(DirectionalDifference):
     def __post_init__(self) -> None:
         check_number("step", self.step, above=0)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         step = stop(jnp.asarray(self.step))
         draw = perturbable(self, distribution, keys)
         return vmap(
@@ -127,9 +125,7 @@ class ForwardGradient(Estimator):
     )
     differentiates_f: ClassVar[bool] = True
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         draw = perturbable(self, distribution, keys)
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:

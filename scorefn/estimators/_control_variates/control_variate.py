@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from scorefn._core.arrays import abstract_key, as_local, reuse_key, spread_like, stop
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution, is_object
 from scorefn.distributions._given import sources
 from scorefn.estimators._base import Estimator, Transformation
@@ -90,9 +90,7 @@ class ControlVariate(WithKnownMean):
     when: ClassVar[str] = "a function like f has a known mean"
     needs: ClassVar[str] = "a function of known mean"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         mean = known_mean(self, distribution, keys)
         shape = jnp.shape(self.coefficient)
         if shape not in ((), mean.shape):
@@ -195,9 +193,7 @@ class FittedControlVariate(WithKnownMean):
     when: ClassVar[str] = "a function like f has a known mean; many samples, few parameters"
     needs: ClassVar[str] = "a function of known mean; an estimator that accepts single samples"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         gradients, controls = sample_gradients(self, f, distribution, keys, vmap)
         if self.per_parameter:
             _check_parameters(distribution)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import abstract_key, as_local, held_fixed, stop
 from scorefn._core.checks import check_choice
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
 from scorefn.estimators._base import Estimator, Transformation
@@ -90,9 +90,7 @@ class DeltaMethod(Transformation):
         """True: the control variate differentiates f at the mean."""
         return True
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         # Outside the map over samples, because all of them share the evaluations of f at the mean.
         moments = read_moments("DeltaMethod", self.moments, distribution, abstract_key(keys))
         mean, scale = as_local(moments, jax.random.key_data(keys))

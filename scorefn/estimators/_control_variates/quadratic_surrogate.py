@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import abstract_key, stop
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.renamed import renamed_keyword
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.moments import Moments, read_moments
 from scorefn.estimators._base import Estimator, Transformation
@@ -78,9 +78,7 @@ class QuadraticSurrogate(Transformation):
     when: ClassVar[str] = "f smooth or rough, while training; a quadratic worth learning"
     needs: ClassVar[str] = "mean and covariance of the draws"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         mean, scale = read_moments(
             "QuadraticSurrogate", self.moments, distribution, abstract_key(keys)
         )

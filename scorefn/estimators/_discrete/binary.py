@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import abstract_key, finite_product, stop, zero_along
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.refusals import first_order_only
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn._score import leave_one_out, sum_of_others
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
@@ -51,9 +51,7 @@ class ARM(Estimator):
     when: ClassVar[str] = "to compare with the literature; DisARM is never worse"
     needs: ClassVar[str] = "independent bits; any f"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         bits = _bits(self, distribution, abstract_key(keys))
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
@@ -97,9 +95,7 @@ class DisARM(Estimator):
     when: ClassVar[str] = "black-box f, 2 evaluations"
     needs: ClassVar[str] = "independent bits; any f"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         bits = _bits(self, distribution, abstract_key(keys))
         logits = stop(bits.logits)
         rates = jax.nn.sigmoid(jnp.abs(logits)) / 2
@@ -150,9 +146,7 @@ class ARMS(Estimator):
     when: ClassVar[str] = "black-box f, 3 evaluations or more"
     needs: ClassVar[str] = "independent bits, 2 samples or more; any f"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         n = len(keys)
         if n < 2:
             raise ValueError(
@@ -219,9 +213,7 @@ class BitFlip(Estimator):
     when: ClassVar[str] = "few bits, 2 evaluations"
     needs: ClassVar[str] = "independent bits; any f"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         bits = _bits(self, distribution, abstract_key(keys))
         logits = stop(bits.logits)
         size = logits.size

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import abstract_key, stop, wide, zero_along
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.refusals import first_order_only
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn._score import attach_score
 from scorefn.distributions._discrete import Categorical, OneHotCategorical
 from scorefn.distributions._distribution import Distribution
@@ -54,9 +54,7 @@ class CoupledCategorical(Estimator):
     when: ClassVar[str] = "2 evaluations; compare it with leave-one-out"
     needs: ClassVar[str] = "independent categories; any f"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         factors = _categories(self, distribution, abstract_key(keys))
         logits = stop(factors.logits)
         order = jnp.argsort(logits, axis=-1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, as_local, stop, wide
 from scorefn._core.pytree import pytree_dataclass
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn._score import attach_score, leave_one_out
 from scorefn.distributions._discrete import Bernoulli, with_float_draws
 from scorefn.distributions._distribution import Distribution
@@ -60,9 +60,7 @@ class DoubleCV(Estimator):
     needs: ClassVar[str] = "independent bits, 2 samples or more; f differentiable in them"
     differentiates_f: ClassVar[bool] = True
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         draws = draw_with_slopes(self, f, distribution, keys, vmap)
         logits = draws.logits
         coefficient = jnp.asarray(self.coefficient, logits.dtype)

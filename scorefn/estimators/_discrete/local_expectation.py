@@ -13,7 +13,7 @@ from scorefn._core.checks import check_count
 from scorefn._core.derivatives import recomputed
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.refusals import first_order_only
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._discrete import Bernoulli, Categorical, Factors, OneHotCategorical
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.factors import require_factors
@@ -67,9 +67,7 @@ class LocalExpectation(Estimator):
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         factors, log_probs = _factors(self, distribution, abstract_key(keys))
         *batch, size = log_probs.shape
         coordinates = math.prod(batch)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import is_float, stop
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn._score import attach_score, leave_one_out
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
@@ -83,9 +83,7 @@ class RODEO(Estimator):
     )
     differentiates_f: ClassVar[bool] = True
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         draws = draw_with_slopes(self, f, distribution, keys, vmap)
         zeros = draws.logits - stop(draws.logits)
         alpha, beta = (jnp.asarray(x, zeros.dtype) for x in (self.alpha, self.beta))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import abstract_key, stop
 from scorefn._core.checks import check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn._score import attach_score, leave_one_out
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
@@ -78,9 +78,7 @@ class SumAndSample(_OneOfTheRest):
     evaluations: ClassVar[str] = "1, and `size` once for all terms"
     when: ClassVar[str] = "nearly all probability on few categories"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         factor = self.factor(distribution, keys)
         log_probs = stop(factor.log_probs)
         summed = jax.lax.top_k(log_probs, self.size)[1]
@@ -142,9 +140,7 @@ class StochasticSumAndSample(_OneOfTheRest):
     evaluations: ClassVar[str] = "`size` + 1"
     when: ClassVar[str] = "most probability on few categories; an independent set for each term"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         factor = self.factor(distribution, keys)
 
         def one(key: jax.Array) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from scorefn._core.arrays import abstract_key, stop
 from scorefn._core.pytree import pytree_dataclass
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, Terms, Vmap
 from scorefn._score import attach_score
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
@@ -57,9 +57,7 @@ class UnorderedSet(Estimator):
     when: ClassVar[str] = "most probability on few categories"
     needs: ClassVar[str] = "one categorical factor, at most 12 samples; any f"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         k = len(keys)
         factor = one_factor(self, distribution, abstract_key(keys))
         _check_size(k, len(factor.log_probs))

@@ -7,7 +7,7 @@ import jax
 
 from scorefn._core.arrays import stop
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
 from scorefn.estimators._guard import Reach, guard
@@ -64,9 +64,7 @@ class LAX(Estimator):
     when: ClassVar[str] = "f without a derivative, a surrogate worth training"
     needs: ClassVar[str] = "a differentiable sampler and normalized log_prob; any f; a surrogate"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
             draw = guard(Distribution.draw, distribution, key, severed=_severed, message=_message)
             x = draw(key)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from scorefn._core.arrays import abstract_key, held_fixed, is_float, stop
 from scorefn._core.checks import check_number
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn._score import attach_score
 from scorefn.distributions._discrete import (
     Bernoulli,
@@ -81,9 +81,7 @@ class REBAR(Estimator):
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         required: Bernoulli | OneHotCategorical = require_factors(
             distribution,
             abstract_key(keys),
@@ -164,9 +162,7 @@ class RELAX(Estimator):
     when: ClassVar[str] = "black-box f, one draw, a surrogate worth training"
     needs: ClassVar[str] = "independent bits or categories; any f; a surrogate"
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         factors: Factors = require_factors(
             distribution,
             abstract_key(keys),

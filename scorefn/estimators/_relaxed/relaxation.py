@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, as_float, stop, wide
 from scorefn._core.refusals import first_order_only
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._discrete import Bernoulli, OneHotCategorical, with_float_draws
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.factors import require_factors
@@ -32,9 +32,7 @@ class Relaxation(Estimator):
     def draw(self, record: Any, key: jax.Array) -> jax.Array:
         """A draw of bits or categories, with the derivative along their logits."""
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         name, record = type(self).__name__, distribution.params
         if self.relaxes_subsets and isinstance(record, Subset):
             dtype = as_float(record.logits).dtype

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, reuse_key
 from scorefn._core.pytree import pytree_dataclass, static_field
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, Terms, Vmap
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._integer_icdf import words
@@ -77,9 +77,7 @@ class Antithetic(SamplingScheme):
         if self.mirror is not None and self.icdf is not None:
             raise ValueError("Antithetic takes mirror or icdf, got both. Give one of them.")
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         draws, opposite = self._pair(distribution, abstract_key(keys))
         one, aux = self.estimator.terms(f, draws, keys, vmap)
         other, _ = self.estimator.terms(f, opposite, reuse_key(keys), vmap)

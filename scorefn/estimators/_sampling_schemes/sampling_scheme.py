@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from scorefn._core.arrays import abstract_key, gathered, spread_like
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.quantiles import InverseCdf, read_quantile
 from scorefn.estimators._base import Estimator, Transformation, nested
@@ -68,9 +68,7 @@ class PointSet(SamplingScheme):
         The key is shared by all samples. The noise, [size] in (0, 1), is that of sample i.
         """
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         name, n = type(self).__name__, len(keys)
         quantile = read_quantile(name, self.icdf, distribution, abstract_key(keys))
         pairs = jax.vmap(jax.random.split)(keys)

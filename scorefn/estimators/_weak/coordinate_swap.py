@@ -11,7 +11,7 @@ from scorefn._core.arrays import abstract_key, convert_closure, finite_product, 
 from scorefn._core.checks import check_count
 from scorefn._core.derivatives import Arrays, Moving, with_jvp
 from scorefn._core.refusals import first_order_only, nondifferentiable
-from scorefn._core.types import Cost, PyTree, Vmap
+from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.families import Family, read_family
 from scorefn.estimators._base import Estimator
@@ -37,9 +37,7 @@ class CoordinateSwap(Estimator):
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)
 
-    def terms(
-        self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap
-    ) -> tuple[PyTree, PyTree]:
+    def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         name = type(self).__name__
         family = read_family(distribution, abstract_key(keys))
         if family is None or family.name not in self.rules:
