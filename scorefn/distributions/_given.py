@@ -51,7 +51,7 @@ class Given(Distribution):
 
     For independent draws the value, the gradient (from 2 draws on) and the Hessian (from 3 draws
     on) are unbiased; a derivative of higher order raises. Draws of one Markov chain depend on one
-    another, which gives a bias of about tau / n, with tau the autocorrelation time in steps. There
+    another, which gives a bias of order tau / n, with tau the autocorrelation time in steps. There
     is none with several independent chains that started in equilibrium: give one draw for each
     chain, [chains, steps, ...], a log_prob and an f that return one number for each step, and
     ``ScoreFunction(factor_ndim=1)``. The baseline is then made of the other chains.
