@@ -25,7 +25,7 @@ rect, path {{ fill: none; stroke: #666; }}
 <rect width="420" height="{height}" style="fill: #fff; stroke: none"/>
 <text x="10" y="20">Start at the top and stop at the first yes.</text>
 <text x="10" y="38" class="unbiased">Blue: unbiased.</text>
-<text x="125" y="38" class="biased">Orange: biased.</text>
+<text x="150" y="38" class="biased">Orange: biased.</text>
 {body}
 </svg>
 """
