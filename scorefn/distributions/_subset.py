@@ -86,6 +86,13 @@ class Subset(OfLogits):
         """The probability of each item, [..., n]: k in all, in float32 or wider."""
         return _marginals(self.tilted(), self.k)
 
+    def covariance(self) -> jax.Array:
+        """The covariance of the items, [n, n], in O(n^2 k); for one subset, without a batch."""
+        logits = self.tilted()
+        if logits.ndim > 1:
+            raise ValueError(f"covariance takes logits [n], got {logits.shape}; use jax.vmap.")
+        return jax.jacfwd(lambda logits: _marginals(logits, self.k))(logits)
+
     def entropy(self) -> jax.Array:
         """The entropy in nats: a scalar, summed over the subsets of the batch."""
         # The log-probability of k ones is linear in the draw.

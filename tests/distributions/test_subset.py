@@ -6,8 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.exact import FAST, exact_moments, pieces
+from support.exact import (
+    FAST,
+    assert_close,
+    derivatives,
+    exact_derivatives,
+    exact_moments,
+    pieces,
+    scale,
+)
 from support.noise import noise_keys
+from support.registry import problem
 
 import scorefn as sf
 
@@ -53,7 +62,7 @@ def test_five_of_ten_are_the_sum_over_252_subsets(spread):
             "score": jax.vmap(jax.grad(log_prob), (None, 0))(logits, rows),
             "curvature": jax.hessian(log_prob)(logits, rows[0]),
             "marginals": subset.marginals(),
-            "covariance": jax.jacfwd(lambda logits: sf.Subset(logits, 5).marginals())(logits),
+            "covariance": subset.covariance(),
             "entropy": jax.value_and_grad(entropy)(logits),
         }
         exact = {
@@ -281,3 +290,36 @@ def test_simple_has_the_mean_of_its_formula():
     np.testing.assert_allclose(value, exact_value, atol=1e-13)
     np.testing.assert_allclose(mean, desired, atol=1e-13)
     assert jnp.abs(mean - exact).max() > 0.1
+
+
+@x64
+@pytest.mark.parametrize("degree", [1, 2])
+def test_the_delta_method_reads_the_moments(degree):
+    p = problem("subset")
+    estimator = sf.DeltaMethod(sf.ScoreFunction(sf.ConstantBaseline(0.0)), degree)
+    estimate = p.estimate(estimator)
+    mean, variance = exact_moments(
+        lambda key: derivatives(lambda params: estimate(params, key), p.params, 2), p.noise, 1
+    )
+    exact = exact_derivatives(p, 2)
+    assert_close(mean, exact, atol=1e-12 * scale(exact))
+    # The cost is quadratic: with degree 2 its value has no variance.
+    assert (float(variance[0].max()) < 1e-24) == (degree == 2)
+
+
+@x64
+@pytest.mark.parametrize("logits", [[0.3, -80.0, 80.0, 1.0, -0.5], [INF, 0.0, -INF, 1.0, 50.0]])
+def test_the_covariance_of_nearly_certain_items_has_a_root(logits):
+    f = lambda b: (b @ jnp.array([1.0, -2.0, 0.5, 3.0, 0.7])) ** 2  # noqa: E731
+    plain = sf.ScoreFunction(sf.ConstantBaseline(0.0))
+
+    @fast
+    def run(logits):
+        loss = lambda logits, e: sf.expectation(f, sf.Subset(logits, 3), KEY, e)  # noqa: E731
+        return [jax.grad(loss)(logits, e) for e in (sf.DeltaMethod(plain), sf.Enumerate())]
+
+    for dtype, atol in ((jnp.float64, 1e-13), (jnp.float32, 2e-5)):
+        found, exact = run(jnp.array(logits, dtype))
+        np.testing.assert_allclose(found, exact, rtol=0, atol=atol)
+    with pytest.raises(ValueError, match=r"covariance takes logits \[n\], got \(2, 3\)"):
+        sf.Subset(jnp.zeros((2, 3)), 1).covariance()

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scorefn._core.arrays import stop
 from scorefn._core.checks import certified
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
+from scorefn.distributions._subset import Subset
 
 from .classes import MULTIVARIATE_NORMALS, class_of, unwrapped
 
@@ -20,10 +22,13 @@ def read_moments(
     moments: Callable[[Any], Moments] | None,
     distribution: Distribution,
     key: jax.Array,
+    *,
+    mean_only: bool = False,
 ) -> Moments:
     """The mean of a draw, and its standard deviations or a root of its covariance.
 
     The name, of the caller, is used in messages. The key is an example: nothing is drawn with it.
+    With `mean_only` a covariance that is expensive is left out, and 0 in its place.
 
     Raises:
         TypeError: a draw is not one array of floats; the moments cannot be read.
@@ -34,7 +39,11 @@ def read_moments(
     if len(leaves) != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise TypeError(f"{name} needs draws that are one array of floats, got {draw}.")
     shape, dtype = leaves[0].shape, leaves[0].dtype
-    found = (moments or _read)(distribution.params)
+    if moments is None and mean_only and isinstance(distribution.params, Subset):
+        mean = distribution.params.marginals()
+        found: Moments | None = mean, jnp.zeros_like(mean)
+    else:
+        found = (moments or _read)(distribution.params)
     if found is None:
         raise TypeError(
             f"{name} needs the mean and the covariance of the draws, and cannot read them from "
@@ -66,6 +75,9 @@ def _read(distribution: Any) -> Moments | None:
     if isinstance(distribution, Bernoulli):
         probs = jax.nn.sigmoid(jnp.asarray(distribution.logits))
         return probs, jnp.sqrt(probs * (1 - probs))
+    if isinstance(distribution, Subset):
+        batched = jnp.ndim(distribution.logits) > 1
+        return None if batched else (distribution.marginals(), _root(distribution.covariance()))
     inner = unwrapped(distribution)
     name = class_of(inner)
     if not name or name in _NOT_OF_THE_DRAWS:
@@ -82,6 +94,20 @@ def _read(distribution: Any) -> Moments | None:
         return None
     mean, spread = _called(distribution, "mean"), _called(distribution, square)
     return None if mean is None or spread is None else (mean, root(spread))
+
+
+def _root(covariance: jax.Array) -> jax.Array:
+    """A square root, [n, n], of the covariance of items whose number is fixed."""
+    variances = jnp.diagonal(covariance)
+    fixed = variances <= 4 * jnp.finfo(variances.dtype).eps
+    # Each column adds up to 0, so that one item follows from the others: the most variable one.
+    order = jnp.argsort(stop(variances))
+    at = jnp.ix_(order[:-1], order[:-1])
+    free = ~(fixed[:, None] | fixed)
+    kept = jnp.where(free, covariance, jnp.eye(len(fixed), dtype=variances.dtype))[at]
+    root = jnp.where(free[at], jnp.linalg.cholesky(kept), 0)
+    root = jnp.pad(jnp.concatenate([root, -jnp.sum(root, axis=0)[None]]), ((0, 0), (0, 1)))
+    return root[jnp.argsort(order)]
 
 
 def _called(distribution: Any, name: str) -> jax.Array | None:

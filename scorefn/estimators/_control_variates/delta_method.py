@@ -48,8 +48,8 @@ class DeltaMethod(Transformation):
         moments: ``moments(params) -> (mean, scale)``, differentiable. mean is shaped like a draw;
             scale holds the standard deviations of independent components, shaped like a draw, or a
             square root [D, D] of the covariance of a draw [D]. None reads the moments of
-            independent scalar factors and multivariate normals of distrax, TFP or numpyro, and of a
-            `Bernoulli`.
+            independent scalar factors and multivariate normals of distrax, TFP or numpyro, of a
+            `Bernoulli` and of a `Subset`, whose covariance, for degree 2, takes O(n^2 k + n^3).
 
     Raises:
         TypeError: the estimator is not an instance of one; a draw is not one array of floats; the
@@ -92,7 +92,13 @@ class DeltaMethod(Transformation):
 
     def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         # Outside the map over samples, because all of them share the evaluations of f at the mean.
-        moments = read_moments("DeltaMethod", self.moments, distribution, abstract_key(keys))
+        moments = read_moments(
+            "DeltaMethod",
+            self.moments,
+            distribution,
+            abstract_key(keys),
+            mean_only=self.degree == 1,
+        )
         mean, scale = as_local(moments, jax.random.key_data(keys))
         point = stop(mean)
         with as_control_variate():
