@@ -87,7 +87,7 @@ class Subset(OfLogits):
         return _marginals(self.tilted(), self.k)
 
     def covariance(self) -> jax.Array:
-        """The covariance of the items, [n, n], in O(n^2 k); for one subset, without a batch."""
+        """The covariance of the items, [n, n], in O(n^2 k); without a batch."""
         logits = self.tilted()
         if logits.ndim > 1:
             raise ValueError(f"covariance takes logits [n], got {logits.shape}; use jax.vmap.")
@@ -139,10 +139,10 @@ class Subset(OfLogits):
         return jnp.asarray(hot, as_float(self.logits).dtype)
 
     def tilted(self) -> jax.Array:
-        """Logits of independent bits that, given k ones, are this distribution; infinite if fixed.
+        """Logits of independent bits that, given k ones, are this distribution.
 
-        k is their most probable number of ones, so that no sum over subsets overflows or
-        underflows.
+        They are infinite for certain and impossible items. k is their most probable number of ones,
+        so that no sum over subsets overflows or underflows.
         """
         logits = as_float(self.logits)
         logits = logits.astype(wide(logits.dtype))

@@ -130,12 +130,12 @@ class Chain:
         return self.weighted(self._densities(self.initial), jnp.zeros((), jnp.int32))
 
     def step(self, log_probs: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The log-weights of all pairs of states, [S, S], and of the later ones, [S]."""
+        """The log-weights of all pairs of states, [S, S], and later ones, [S]."""
         joint = log_probs[:, None] + self._moves(t).astype(log_probs.dtype)
         return joint, _logsumexp(joint)
 
     def ends(self) -> tuple[jax.Array, jax.Array]:
-        """The log-weights of all paths by last state, [S], and by pairs, [length - 1, S, S]."""
+        """The log-weights of all paths to each last state, and to each pair."""
 
         def step(log_probs: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
             joint, total = self.step(log_probs, t)
