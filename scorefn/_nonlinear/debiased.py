@@ -87,6 +87,8 @@ def debiased(statistic: Statistic, level: Level) -> Statistic:
     statistic has a bias of O(1/n): with S the logarithm of the mean, its inverse, a ratio of means
     (self-normalized importance sampling), `entropic_risk`, `cvar` or a quantile.
 
+    One level alone is biased; its mean over levels is not, in `check_unbiased`, too.
+
     Use it in `SampleStatistic`, or on the values of estimates. A function of an expectation inside
     another expectation is a statistic of an inner choice of a `program`.
 
