@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
+from jax.extend.core.primitives import copy_p
 from jax.interpreters import ad, batching, mlir
 
 from .arrays import is_float
@@ -82,6 +83,17 @@ def _refuse_jet(primals: Any, series: Any, *, message: str) -> Any:
 batching.primitive_batchers[_nondifferentiable] = _batch_refused
 ad.primitive_jvps[_nondifferentiable] = _refuse
 jet_rules[_nondifferentiable] = _refuse_jet
+
+
+def without_refusals(jaxpr: Any) -> Any:
+    """The jaxpr, whose own arrays that refuse derivatives are plain copies."""
+
+    def plain(equation: Any) -> Any:
+        if equation.primitive is not _nondifferentiable:
+            return equation
+        return equation.replace(primitive=copy_p, params={}, invars=equation.invars[:1])
+
+    return jaxpr.replace(eqns=list(map(plain, jaxpr.eqns)))
 
 
 AUX = (

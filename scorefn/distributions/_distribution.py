@@ -14,6 +14,7 @@ from scorefn._core.checks import check_instance
 from scorefn._core.pytree import pytree_dataclass, static_field
 
 from ._interop.discrete import factor_log_probs
+from ._interop.scores import without_wrong_slopes
 
 
 @pytree_dataclass
@@ -158,6 +159,7 @@ def _as_leaf_if_no_pytree(distribution: Any) -> Any:
 
 
 def _method_log_prob(distribution: Any, x: Any) -> jax.Array:
+    distribution = without_wrong_slopes(distribution)
     # At probabilities of 0 and 1 the log-densities of libraries have nan as derivatives.
     log_probs = factor_log_probs(distribution, x)
     if log_probs is not None:

@@ -14,6 +14,7 @@ from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution, is_object
+from scorefn.distributions._interop.classes import class_of
 from scorefn.distributions._interop.discrete import read_discrete
 from scorefn.distributions._interop.factors import read_factors
 from scorefn.distributions._interop.supports import enumerated
@@ -136,6 +137,9 @@ class Enumerate(Estimator):
                 f"{self.support!r}. A bound on their number is max_size=."
             )
         if self.factor_ndim == 0:
+            # A sampler of one's own is not needed here, and may be anything.
+            if class_of(distribution.params):
+                self._check_shapes(jax.eval_shape(distribution.draw, key))
             return self.support
 
         def spread(values: Any, draw: Any) -> jax.Array:
@@ -145,6 +149,15 @@ class Enumerate(Estimator):
             return jnp.broadcast_to(rows, (len(values), *draw.shape))
 
         return jax.tree.map(spread, self.support, jax.eval_shape(distribution.draw, key))
+
+    def _check_shapes(self, draw: PyTree) -> None:
+        given = jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], self.support)
+        wanted = jax.tree.map(lambda leaf: leaf.shape, draw)
+        if given != wanted:
+            raise ValueError(
+                f"support must hold all values of a whole draw, each of shape {wanted}, got values "
+                f"of shape {given}. For the values of one factor give factor_ndim."
+            )
 
 
 def _support(

@@ -27,7 +27,7 @@ import numpy as np
 
 from scorefn._core.arrays import convert_closure, is_float, stop
 from scorefn._core.dependence import Dependence, Value
-from scorefn._core.refusals import nondifferentiable
+from scorefn._core.refusals import nondifferentiable, without_refusals
 from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution, is_object
 from scorefn.distributions._interop.scores import sampling_copies, support_arrays
@@ -178,7 +178,9 @@ class _Trace:
     def __init__(self, fn: Callable[..., Any], key: jax.Array, inside: list[jax.Array]) -> None:
         traced, shapes = jax.make_jaxpr(fn, return_shape=True)(key, inside)
         constants, keys = list(traced.consts), jax.tree.leaves(key)
-        self.jaxpr, self.arguments = traced.jaxpr, [*constants, *keys, *inside]
+        # Asked along all arrays together: what log_prob refuses along one of them must not raise.
+        self.jaxpr = without_refusals(traced.jaxpr)
+        self.arguments = [*constants, *keys, *inside]
         self.constants, self.leaves = len(constants), len(jax.tree.leaves(shapes[0]))
         self.keys = range(len(constants), len(constants) + len(keys))
         self.ends = len(shapes[2])

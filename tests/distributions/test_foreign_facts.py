@@ -1,5 +1,7 @@
 """Facts read off objects of other libraries: by exact class, through known wrappers, checked."""
 
+from functools import partial
+
 import distrax
 import flowjax.distributions as fjd
 import jax
@@ -63,7 +65,9 @@ def test_what_wraps_or_extends_a_known_class_is_another_distribution(name, estim
         expected(WRAPPED[name], estimator)
 
 
-@pytest.mark.parametrize("name", ["CategoricalUniform", "quantized", "subclass", "mixture"])
+@pytest.mark.parametrize(
+    "name", ["CategoricalUniform", "masked", "quantized", "subclass", "mixture"]
+)
 def test_no_support_is_read_off_what_is_not_known(name):
     with pytest.raises(ValueError, match="cannot read the support"):
         expected(WRAPPED[name], sf.Enumerate())
@@ -72,7 +76,7 @@ def test_no_support_is_read_off_what_is_not_known(name):
 def test_a_masked_support_does_not_add_up():
     def mass(logits):
         masked = nd.Bernoulli(logits=logits).mask(jnp.array([True, False, False]))
-        return expected(masked, sf.Enumerate(), lambda _: 1.0)
+        return expected(masked, sf.Enumerate(jnp.eye(3)), lambda _: 1.0)
 
     with pytest.raises(ValueError, match="MaskedDistribution do not"):
         mass(LOGITS)
@@ -209,3 +213,58 @@ def test_the_elbo_of_a_certain_bit(estimator):
     bits = distrax.Bernoulli(probs=jnp.array([0.3, 0.4, 1.0]))
     found = vi.elbo(jnp.sum, bits, KEY, estimator, num_samples=4096)
     np.testing.assert_allclose(found, 1.7 + entropy, atol=0.06)
+
+
+# ----------------------------------------------------------- derivatives that a library has wrong
+
+WRONG = {
+    "NoncentralChi2": (tfd.NoncentralChi2, {"df": 2.5}, {"noncentrality": 1.5}, 2.0),
+    "Skellam": (tfd.Skellam, {"rate1": 1.2, "rate2": 0.8}, {}, -2.0),
+    "Skellam, log": (tfd.Skellam, {"log_rate1": 0.2, "log_rate2": -0.3}, {}, -2.0),
+    "BetaQuotient": (
+        tfd.BetaQuotient,
+        {
+            "concentration1_numerator": 1.5,
+            "concentration0_numerator": 2.5,
+            "concentration1_denominator": 6.0,
+            "concentration0_denominator": 2.0,
+        },
+        {},
+        0.8,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_derivative_of_a_library_is_refused_by_its_argument(name):
+    build, wrong, right, _ = WRONG[name]
+    wrap = partial(tfd.Independent, reinterpreted_batch_ndims=0)
+
+    def loss(arguments):
+        return expected(wrap(build(**arguments)), sf.ScoreFunction())
+
+    for argument, value in wrong.items():
+
+        def along(value, argument=argument):
+            return loss(wrong | right | {argument: value})
+
+        with pytest.raises(TypeError, match=f"{build.__name__} of TFP.*along {argument}"):
+            jax.jit(jax.grad(along)).trace(value)
+        held = jax.grad(lambda value, along=along: along(jax.lax.stop_gradient(value)))
+        jax.jit(held).trace(value)
+    # Under jit the other arguments are traced as well.
+    for argument in right:
+        slope = jax.jit(jax.grad(lambda v, a=argument: loss(wrong | right | {a: v})))
+        assert slope(right[argument]) != 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG)
+def test_the_derivative_is_still_wrong_in_the_library(name):
+    build, wrong, right, x = WRONG[name]
+    with jax.enable_x64(new_val=True):
+        evaluate = jax.jit(jax.value_and_grad(lambda wrong: build(**wrong, **right).log_prob(x)))
+        _, slopes = evaluate(wrong)
+        for argument, value in wrong.items():
+            above, below = (evaluate(wrong | {argument: value + step})[0] for step in (1e-5, -1e-5))
+            assert abs(slopes[argument] - (above - below) / 2e-5) > 1e-3

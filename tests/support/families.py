@@ -127,6 +127,7 @@ def power_spherical_of(concentration: Any) -> Any:
 
 
 def student_root_of(df: Any, mean: Any, root: Any) -> Any:
+    root = np.tril(root)
     return bilinear_of(mean, df / (df - 2) * root @ root.T)
 
 
@@ -136,7 +137,7 @@ def lkj_of(concentration: Any) -> Any:
 
 
 def wishart_of(df: Any, root: Any) -> Any:
-    scale = root @ root.T
+    scale = np.tril(root) @ np.tril(root).T
     return df * (np.trace(scale) + scale[0, 1])
 
 
@@ -1641,17 +1642,18 @@ def _numpyro_vectors(t: Table) -> None:
     )
     t.other(
         "MatrixNormal",
-        lambda m, r, c: nd.MatrixNormal(m[:, None], r, c[None, None]),
+        lambda m, r, c: nd.MatrixNormal(m[:, None], jnp.tril(r), c[None, None]),
         (MEANS, ROOT, 1.3),
         lambda x: bilinear(x[:, 0]),
-        lambda m, r, c: bilinear_of(m, c**2 * r @ r.T),
+        lambda m, r, c: bilinear_of(m, c**2 * np.tril(r) @ np.tril(r).T),
     )
     t.other(
         "MultivariateNormal",
-        lambda m, r: nd.MultivariateNormal(m, scale_tril=r),
+        # Above the diagonal there is nothing to learn: numpyro would draw with what stands there.
+        lambda m, r: nd.MultivariateNormal(m, scale_tril=jnp.tril(r)),
         (MEANS, ROOT),
         bilinear,
-        _full,
+        _triangular,
     )
     t.other(
         "MultivariateNormal(covariance)",
@@ -1662,7 +1664,7 @@ def _numpyro_vectors(t: Table) -> None:
     )
     t.other(
         "MultivariateStudentT",
-        nd.MultivariateStudentT,
+        lambda df, m, r: nd.MultivariateStudentT(df, m, jnp.tril(r)),
         (8.0, MEANS, ROOT),
         bilinear,
         student_root_of,

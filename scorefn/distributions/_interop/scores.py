@@ -5,13 +5,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .classes import class_of
+from scorefn._core.refusals import nondifferentiable
+
+from .classes import class_of, constructor_arguments
 
 # Arguments on which the support depends, although log_prob compares no draw with them.
 _MOVING = {
     "numpyro.Levy": ("loc",),  # its own flatten loses the support
     "tfp.GeneralizedPareto": ("loc",),
     "tfp.PERT": ("low", "high"),
+}
+
+# Arguments along which the derivative of log_prob is wrong (TFP 0.25, against differences).
+_WRONG = {
+    "tfp.BetaQuotient": (
+        "concentration1_numerator",
+        "concentration0_numerator",
+        "concentration1_denominator",
+        "concentration0_denominator",
+    ),
+    "tfp.NoncentralChi2": ("df",),
+    "tfp.Skellam": ("rate1", "rate2", "log_rate1", "log_rate2"),
 }
 
 # An array used to sample, and the argument from which it is computed and which the density uses.
@@ -80,6 +94,30 @@ def sampling_copies(distribution: Any) -> list[tuple[Any, Any]]:
         for known in _known(distribution, _COPIES)
         for copy, argument in _COPIES[class_of(known)]
     ]
+
+
+def without_wrong_slopes(distribution: Any) -> Any:
+    """The object, which raises where its log-density would be differentiated wrongly."""
+    is_wrong = lambda node: class_of(node) in _WRONG  # noqa: E731
+    if not any(map(is_wrong, jax.tree.leaves(distribution, is_leaf=is_wrong))):
+        return distribution
+    refusing = lambda node: _refusing(node) if is_wrong(node) else node  # noqa: E731
+    return jax.tree.map(refusing, distribution, is_leaf=is_wrong)
+
+
+def _refusing(distribution: Any) -> Any:
+    kind, arguments = type(distribution).__name__, constructor_arguments(distribution)
+    message = (
+        "distribution is a {} of TFP, whose log_prob has a wrong derivative along {}. Write the "
+        "log-density yourself, as Distribution(log_prob, sample, params); or, if the parameter is "
+        "not meant to be learned, wrap it in jax.lax.stop_gradient."
+    )
+    refused = {
+        name: nondifferentiable(jnp.asarray(arguments[name]), message.format(kind, name))
+        for name in _WRONG[class_of(distribution)]
+        if arguments.get(name) is not None
+    }
+    return distribution.copy(**refused)
 
 
 def _known(distribution: Any, table: dict[str, Any]) -> list[Any]:
