@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 import scorefn
 
@@ -34,6 +36,9 @@ TITLES = {
     "vi": "Variational inference",
     "policy": "Policy gradients",
 }
+# A name, perhaps called: `sf.moments`, `policy.gae`, `Pathwise()`. Other lower-case words are often
+# variables.
+CODE = re.compile(r"(?:sf\.|scorefn\.)?((?:(?<=\.)|policy\.|vi\.|(?=[A-Z]))\w+)(?:\(.*\))?")
 # As sphinx writes out jax.typing.ArrayLike.
 ARRAY_LIKE = re.compile(r"~\S+Array \| ~numpy\S+( \| ~?[\w.]+)+ \| complex")
 DOCUMENTED = {"vi": scorefn.vi, "policy": scorefn.policy}
@@ -88,8 +93,29 @@ def _short(
     return tuple(part and ARRAY_LIKE.sub("ArrayLike", part) for part in signature)
 
 
+class Links(SphinxPostTransform):
+    """Links from code in the text, such as `sf.Pathwise()`, to the reference."""
+
+    default_priority = 500
+
+    def run(self, **_: object) -> None:
+        """Wraps the code that names an object."""
+        objects = self.env.domains.python_domain.objects
+        for literal in list(self.document.findall(nodes.literal)):
+            named = CODE.fullmatch(literal.astext())
+            entry = objects.get(f"scorefn.{named[1]}") if named else None
+            if entry is None or isinstance(literal.parent, nodes.reference):
+                continue
+            builder, here = self.app.builder, self.env.docname
+            link = f"{builder.get_relative_uri(here, entry.docname)}#{entry.node_id}"
+            reference = nodes.reference("", "", internal=True, refuri=link)
+            literal.replace_self(reference)
+            reference += literal
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Writes the pages before the sources are read."""
     app.connect("builder-inited", write)
+    app.add_post_transform(Links)
     app.connect("autodoc-process-signature", _short)
     return {"parallel_read_safe": True}

@@ -75,6 +75,22 @@ def test_every_public_name_is_on_one_page_of_the_reference(parts):
     assert "scorefn.ScoreFunction" in parts["reference"].names()["estimators"]
 
 
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("sf.moments", "moments"),
+        ("Pathwise()", "Pathwise"),
+        ("scorefn.ScoreFunction(sf.LeaveOneOut())", "ScoreFunction"),
+        ("policy.gae", "policy.gae"),
+        ("sample", None),
+        ("x + 1", None),
+    ],
+)
+def test_code_that_names_an_object_is_a_link(parts, code, name):
+    found = parts["reference"].CODE.fullmatch(code)
+    assert (found and found[1]) == name
+
+
 def test_the_navigation_is_the_list_of_links_of_the_page(parts):
     text = "# A\n\n## One\n\n- [a](a.md): x\n- [b](../b/c.ipynb)\n- [c](#d)\n\n## Two\n\nText.\n"
     trees = parts["navigation"].toctrees(text)
@@ -117,3 +133,5 @@ def test_what_is_too_wide_and_pictures_that_are_missing_are_found(parts, tmp_pat
 def test_the_site_builds_without_a_warning_and_its_links_lead_somewhere(parts, tmp_path):
     assert parts["website"].build(tmp_path / "site") == 0
     assert list(parts["website"].dead_links(tmp_path / "site")) == []
+    page = (tmp_path / "site" / "docs" / "which_estimator.html").read_text()
+    assert 'href="api/estimators.html#scorefn.DisARM"' in page
