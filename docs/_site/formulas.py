@@ -14,7 +14,7 @@ NAMED = {
     "prod": r"\textstyle\prod",
     "inf": r"\infty",
 } | {name: rf"\{name}" for name in ("log", "exp", "max", "min")}
-OPERATORS = "softmax sigmoid sqrt clip argmax atanh stop icdf cdf tr Cov Var KL U N".split()
+OPERATORS = "softmax sigmoid sqrt clip argmax atanh stop icdf cdf tr Cov Var KL".split()
 NAMED |= {name: rf"\operatorname{{{name}}}" for name in OPERATORS}
 SYMBOLS = {
     "~": r"\sim ",
@@ -33,6 +33,7 @@ SYMBOLS = {
 TOKEN = re.compile(
     r"(?P<code>``[^`]+``|`[^`]+`|jax\.\w+)"
     r"|(?P<space>\s+(?![.|] ))"
+    r"|(?P<word>[A-Za-z]+'s\b|[A-Za-z]{2,}(?:-[A-Za-z]{2,})+|(?:sum|mean)(?= of\b)|a(?= [a-z]{4}))"
     r"|(?P<name>(?:[A-Za-z]\w*?_\{[^}]*\}|[A-Za-z]\w*?_\([^)]*\)|[A-Za-z]\w*)'*"
     r"(?:(?<=[px])[+-](?=[\s),]))?)"
     r"|(?P<power>\^(?:\([^()]*\)|-?\w+))"
@@ -40,8 +41,9 @@ TOKEN = re.compile(
 )
 # Short words of prose; any other of one or two letters is a variable.
 SPACE = "\\ "
-PROSE = "of to at by is it if in as or on no an for".split()
-INDEX = r"([A-Za-z]\d?|\d|id|\{.*\}|\(.*\))"
+PROSE = "of to at by up is it if in as or on no an for".split()
+PAIR = re.compile(r"([a-z])_([a-z]{2})")
+INDEX = r"([A-Za-z]\d?|\d|\{.*\}|\(.*\))"
 
 
 def name(text: str) -> str:
@@ -51,7 +53,7 @@ def name(text: str) -> str:
     marks = f"^{{{marks}}}" if marks.strip("'") else marks
     if base in NAMED | GREEK:
         return (NAMED | GREEK)[base] + marks
-    indexed = re.fullmatch(rf"(\w*[A-Za-z0-9])_{INDEX}", base)
+    indexed = re.fullmatch(rf"(\w*[A-Za-z0-9])_{INDEX}", base) or PAIR.fullmatch(base)
     if indexed:
         index = re.sub(r"^[{(]|[})]$", "", indexed[2])
         return f"{name(indexed[1])}_{{{tex(index.replace(' in ', ' ∈ '))}}}{marks}"
@@ -83,7 +85,9 @@ def tex(text: str) -> str:
         after = kind in ("name", "word") or part in "([|" or part.isdigit()
         if spaced and after and before in ("name", "word", "power", "close"):
             made += r"\ " if "word" in (kind, before) else r"\,"
-        if kind in ("name", "word"):
+        if kind == "word":
+            made += rf"\text{{{part}}}"
+        elif kind == "name":
             made += name(part)
         elif kind == "power":
             made += f"^{{{tex(part[1:].strip('()'))}}}"
@@ -130,6 +134,8 @@ def inline(text: str) -> str:
             made += f" ``{part}``" if part.startswith("jax.") else f" {part}"
         elif re.fullmatch(r"[\s,;.:]+", part):
             made += part.strip()
+        elif part.strip().startswith(":"):
+            made += f": :math:`{tex(part.strip()[1:].strip())}`"
         else:
             made += f" :math:`{tex(part.strip()).removesuffix(SPACE).strip()}`"
     return made.strip()
@@ -139,9 +145,11 @@ def table(block: list[str]) -> list[str]:
     """The rows of a formula: each a label, if there is one, and what it stands for."""
     rows: list[list[str]] = []
     for line in block:
-        if line.startswith(" ") and rows:
+        if line.startswith(" ") and rows and not line.strip().startswith("sum_"):
             rows[-1][1] += f" {line.strip()}"
-        elif match := re.fullmatch(r"([^=~]{1,24}?)  +(.*)", line):
+        elif line.startswith(" "):
+            rows.append(["", line.strip()])
+        elif match := re.fullmatch(r"([^=]{0,23}?[^=,;\s])  +(.*)", line):
             rows.append([match[1], match[2]])
         else:
             rows.append(["", line])

@@ -37,6 +37,8 @@ def parts(monkeypatch):
         ("c (p+ - p-)", r"c\,(p^{+}-p^{-})"),
         ("keys_i = fold_in(key, i)", r"\text{keys}_{i}=\text{fold\_in}(\text{key},\ i)"),
         ("g_t . g_(t-1)", r"g_{t}\cdot g_{t-1}"),
+        ("y_i1 y_ik", r"y_{i1}\,y_{ik}"),
+        ("log-probabilities + noise", r"\text{log-probabilities}+\text{noise}"),
     ],
 )
 def test_a_formula_of_plain_text_becomes_latex(parts, text, tex):
@@ -46,10 +48,14 @@ def test_a_formula_of_plain_text_becomes_latex(parts, text, tex):
 def test_words_around_a_formula_stay_words_and_lines_may_break_between_formulas(parts):
     found = parts["formulas"].inline("the mean of the others,  c = m + 1,  for `DisARM`")
     assert found == "the mean of the others, :math:`c=m` :math:`+1,` for `DisARM`"
+    found = parts["formulas"].inline("the estimator's sum of the costs: sum_i c_i of a minibatch")
+    assert found == (
+        r"the estimator's sum of the costs: :math:`\textstyle\sum_{i}\,c_{i}` of a minibatch"
+    )
 
 
 def test_a_block_of_a_docstring_becomes_a_table_with_a_row_for_each_label(parts):
-    block = ["    term   f(x)", "    d/dx   a", "           b"]
+    block = ["    term   f(x)", "    d/dx   a", "           b", "    A      c,  d"]
     lines = ["Head.", "", ".. code-block:: text", "", *block]
     parts["formulas"]._process(None, "", "", None, None, lines)
     assert lines[:2] == ["Head.", ""]
@@ -58,6 +64,8 @@ def test_a_block_of_a_docstring_becomes_a_table_with_a_row_for_each_label(parts)
         "     - :math:`f(x)`",
         "   * - :math:`d/dx`",
         "     - :math:`a\\,b`",
+        "   * - :math:`A`",
+        "     - :math:`c,` :math:`d`",
     ]
 
 
