@@ -147,8 +147,8 @@ class SampleStatistic(Transformation):
             i, stand_in = pair
             return self._value(jnp.where(index == i, stand_in[None], stop(together)))
 
-        numbers = spread_like(jnp.arange(n), costs)
-        without = gathered(vmap(replaced)((numbers, stop(stand_ins).astype(costs.dtype))), 0)
+        stand_ins = spread_like(stop(stand_ins).astype(costs.dtype), costs)
+        without = gathered(vmap(replaced)((spread_like(jnp.arange(n), costs), stand_ins)), 0)
         value, dtype = self._of(together), wide(costs.dtype)
         # sum_i expm1(z_i) (S exp(z_1 + ... + z_{i - 1}) - S_i), whose terms add up to
         # S expm1(sum z) - sum_i S_i expm1(z_i): right at every order. Each weight S - S_i is one
