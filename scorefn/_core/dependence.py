@@ -1,12 +1,14 @@
 """Dependence of traced outputs, and of the support of draws, on the inputs.
 
 A forward pass over a jaxpr. Inputs carry bits; every intermediate array carries the bits of the
-inputs from which it is computed, small arrays element by element.
+inputs from which it is computed, small arrays element by element (`scorefn._core.elements`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from operator import or_
 from typing import Any
 
 import jax
@@ -14,19 +16,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arrays import is_number
+from .elements import MOST, folded, full, merged, moved, parts
 
 # Lower numbers are treated as minus infinity, as in masks.
 _IMPOSSIBLE = -1e9
 
 _SHAPES = {"broadcast_in_dim", "copy", "convert_element_type", "expand_dims", "pcast", "pvary"}
 _SHAPES |= {"reshape", "slice", "squeeze", "stop_gradient", "transpose"}
-_EACH = {"abs", "convert_element_type", "copy", "exp", "expm1", "integer_pow", "log", "log1p"}
-_EACH |= {"logistic", "neg", "sqrt", "square", "stop_gradient", "tanh"}
+# Floats from floats, with a derivative of 0.
+_STEPS = {"ceil", "floor", "round", "sign"}
 # Operations that do not change which draws are on the border, are in the set, or give 0.
 _SAME_FORM = _SHAPES | {"abs", "neg", "reduce_max", "reduce_min", "reduce_sum", "square"}
 _SAME_BORDER = _SHAPES | {"and", "not", "or", "reduce_and", "reduce_or"}
 _SAME_BORDER |= {"argmax", "concatenate", "stack"}  # of jnp.select
 _SAME_ZERO = _SHAPES | {"mul", "reduce_min", "reduce_prod"}
+# Operations that make a step of steps, of which the last may be 0 where none of its arguments is.
+_OF_STEPS = {"div", "eq", "ge", "gt", "integer_pow", "le", "lt", "mul", "ne", "neg", "square"}
+_MAY_BE_ZERO = {"add", "clamp", "max", "min", "select_n", "sub", *_STEPS}
 # Operations that give 0 if any argument is 0, if the first is, and if all are (that are chosen).
 _ZERO_BY_ANY = {"dot_general", "mul"}
 _ZERO_BY_FIRST = {"cumsum", "div", "dynamic_slice", "gather", "neg", "reduce_sum"}
@@ -39,33 +45,66 @@ class Value:
 
     Attributes:
         bits: the bits of the inputs from which it is computed.
-        elements: the bits of each element, an object array, or None.
+        elements: the bits of each element, an object array, or None: all have the same.
         constant: the number that all elements equal, or None.
+        known: the numbers of a small array, or None.
+        labels: for booleans of the arguments, the number of each element; or None.
         form: for ``scale * (g(x) - shift)`` of a draw x, the bits of shift and of scale; or None.
-        border: for a boolean, the bits on which the set of draws where it is true depends.
+        border: for steps, the bits on which the set of draws where they jump depends.
         zero: the bits on which the set of draws where it is exactly 0 depends.
     """
 
     bits: int = 0
     elements: Any = None
     constant: float | None = None
+    known: Any = None
+    labels: Any = None
     form: tuple[int, int] | None = None
     border: int = 0
     zero: int = 0
+
+    @property
+    def sets(self) -> Any:
+        """The bits of each element, or of all elements."""
+        return self.bits if self.elements is None else self.elements
 
 
 class Dependence:
     """A forward pass over jaxprs.
 
+    By default an output has the bits of all inputs that may reach it.
+
     Attributes:
-        draws: the bits of draws.
         support: the bits on which the support of the draws depends, collected during the pass: a
             draw is compared with them, and the result selects minus infinity or the logarithm of 0.
+        masked: new bits for a bit that is multiplied, or selected instead of 0, by a boolean of the
+            arguments; by this bit and the label of the boolean.
     """
 
-    def __init__(self, draws: int = 0) -> None:
-        self.draws = draws
+    def __init__(
+        self,
+        draws: int = 0,
+        *,
+        sure: int | None = None,
+        smooth: bool = False,
+        stop_is_word: bool = False,
+        spare: int = 0,
+    ) -> None:
+        """A pass.
+
+        Args:
+            draws: the bits of draws.
+            sure: if it is given, an output has the bits of inputs that certainly reach it by
+                value, and these bits where they may.
+            smooth: whether only ways with a derivative count.
+            stop_is_word: whether stop_gradient ends a way.
+            spare: the first of the bits that `masked` may use; 0 if booleans are not followed.
+        """
+        self.draws, self.sure, self.smooth = draws, sure, smooth
+        self.stop_is_word = stop_is_word
         self.support = 0
+        self.masked: dict[tuple[int, int], int] = {}
+        self._spare = self._first_spare = spare
 
     def outputs(
         self, jaxpr: Any, inputs: Sequence[Value], cuts: dict[int, Value] | None = None
@@ -77,7 +116,7 @@ class Dependence:
             inputs: one for each argument, after one for each constant if constants are traced.
             cuts: replacements for the values of some outputs, by index, in later operations.
         """
-        constants = [Value(constant=_constant(c)) for c in getattr(jaxpr, "consts", ())]
+        constants = [constant(c) for c in getattr(jaxpr, "consts", ())]
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
         arguments = [*jaxpr.constvars, *jaxpr.invars]
         if len(inputs) < len(arguments):
@@ -87,7 +126,7 @@ class Dependence:
         found: dict[Any, Value] = {}
 
         def read(var: Any) -> Value:
-            return Value(constant=_constant(var.val)) if hasattr(var, "val") else env[var]
+            return constant(var.val) if hasattr(var, "val") else env[var]
 
         for eqn in jaxpr.eqns:
             values = self._equation(eqn, [read(var) for var in eqn.invars])
@@ -98,22 +137,29 @@ class Dependence:
     def _equation(self, eqn: Any, ins: list[Value]) -> list[Value]:
         name, params, n = eqn.primitive.name, eqn.params, len(eqn.outvars)
         if name == "scan":
-            return self._scan(eqn, ins)
+            return self._scan(eqn, ins) if self.sure is None else [Value(self._blurred(ins))] * n
         if name == "cond":
             branches = [self.outputs(branch, ins[1:]) for branch in params["branches"]]
-            return [self._selected(ins[0], list(values)) for values in zip(*branches, strict=True)]
+            return [self._branch(ins[0], list(values)) for values in zip(*branches, strict=True)]
+        # A rule of its own may have a derivative where the function has none.
         inner = next((params[k] for k in ("jaxpr", "call_jaxpr") if k in params), None)
+        if self.smooth and name.startswith("custom_"):
+            inner = None
         if inner is not None and len(getattr(inner, "jaxpr", inner).invars) == len(ins):
             return self.outputs(inner, ins)
-        if name == "split":
-            at = np.cumsum(params["sizes"])[:-1]
-            parts = np.split(_elements(ins[0], eqn.invars[0]), at, params["axis"])
-            return [Value(_union(part.flat), part) for part in parts]
+        if name in ("split", "unstack") and math.prod(eqn.invars[0].aval.shape) <= MOST:
+            x = full(ins[0].sets, eqn.invars[0].aval.shape)
+            return [_of_elements(part) for part in parts(name, params, x)]
         if name == "optimization_barrier":
             return ins
-        if n != 1 or not ins:
-            return [Value(_union(value.bits for value in ins))] * n
+        if n != 1:
+            return [Value(self._blurred(ins))] * n
         return [self._one(name, eqn, ins)]
+
+    def _blurred(self, ins: list[Value]) -> int:
+        """The bits after an operation whose elements are not followed."""
+        bits = _union(value.bits for value in ins)
+        return bits if self.sure is None else bits & self.sure
 
     def _scan(self, eqn: Any, ins: list[Value]) -> list[Value]:
         body = eqn.params["jaxpr"]
@@ -141,17 +187,18 @@ class Dependence:
 
     def _one(self, name: str, eqn: Any, ins: list[Value]) -> Value:
         """The value of the only output of an operation without functions inside."""
+        if name == "iota":
+            return Value(known=folded(name, eqn.params, eqn.outvars[0].aval.shape, []))
+        if not ins:
+            return Value()
         first, last = ins[0], ins[-1]
         if _is_zero(name, [value.constant == 0 for value in ins]):
             return Value(constant=0.0)
-        bits = _union(value.bits for value in ins)
-        of_draws = bits & self.draws and not bits & ~self.draws
-        value = Value(bits, form=(0, 0) if of_draws else None)
-        if name in _EACH or name in ("slice", "squeeze", "reshape"):
-            elements = _moved(name, eqn, first)
-            bits = bits if elements is None else _union(elements.flat)
-            value = replace(value, bits=bits, elements=elements)
-        if name in _SHAPES:
+        value = self._followed(name, eqn, ins)
+        bits = value.bits
+        if bits & self.draws and not bits & ~self.draws:
+            value = replace(value, form=(0, 0))
+        if name in _SHAPES and first.constant is not None:
             value = replace(value, constant=first.constant)
         if name in _SAME_FORM:
             value = replace(value, form=self._form(first))
@@ -166,24 +213,104 @@ class Dependence:
             endless = any(value.constant in (np.inf, -np.inf) for value in ins)
             value = replace(value, border=form[0] if form and not endless else 0)
         elif name in ("add", "sub"):
-            value = replace(value, form=self._difference(first, last), constant=_sum(name, ins))
+            value = replace(value, form=self._difference(first, last))
         elif name == "mul" or (name == "div" and not last.bits & self.draws):
             value = replace(value, form=self._scaled(first, last), zero=value.zero | first.zero)
         elif name == "select_n":
-            value = replace(self._selected(first, ins[1:]), form=value.form)
-        elif name == "log":
-            self.support |= first.zero
-        return value
+            value = replace(value, zero=self._chosen(first, ins[1:]))
+        elif name == "gather":
+            value = replace(value, zero=self._chosen(last, [first]))
+        elif name in ("log", "log1p"):
+            self.support |= first.zero if name == "log" else first.border
+        return self._step(name, ins, value)
 
-    def _selected(self, by: Value, values: list[Value]) -> Value:
-        constants = [value.constant for value in values if value.constant is not None]
-        if any(constant <= _IMPOSSIBLE for constant in constants):
+    def _step(self, name: str, ins: list[Value], value: Value) -> Value:
+        """The value with the borders of steps: floats and integers that jump there."""
+        border = 0
+        if name in _STEPS and ins[0].form:
+            shift, scale = ins[0].form
+            border = shift if name == "sign" else shift | scale
+        drawn = [value for value in ins if value.bits & self.draws]
+        steps = all(value.border or not value.bits & ~self.draws for value in drawn)
+        if steps and name in _OF_STEPS | _MAY_BE_ZERO:
+            border |= _union(value.border for value in ins)
+            if any(abs(value.constant or 0) >= -_IMPOSSIBLE for value in ins):
+                self.support |= border
+        if not border:
+            return value
+        zero = border if name in _MAY_BE_ZERO else 0
+        return replace(value, border=value.border | border, zero=value.zero | zero)
+
+    def _followed(self, name: str, eqn: Any, ins: list[Value]) -> Value:
+        """The bits and the numbers of the only output of an operation."""
+        var, shape = eqn.outvars[0], getattr(eqn.outvars[0].aval, "shape", ())
+        if not any(value.bits for value in ins):
+            known = folded(name, eqn.params, shape, _numbers(eqn, ins))
+            labels = ins[0].labels
+            if labels is not None:
+                labels = moved(name, eqn.params, shape, labels)
+            return Value(constant=_repeated(known), known=known, labels=labels)
+        if name == "stop_gradient" and (self.stop_is_word or self.smooth):
+            return Value()
+        flat = name in _STEPS or not jnp.issubdtype(var.aval.dtype, jnp.inexact)
+        if self.smooth and flat:
+            return Value()
+        if name == "ne" and eqn.invars[0] is eqn.invars[1] and self.sure is not None:
+            return Value()  # is it nan?
+        sets = self._unmasked(name, eqn, ins)
+        found = merged(eqn, sets, _numbers(eqn, ins), self.sure)
+        return Value(self._blurred(ins)) if found is None else _of_elements(found)
+
+    def _unmasked(self, name: str, eqn: Any, ins: list[Value]) -> list[Any]:
+        """The bits of the arguments; new ones where booleans of the arguments may hide them."""
+        sets = [value.sets for value in ins]
+        if not self._spare or name not in ("mul", "select_n"):
+            return sets
+        at = [i for i, value in enumerate(ins) if value.labels is not None]
+        hidden = [i for i in range(len(ins)) if i not in at and ins[i].bits]
+        zeros = [value.constant == 0 for value in ins]
+        if (
+            len(at) != 1
+            or len(hidden) != 1
+            or (name == "select_n" and not (at == [0] and zeros[1]))
+        ):
+            return sets
+        (i,), (j,) = hidden, at
+        shape = eqn.outvars[0].aval.shape
+        pairs = np.broadcast(full(sets[i], shape), np.broadcast_to(ins[j].labels, shape))
+        masked = [self._mask(bits, label) for bits, label in pairs]
+        sets[i] = np.array([*masked, None], object)[:-1].reshape(shape)
+        return sets
+
+    def _mask(self, bits: int, label: int) -> int:
+        found = 0
+        for bit in (1 << i for i in range(bits.bit_length()) if bits >> i & 1):
+            if bit >> self._first_spare:  # hidden before
+                found |= bit
+                continue
+            if (bit, label) not in self.masked:
+                self.masked[bit, label] = 1 << self._spare
+                self._spare += 1
+            found |= self.masked[bit, label]
+        return found
+
+    def _branch(self, by: Value, values: list[Value]) -> Value:
+        """One output of a conditional."""
+        sets = [value.sets for value in values]
+        if self.sure is not None and not by.bits:
+            sets = [each & self.sure for each in sets]
+        return replace(_of_elements(reduce(or_, sets, by.bits)), zero=self._chosen(by, values))
+
+    def _chosen(self, by: Value, values: list[Value]) -> int:
+        """The bits on which the zeros of a selection depend."""
+        numbers: list[float] = []
+        for value in values:
+            numbers += [value.constant] if value.constant is not None else []
+            numbers += [] if value.known is None else value.known.ravel().tolist()
+        if any(abs(number) >= -_IMPOSSIBLE for number in numbers):
             self.support |= by.border
-        zero = by.border if 0.0 in constants else 0
-        return Value(
-            _union(value.bits for value in [by, *values]),
-            zero=zero | _union(value.zero for value in values),
-        )
+        zero = by.border if 0.0 in numbers else 0
+        return zero | _union(value.zero for value in values)
 
     def _form(self, value: Value) -> tuple[int, int] | None:
         return value.form if value.bits & self.draws else None
@@ -222,37 +349,36 @@ def _union(bits: Any) -> int:
     return reduce(int.__or__, bits, 0)
 
 
-def _sum(name: str, values: list[Value]) -> float | None:
-    left, right = (value.constant for value in values)
-    if left is None or right is None:
-        return None
-    return left + right if name == "add" else left - right
-
-
-def _constant(x: Any) -> float | None:
-    """The number that all elements of an untraced array equal."""
+def constant(x: Any) -> Value:
+    """A literal or an array that is closed over; nothing is known of a tracer."""
     if isinstance(x, jax.core.Tracer) or not is_number(x) or jnp.iscomplexobj(x):
-        return None
+        return Value()
     if jnp.issubdtype(jnp.result_type(x), jax.dtypes.extended):
-        return None
+        return Value()
     x = np.asarray(x)
-    return float(x.flat[0]) if x.size and np.all(x == x.flat[0]) else None
+    known = x if 1 < x.size <= MOST else None
+    return Value(known=known, constant=_repeated(x))
 
 
-def _elements(value: Value, var: Any) -> Any:
-    if value.elements is not None:
-        return value.elements
-    return np.full(var.aval.shape, value.bits, object)
-
-
-def _moved(name: str, eqn: Any, value: Value) -> Any:
-    if value.elements is None:
+def _repeated(x: Any) -> float | None:
+    """The number that all elements of an array equal."""
+    if x is None or not x.size or np.iscomplexobj(x) or not np.all(x == x.flat[0]):
         return None
-    params = eqn.params
-    if name == "slice":
-        strides = params["strides"] or (None,) * len(params["start_indices"])
-        bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-        return value.elements[tuple(slice(*bound) for bound in bounds)]
-    if name in ("reshape", "squeeze"):
-        return np.reshape(value.elements, eqn.outvars[0].aval.shape)
-    return value.elements
+    return float(x.flat[0])
+
+
+def _of_elements(sets: Any) -> Value:
+    if isinstance(sets, int):
+        return Value(sets)
+    return Value(_union(sets.flat), sets)
+
+
+def _numbers(eqn: Any, ins: list[Value]) -> list[Any]:
+    """The numbers of each argument, or None."""
+
+    def one(aval: Any, value: Value) -> Any:
+        if value.known is not None or value.constant is None or math.prod(aval.shape) > MOST:
+            return value.known
+        return np.full(aval.shape, value.constant, aval.dtype)
+
+    return [one(var.aval, value) for var, value in zip(eqn.invars, ins, strict=True)]

@@ -84,6 +84,10 @@ class Walk:
         """Whether each output uses an input and has no derivative along it."""
         return [bool(out.value & ~out.derivative & self.sources[source]) for out in self.outputs]
 
+    def cut(self, source: int) -> bool:
+        """Whether a cut before an output reads an input."""
+        return any(cut & self.sources[source] for out in self.outputs for cut in out.cuts)
+
     def cut_together(self, source: int, others: Sequence[int]) -> bool:
         """Whether a cut before an output reads an input and one of the others."""
         bit, rest = self.sources[source], reduce(or_, (self.sources[i] for i in others), 0)

@@ -136,6 +136,33 @@ def without_gradient(tree: PyTree, message: str, *score: Any) -> PyTree:
     return jax.tree.map(one, tree)
 
 
+def unknown_derivative(array: jax.Array, where: jax.Array) -> jax.Array:
+    """A zero whose derivative along marked elements of an array is nan.
+
+    So are higher derivatives. An element with a tangent of 0 in forward mode has a derivative of 0.
+    """
+
+    def zero(array: jax.Array, where: jax.Array) -> list[jax.Array]:
+        del where
+        return [jnp.zeros((), array.dtype)]
+
+    def derivative(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
+        same = with_jvp(zero, derivative)(*arrays)
+        if not moving[0]:
+            return same, [jnp.zeros_like(same[0])]
+        return same, linear(forward, backward, arrays, tangents[:1], same)
+
+    def backward(fixed: Arrays, directions: Arrays) -> list[jax.Array]:
+        array, where = fixed
+        nan = jnp.nan * jnp.exp(array)  # depends on the array, for higher orders
+        return [jnp.where(where & (directions[0] != 0), nan, 0)]
+
+    def forward(fixed: Arrays, directions: Arrays) -> list[jax.Array]:
+        return [jnp.sum(backward(fixed, directions)[0])]
+
+    return with_jvp(zero, derivative)(array, where)[0]
+
+
 class Question:
     """A check that runs when an array is differentiated twice."""
 

@@ -4,7 +4,8 @@ A cost may use its draw, or a parameter that it closes over, through an operatio
 derivative: a comparison, a rounding, an index. Its expectation moves with them, and `jax.grad` of
 the cost is 0. The cost is traced once, followed through its jaxpr (`scorefn._core.reach`), and
 evaluated from it. Arrays that are lost raise when they are differentiated. A value that passes
-through `jax.lax.stop_gradient` is meant to be fixed.
+through `jax.lax.stop_gradient` is meant to be fixed. Where some elements of an array are lost and
+others are not, the former get a derivative of nan (`_lost_elements`).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from scorefn._core.reach import Walk
 from scorefn._core.refusals import Question, nondifferentiable, questioned
 
 from ._guard import describe
+from ._lost_elements import marked, partly_lost
 
 _control: ContextVar[bool] = ContextVar("scorefn_control_variate", default=False)
 
@@ -68,18 +70,24 @@ def guarded_cost(
     asked = [is_float(array) and isinstance(array, jax.core.Tracer) for array in arrays]
     cost = _CostJaxpr(traced.jaxpr, len(jax.tree.leaves(shape[0])), of_draw)
     walk = cost.walk(asked)
+    partly = {}
     for i in (i for i, yes in enumerate(asked) if yes):
         if _control.get() and of_draw[i]:
             continue
+        if walk.cut(i):
+            partly[i] = arrays[i]
         if any(walk.severed(i)[: cost.size]):
             message = _message(name, arrays[i], x, user, what, of_draw=of_draw[i])
             arrays[i] = nondifferentiable(arrays[i], message)
+            partly.pop(i, None)
         elif not _control.get():
             # A question must not hold on to tracers, by which it could find other names.
             slope = f"the derivative of {what}"
             message = _message(name, arrays[i], x, None, slope, of_draw=of_draw[i])
             arrays[i] = questioned(arrays[i], _Kinks(cost, i, message))
     out = jax.core.eval_jaxpr(traced.jaxpr, arrays)
+    out[: cost.size] = marked(traced.jaxpr, list(traced.consts), out[: cost.size])
+    out[: cost.size] = partly_lost(traced, partly, out[: cost.size])
     return jax.tree.unflatten(jax.tree.structure(shape), out)
 
 

@@ -16,6 +16,7 @@ from scorefn.distributions._distribution import Distribution, as_distribution
 from scorefn.distributions._given import Given, is_given, sources
 
 from ._base import Estimator
+from ._lost_elements import Lost, without_scores
 from ._score_guard import guard_score
 
 
@@ -86,8 +87,9 @@ class ImportanceWeighted(Estimator):
         plain, _ = sources(distribution, keys)
 
         def one(row: Any) -> Any:
-            x, log_ratio = draw(row)
-            cost, aux = f(x)
+            x, log_ratio, lost = draw(row)
+            with without_scores(lost, x):
+                cost, aux = f(x)
             return cost, log_ratio, self.baseline.weight(x, plain), aux
 
         costs, log_ratios, weights, aux = vmap(one)(rows)
@@ -174,8 +176,9 @@ class SelfNormalized(Estimator):
         draw, rows = _draws(distribution, self.proposal, keys, "SelfNormalized")
 
         def one(row: Any) -> Any:
-            x, log_ratio = draw(row)
-            return log_ratio, *f(x)
+            x, log_ratio, lost = draw(row)
+            with without_scores(lost, x):
+                return log_ratio, *f(x)
 
         log_ratios, costs, aux = vmap(one)(rows)
         possible, log_ratios = _possible(log_ratios)
@@ -209,7 +212,7 @@ def _proposal(proposal: Any, distribution: Distribution, keys: jax.Array) -> Dis
 
 def _draws(
     distribution: Distribution, proposal: Any, keys: jax.Array, name: str
-) -> tuple[Callable[[Any], tuple[Any, jax.Array]], Any]:
+) -> tuple[Callable[[Any], tuple[Any, jax.Array, Lost | None]], Any]:
     """A function of a key, or of a given draw, to the draw and its log-ratio; and these, [n]."""
     plain, rows = sources(distribution, keys)
     given = is_given(distribution)
@@ -225,11 +228,12 @@ def _draws(
         x = q.stopped_draw(row)
         return x, p.log_density(x) - stop(row.log_prob_old if given else q.log_density(x))
 
-    def draw(row: Any) -> tuple[Any, jax.Array]:
+    def draw(row: Any) -> tuple[Any, jax.Array, Lost | None]:
         # A density without a sampler may be given with that of the proposal.
         others = () if given else q.params
-        x, ratio = guard_score(draw_and_log_ratio, plain, row, name=name, others=others)(row)
-        return stop(x), ratio
+        guarded, lost = guard_score(draw_and_log_ratio, plain, row, name=name, others=others)
+        x, ratio = guarded(row)
+        return stop(x), ratio, lost
 
     return draw, rows
 

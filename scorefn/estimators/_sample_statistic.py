@@ -16,6 +16,7 @@ from scorefn.distributions._distribution import Distribution
 
 from ._base import Estimator, Transformation, check_estimator
 from ._cost_guard import guarded_cost
+from ._lost_elements import without_scores
 from ._pathwise import Pathwise
 from ._score_function import ScoreFunction
 
@@ -118,9 +119,10 @@ class SampleStatistic(Transformation):
         baseline.check_samples(len(keys))
 
         def one(key: jax.Array) -> Any:
-            x, log_prob = estimator.guarded_draw(distribution, key)
+            x, log_prob, lost = estimator.guarded_draw(distribution, key)
             weight = baseline.weight(x, distribution)
-            cost, aux = f(x)
+            with without_scores(lost, x):
+                cost, aux = f(x)
             return cost, log_prob, weight, aux
 
         costs, log_probs, weights, aux = vmap(one)(keys)

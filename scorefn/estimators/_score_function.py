@@ -17,6 +17,7 @@ from scorefn.distributions._given import is_given, sources
 
 from ._base import Estimator
 from ._factor_axes import log_densities, scores_of_costs
+from ._lost_elements import Lost, without_scores
 from ._score_guard import scored_draw
 
 
@@ -50,7 +51,8 @@ class ScoreFunction(Estimator):
             the factors; there are fewer samples than the baseline needs.
         TypeError: the result is differentiated with respect to a parameter that the sampler uses
             and along which log_prob has no derivative, or on which the support depends; what
-            `Given` says of its draws.
+            `Given` says of its draws. Where this holds for some elements of an array only, their
+            derivative is nan.
 
     Example:
         >>> import distrax, jax, scorefn as sf
@@ -92,8 +94,9 @@ class ScoreFunction(Estimator):
     ) -> Sample:
         if not self._leaves_one_out:
             return super().one_sample(f, distribution, key)
-        x, log_prob = self.guarded_draw(distribution, key)
-        return Sample(self._cost(f)(x)[0], log_prob)
+        x, log_prob, lost = self.guarded_draw(distribution, key)
+        with without_scores(lost, x):
+            return Sample(self._cost(f)(x)[0], log_prob)
 
     @property
     def _leaves_one_out(self) -> bool:
@@ -108,9 +111,10 @@ class ScoreFunction(Estimator):
             self._check_given(distribution)
 
         def one(row: Any) -> Any:
-            x, log_prob = self.guarded_draw(plain, row)
+            x, log_prob, lost = self.guarded_draw(plain, row)
             weight = self.baseline.weight(x, plain)
-            cost, aux = f(x)
+            with without_scores(lost, x):
+                cost, aux = f(x)
             return cost, log_prob, weight, aux
 
         costs, log_probs, weights, aux = vmap(one)(rows)
@@ -137,8 +141,10 @@ class ScoreFunction(Estimator):
                 "ImportanceWeighted() if both log-densities are normalized."
             )
 
-    def guarded_draw(self, distribution: Distribution, key: Any) -> tuple[Any, jax.Array]:
-        """One stopped draw and its log-density, guarded against a lost derivative."""
+    def guarded_draw(
+        self, distribution: Distribution, key: Any
+    ) -> tuple[Any, jax.Array, Lost | None]:
+        """One stopped draw and its log-density, guarded; and elements for `without_scores`."""
 
         def log_density(distribution: Distribution, x: Any) -> jax.Array:
             return log_densities(distribution, x, self.factor_ndim)

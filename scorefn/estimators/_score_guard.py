@@ -10,15 +10,18 @@ draw and its log-density.
   depends on the leaf of the draw that the sampling copy reaches. A leaf of the draw that is
   computed without the key has no score.
   A score that is the same for all draws is none: its mean is not 0.
+  Where some elements of an array have a score and others have none, the latter get a derivative of
+  nan (`_lost_elements`), if the cost depends on a draw of theirs.
 - *A moving support.* A comparison of the draw with an array selects minus infinity, or the
   logarithm of 0; or the `support` of a numpyro object contains the array.
 
 An array of either kind is replaced by a copy that raises when it is differentiated.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 import jax
@@ -26,16 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from scorefn._core.arrays import convert_closure, is_float, stop
-from scorefn._core.dependence import Dependence, Value
+from scorefn._core.dependence import Dependence, Value, constant
 from scorefn._core.refusals import nondifferentiable, without_refusals
 from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution, is_object
 from scorefn.distributions._interop.scores import sampling_copies, support_arrays
 
 from ._guard import describe
+from ._lost_elements import MOST_ELEMENTS, Lost, with_bits
 
-# Larger arrays are tracked as a whole.
-_MOST_ELEMENTS = 64
 _ZERO = Value(constant=0.0)
 
 
@@ -55,8 +57,10 @@ def guard_score(
     *,
     name: str,
     others: PyTree = (),
-) -> Callable[[jax.Array], Any]:
+) -> tuple[Callable[[jax.Array], Any], Lost | None]:
     """A function of one key that raises when differentiated along an array without a score.
+
+    The second result are elements of arrays without a score, for `without_scores`.
 
     Args:
         fn: a function of the distribution and one key.
@@ -69,11 +73,11 @@ def guard_score(
     rebuilt, inside, trace = _traced(distribution, key, log_density)
     refused = trace.refused(partial(_reason, distribution.params))
     known = set(map(id, jax.tree.leaves(others)))
-    refused = {
-        i: r for i, r in refused.items() if i < len(inside) or id(trace.arrays[i]) not in known
-    }
+    allowed = {i for i in range(len(inside), len(trace.arrays)) if id(trace.arrays[i]) in known}
+    lost = trace.lost({*refused, *allowed})
+    refused = {i: r for i, r in refused.items() if i not in allowed}
     if not refused:
-        return partial(fn, distribution)
+        return partial(fn, distribution), lost
     arrays = [
         nondifferentiable(array, _message(name, refused[i].reason), *refused[i].unless)
         if i in refused
@@ -89,7 +93,7 @@ def guard_score(
         result = hoisted(key, arrays[: len(inside)], *outside)
         return jax.lax.optimization_barrier((result, list(copies.values())))[0]
 
-    return guarded
+    return guarded, lost
 
 
 def lost_scores(distribution: Distribution, key: jax.Array) -> tuple[list[str], list[bool]]:
@@ -105,6 +109,12 @@ def lost_scores(distribution: Distribution, key: jax.Array) -> tuple[list[str], 
         _, inside, trace = _traced(at, key, Distribution.log_density)
         refused = trace.refused(partial(_reason, at.params))
         reasons.extend(each.reason for each in refused.values() if not each.unless)
+        lost = trace.lost(refused)
+        reached = 0 if lost is None else reduce(or_, (value.bits for value in lost.draws))
+        for i, value in enumerate(trace.values):
+            if value.bits & reached and i not in refused:
+                places = _places(value, value.bits & reached)
+                reasons.append(_reason(at.params, "unscored", trace.arrays[i], places))
         scored.extend(
             i not in refused and bool(trace.values[i].bits & trace.reached)
             for i in range(len(inside))
@@ -120,16 +130,17 @@ def scored_draw(
     log_density: Callable[[Distribution, Any], jax.Array] = Distribution.log_density,
     *,
     name: str,
-) -> tuple[Any, jax.Array]:
-    """One stopped draw and its log-density, guarded against a lost derivative."""
+) -> tuple[Any, jax.Array, Lost | None]:
+    """One stopped draw and its log-density, guarded; and elements for `without_scores`."""
 
     def draw_and_log_density(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
         x = distribution.stopped_draw(key)
         return x, log_density(distribution, x)
 
-    x, log_prob = guard_score(draw_and_log_density, distribution, key, log_density, name=name)(key)
+    guarded, lost = guard_score(draw_and_log_density, distribution, key, log_density, name=name)
+    x, log_prob = guarded(key)
     # Stopped once more: a barrier gives the draw a derivative of 0, which f may refuse to take.
-    return stop(x), log_prob
+    return stop(x), log_prob, lost
 
 
 def _traced(
@@ -192,20 +203,20 @@ class _Trace:
         self.drawn = {i: Value(1 << i, form=(0, 0)) for i in range(self.leaves)}
         self.reached = 0
         self.values: list[Value] = []
-        end = self.leaves + 1
+        self._end = self.leaves + 1
         for array in self.arrays:
-            self.values.append(_followed(array, end))
-            end = self.values[-1].bits.bit_length()
+            self.values.append(with_bits(array, self._end))
+            self._end = self.values[-1].bits.bit_length()
+        # Elements without a score, and the masks without which others have none.
+        self._lost = 0
+        self._hidden: dict[int, list[jax.Array]] = {}
 
     def refused(self, reason: Callable[[str, jax.Array, list[Any]], str]) -> dict[int, _Refused]:
         """The refusals, keyed by the indices of the arrays."""
         if not self.arrays:
             return {}
-        inputs = dict.fromkeys(range(len(self.arguments)), Value())
-        inputs |= dict.fromkeys(self.keys, Value(self.random))
-        inputs |= dict(zip(self.places, self.values, strict=True))
         pass_ = Dependence(self.draws)
-        outputs = [out.bits for out in pass_.outputs(self.jaxpr, list(inputs.values()), self.drawn)]
+        outputs = [out.bits for out in pass_.outputs(self.jaxpr, self._inputs(), self.drawn)]
         leaves, moving = outputs[: self.leaves], pass_.support
         facts = outputs[self.leaves + 1 :]
         for bits in facts[: self.ends]:
@@ -216,15 +227,16 @@ class _Trace:
             self.reached |= bits
             unkeyed |= 0 if bits & self.random else bits
         scores = self._change(range(len(self.arrays)))
-        unscored = self.reached & ~self._score_bits(scores, self.values)
+        unscored = self.reached & ~self._scored(scores)
         found = {}
         for i, value in enumerate(self.values):
             array, lost = self.arrays[i], value.bits & (unscored | unkeyed)
             kind = "unscored"
             if not value.bits & (unscored | unkeyed | moving) and self._is_constant(scores, i):
                 kind, lost = "constant", value.bits & self.reached
-            if value.bits & unkeyed:
-                found[i] = _Refused(reason("unkeyed", array, _places(value, lost)), [])
+            places = _places(value, lost)
+            if value.bits & unkeyed and not places:
+                found[i] = _Refused(reason("unkeyed", array, []), [])
             elif value.bits & moving:
                 places = _places(value, value.bits & moving)
                 found[i] = _Refused(reason("moving", array, places), [])
@@ -240,8 +252,54 @@ class _Trace:
                     if any(other.bits & bits for bits in copied)
                     or (not other.bits & self.reached and self._score([j]) >> into & 1)
                 ]
-                found[i] = _Refused(reason(kind, array, _places(value, lost)), copies)
+                if kind == "constant" or not places:
+                    found[i] = _Refused(reason(kind, array, places), copies)
+                elif not copies:
+                    self._lost |= lost
         return found
+
+    def lost(self, refused: Container[int]) -> Lost | None:
+        """The elements without a score that reach the draw, in arrays that are not refused."""
+        bits = self._lost | sum(self._hidden)
+        arrays = [
+            (self.arrays[i], value)
+            for i, value in enumerate(self.values)
+            if value.bits & bits and i not in refused
+        ]
+        if not arrays:
+            return None
+        pass_ = Dependence(self.draws, sure=self.random)
+        draws = pass_.outputs(self.jaxpr, self._inputs(), self.drawn)[: self.leaves]
+        if not any(value.bits & bits for value in draws):
+            return None
+        # A bit of no array marks each draw.
+        draws = [
+            Value(v.bits & bits | 1, None if v.elements is None else v.elements & bits | 1)
+            for v in draws
+        ]
+        return Lost(arrays, draws, self._hidden)
+
+    def _inputs(self) -> list[Value]:
+        inputs = dict.fromkeys(range(len(self.arguments)), Value())
+        inputs |= dict.fromkeys(self.keys, Value(self.random))
+        inputs |= dict(zip(self.places, self.values, strict=True))
+        return list(inputs.values())
+
+    def _scored(self, change: Any) -> int:
+        """The bits with a score; those that traced masks may hide are noted."""
+        labels: dict[int, Any] = {}
+        booleans: list[tuple[jax.Array, tuple[int, ...]]] = []
+        for mask in filter(_is_mask, self.arguments):
+            labels[id(mask)] = np.arange(mask.size).reshape(mask.shape) + len(booleans)
+            booleans += [(mask, place) for place in np.ndindex(mask.shape)]
+        pass_ = Dependence(spare=self._end if booleans else 0)
+        constants = [replace(constant(x), labels=labels.get(id(x))) for x in change.consts]
+        scored = pass_.outputs(change, [*constants, *self.values], self.drawn)[-1].bits
+        for (bit, label), hidden in pass_.masked.items():
+            if hidden & scored and not bit & scored:
+                mask, place = booleans[label]
+                self._hidden.setdefault(bit, []).append(mask[place])
+        return scored | sum(self._hidden)
 
     def _score(self, moved: Sequence[int]) -> int:
         """The bits on which the derivative of log_prob along some arrays together depends."""
@@ -278,12 +336,10 @@ def _is_traced_float(x: Any) -> bool:
     return isinstance(x, jax.core.Tracer) and is_float(x)
 
 
-def _followed(array: jax.Array, first: int) -> Value:
-    """An input with bits from `first` on, one for each element of a small array."""
-    if not 1 < array.size <= _MOST_ELEMENTS:
-        return Value(1 << first)
-    each = np.array([1 << (first + i) for i in range(array.size)], object)
-    return Value(int(each.sum()), each.reshape(array.shape))
+def _is_mask(x: Any) -> bool:
+    """Whether x is a traced boolean array that is small enough to be followed."""
+    traced = isinstance(x, jax.core.Tracer) and x.dtype == jnp.bool_
+    return traced and x.size <= MOST_ELEMENTS
 
 
 def _places(value: Value, bits: int) -> list[Any]:

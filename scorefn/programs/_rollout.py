@@ -207,7 +207,7 @@ def _draw(choice: Choice, key: jax.Array) -> tuple[Any, jax.Array | None, jax.Ar
             f"ConstantBaseline(value(carry)) with value trained separately on the costs to go; "
             f"got {estimator!r}."
         )
-    x, score = estimator.guarded_draw(choice.distribution, key)
+    x, score, _ = estimator.guarded_draw(choice.distribution, key)
     baseline = estimator.baseline(jnp.zeros((1,), score.dtype))
     # An impossible draw has no score, and must not remove the scores of other draws.
     return x, jnp.where(jnp.isinf(score), 0, score), jnp.sum(baseline)

@@ -12,6 +12,7 @@ from scorefn._core.arrays import spread_like, stop
 from scorefn._nonlinear.statistics import entropic_risk, log_mean_exp
 from scorefn._score import attach_score, sum_of_others
 from scorefn.distributions._distribution import as_distribution
+from scorefn.estimators._lost_elements import without_scores
 from scorefn.estimators._pathwise import Pathwise
 from scorefn.estimators._score_guard import scored_draw
 
@@ -180,8 +181,9 @@ def vimco(
     distribution, log_joint = as_distribution(q), one_number_each("log_joint", log_joint)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        z, log_q = scored_draw(distribution, key, name="vimco")
-        return log_q, log_joint(z) - log_q
+        z, log_q, lost = scored_draw(distribution, key, name="vimco")
+        with without_scores(lost, z):
+            return log_q, log_joint(z) - log_q
 
     log_q, log_w = vmap(one)(keys)
     bound = log_mean_exp(log_w)

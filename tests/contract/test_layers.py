@@ -22,7 +22,7 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # What every family of estimators may import, besides its own files.
-SHARED = {"_base", "_guard", "_score_guard", "_cost_guard", "_factor_axes"}
+SHARED = {"_base", "_guard", "_score_guard", "_cost_guard", "_lost_elements", "_factor_axes"}
 FAMILIES = {path.parent.name for path in PACKAGE.glob("estimators/*/__init__.py")}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: ".".join(name_of(p, PACKAGE)))

@@ -11,6 +11,7 @@ from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
 from scorefn.estimators._guard import Reach, guard
+from scorefn.estimators._lost_elements import without_scores
 from scorefn.estimators._score_guard import guard_score
 
 from .rebar import controlled
@@ -71,9 +72,11 @@ class LAX(Estimator):
             return x, distribution.log_density(stop(x))
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
-            draw = guard_score(draw_and_log_prob, distribution, key, name="LAX")
+            draw, lost = guard_score(draw_and_log_prob, distribution, key, name="LAX")
             x, log_prob = draw(key)
-            return controlled(self.surrogate, self.params, f, stop(x), log_prob, x, stop(x))
+            stopped = stop(x)
+            with without_scores(lost, stopped):
+                return controlled(self.surrogate, self.params, f, stopped, log_prob, x, stopped)
 
         return vmap(one)(keys)
 
