@@ -1,4 +1,4 @@
-"""The prose of the code: docstrings that open with a head, short ones, and words to avoid."""
+"""The prose: docstrings that open with a head, short ones, and words to avoid in code and pages."""
 
 import ast
 import re
@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "notebooks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FILES = [*sorted((ROOT / "scorefn").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
 
 # A summary that opens so is a clause without a noun or a verb at its head.
@@ -77,6 +81,15 @@ def test_words_to_avoid_do_not_occur(file: Path) -> None:
         for pattern, better in AVOID.items():
             found = re.search(pattern, text)
             assert not found, f"{found and found[0]!r} (write: {better}) in: {text.strip()[:200]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_words_to_avoid_do_not_occur_in_pages(page: Path) -> None:
+    # Code is tested as code; generated tables have titles of their own.
+    text = re.sub(r"```.*?```|`[^`]*`|^\|[^\n]*", "", page.read_text(), flags=re.S | re.M)
+    for pattern, better in AVOID.items():
+        found = re.search(pattern, text)
+        assert not found, f"{found and found[0]!r} (write: {better})"
 
 
 def test_headless_summaries_are_found() -> None:
