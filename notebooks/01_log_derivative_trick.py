@@ -81,7 +81,7 @@ print("exact gradient:", exact)
 #
 # The step in the middle is the whole trick: $\nabla \pi = \pi \nabla \log \pi$. The last line needs only
 # what we have: an action, its reward, and the derivative of its log-probability, called the *score*.
-# Nothing is asked of $r$. It may jump, or be a game that somebody else runs.
+# There is no condition on $r$. It may jump, or be the result of a game that runs elsewhere.
 #
 # Is it true? Add up all three actions:
 
@@ -122,7 +122,7 @@ plt.show()
 # %% [markdown]
 # Every reward here is positive, so every action that is taken is pushed *up*: A and C as well, though they
 # are worse than the mean. What puts this right is the average. B is pushed up harder, and when the three
-# are weighed and summed, only B goes up.
+# are weighted and summed, only B goes up.
 #
 # A reward below zero would push its action down. But the sign of a single reward means nothing: adding 10
 # to all rewards changes none of the averages, because the score has mean 0,
@@ -137,7 +137,7 @@ print("gradient, rewards + 10: ", shifted.sum(0))
 # %% [markdown]
 # ## By simulation
 #
-# One sampled action gives one estimate, $r(a)\,\nabla\log\pi(a)$: one of the three coloured pictures above,
+# One sampled action gives one estimate, $r(a)\,\nabla\log\pi(a)$: one of the three colored pictures above,
 # none of which is the gradient. Their *mean* is. It closes in like $1/\sqrt{n}$, and at any one $n$ it nearly
 # always lies in the shaded band.
 

@@ -153,7 +153,7 @@ print(f"squared length of the gradient itself: {exact @ exact:.2f}")
 #
 # ## A baseline that remembers: `MovingAverage`
 #
-# The average of the costs of earlier steps. In JAX nothing remembers by itself, so a baseline is a value:
+# The average of the costs of earlier steps. In JAX nothing keeps state, so a baseline is a value:
 # it is carried through the loop next to the parameters, used, and *then* updated. All baselines have
 # `update` (for most it does nothing), so one training loop serves all of them.
 
@@ -295,7 +295,7 @@ for name, baseline in baselines.items():
 
 # %% [markdown]
 # - `LeaveOneOut` pays for the noise in a mean of $K - 1$ costs.
-# - `OptimalBaseline` weighs the others by their squared scores, so that it tends to $c^\ast$ and not to the
+# - `OptimalBaseline` weights the others by their squared scores, so that it tends to $c^\ast$ and not to the
 #   mean cost. It takes one more derivative for each sample, and gains little here.
 # - `ShrunkLeaveOneOut` draws the mean of the others towards 0 by as much as it is noise. Here the costs lie
 #   far from 0, and it is nearly the same. It is for costs around 0: see exercise 2.
@@ -366,7 +366,7 @@ for n in (1, 2):
 # ## Divided by its own spread: another objective
 #
 # GRPO, which trains language models, also divides by the standard deviation of the group's rewards. That
-# is no factor any more: each group is weighed by something that it drew itself. Take rewards of 1 (solved)
+# is no factor any more: each group is weighted by a function of its own draws. Take rewards of 1 (solved)
 # and 0, of which a share $\theta$ is 1. The true gradient along the logit is $\theta(1-\theta)$. All draws of a
 # group, sorted by the number of ones, with `policy.whiten`, which is this advantage:
 
@@ -402,7 +402,7 @@ for n in (2, 8, 32):
 
 # %% [markdown]
 # With growing $K$ it becomes $\sqrt{\theta(1-\theta)}$, the gradient of $2\arcsin\sqrt\theta$: hard and easy
-# problems weigh more. On one problem the optimum stays where it was, at $\theta = 1$. With several problems
+# problems get more weight. On one problem the optimum stays where it was, at $\theta = 1$. With several problems
 # that share a parameter it does not. One coin, shown to three problems: heads wins 10 in the first, tails
 # wins 1 in each of the others.
 

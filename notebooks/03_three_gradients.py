@@ -4,7 +4,7 @@
 # There are three ways to differentiate an expectation over a draw: move the density, move the draw, or cut
 # the derivative of the density in two. Each wins somewhere. This notebook measures where, beside exact
 # curves: rough and smooth costs, many dimensions, a jump; and ends with one page of gradients that are
-# wrong without a word.
+# silently wrong.
 #
 # [All notebooks](README.md) · previous: [2. REINFORCE and baselines](02_reinforce_and_baselines.ipynb) ·
 # next: [4. Control variates and sampling](04_control_variates_and_sampling.ipynb)
@@ -256,7 +256,7 @@ for c in (1, 2):
 #
 # The measure-valued gradient pays in evaluations: 4 of $f$ for the value and both parameters, where the others
 # need 1. Four samples averaged have a quarter of the variance, so the fair number is *variance × evaluations*.
-# And nobody uses the score function without a baseline; it gets the mean cost here, which leave-one-out comes
+# The score function is not used without a baseline in practice; it gets the mean cost here, which leave-one-out comes
 # close to. Who has the least, mean and scale together, over $k$ and over the scale $\sigma$?
 
 # %%
@@ -289,7 +289,7 @@ plt.show()
 #
 # Now $x$ has $D$ components, $f(x) = \sum_d (x_d - 3)^2$, and one wants the derivatives along all $D$ means. Look at
 # one of them. Pathwise and measure-valued move component 1 alone; the other terms of the sum stand still. The
-# score function weighs the *whole* cost with the score of component 1: the noise of $D - 1$ terms that have
+# score function multiplies the *whole* cost by the score of component 1: the noise of $D - 1$ terms that have
 # nothing to do with it.
 
 # %%
@@ -387,7 +387,7 @@ plt.show()
 #
 # Nobody can see this from outside: `f` is a function, and JAX has a derivative for it. `Pathwise` says in its
 # documentation that $f$ has to be continuous, and `sf.check_unbiased` finds out. It wants an exact gradient; here
-# there is one, and else a toy size of your problem, or another estimator's long run, will do. Being
+# there is one; otherwise use a small version of your problem, or a long run of another estimator. Being
 # late costs 1 for each minute, and 3 for a taxi from the first minute on:
 
 
@@ -677,7 +677,7 @@ else:
     raise AssertionError
 
 # %% [markdown]
-# **3.** The function now returns the $D$ terms, and each is weighed with the score of its own factor. The variance
+# **3.** The function now returns the $D$ terms, and each is multiplied by the score of its own factor. The variance
 # is back to that of one dimension.
 
 

@@ -434,7 +434,7 @@ for axis, title in zip(axes, costs, strict=True):
 plt.show()
 
 # %% [markdown]
-# `Stratified` takes away what is a sum of functions of single coordinates, once: the line is lower, and as
+# `Stratified` removes the part that is a sum of functions of single coordinates, once: the line is lower, and as
 # steep. `QuasiMonteCarlo` makes the line steeper, and most so where all is smooth.
 #
 # ## What a point set must not be given

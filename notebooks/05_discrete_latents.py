@@ -460,7 +460,7 @@ plt.show()
 # %% [markdown]
 # Learned, both come down from a multiple of RLOO's variance to about as much, and not to that of `DisARM`,
 # which has nothing to learn: measure before you add machinery. RELAX needs *one* evaluation of the decoder,
-# which counts where that is dear; and its network knows these 20 images and this one model.
+# which counts where that is expensive; and its network knows these 20 images and this one model.
 #
 # ## One of twenty
 #
@@ -556,7 +556,7 @@ print(f"digits guessed right from the category alone: {counts.max(1).sum() / 150
 # | bits, and the decoder is cheap for many codes at once | `LocalExpectation()` |
 # | one categorical variable | `UnorderedSet()`; `SumAndSample(k)` if k categories have nearly all probability |
 # | several categorical variables | `ScoreFunction(LeaveOneOut())` with 4 samples or more |
-# | one evaluation of a dear decoder | `RELAX`, learned; or a `MovingAverage` as the baseline |
+# | one evaluation of an expensive decoder | `RELAX`, learned; or a `MovingAverage` as the baseline |
 # | a bias does no harm: the first steps, a quick look | `ReinMax()`; then change to one of those above |
 #
 # `sf.compare` measures all of these on your own loss, and `docs/estimators.md` says more.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 6. Variational inference
 #
-# A Bayesian logistic regression on real data: which tumours are benign, and how sure are we? The posterior
-# of the weights has no closed form, so a Gaussian is fitted to it by maximising a bound, whose gradient goes
+# A Bayesian logistic regression on real data: which tumors are benign, and how sure are we? The posterior
+# of the weights has no closed form, so a Gaussian is fitted to it by maximizing a bound, whose gradient goes
 # through samples. The bound can be written in several ways that are equal in the mean and far apart in
 # noise. `sf.vi` has them; here you see when each of them pays.
 #
@@ -82,7 +82,7 @@ def exact_elbo(params):
 #
 # Everything sampled; with the entropy of $q$ in closed form; with the divergence from the prior in closed
 # form (the log-likelihood as `log_joint`, minus the divergence as `entropy`); and by the score function, which
-# asks no derivative of the model. All are to be *maximised*.
+# needs no derivative of the model. All are to be *maximized*.
 
 
 # %%
@@ -144,7 +144,7 @@ report(start)
 #
 # ## Training
 #
-# An optimiser of optax in a `lax.scan`. Eight samples a step, five seeds, and the exact gradient for
+# An optimizer of optax in a `lax.scan`. Eight samples a step, five seeds, and the exact gradient for
 # comparison. What is plotted is the exact ELBO.
 
 # %%

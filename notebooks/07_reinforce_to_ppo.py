@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 7. From REINFORCE to PPO
 #
-# "Reward × grad log π" is a correct policy gradient, and nobody trains with it. This notebook goes from
+# "Reward × grad log π" is a correct policy gradient, and hardly used for training. This notebook goes from
 # there to PPO, one repair at a time: each section says what is still wrong, mends it, and measures what
 # that gained and what it cost. At the end the same parts make RLOO and GRPO for language models.
 #
@@ -31,7 +31,7 @@ SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 #
 # A bandit with three arms. So far `sf.expectation` drew the action itself. In reinforcement learning the
 # draws come from an environment, often from another machine, and all that arrives are arrays. So
-# `scorefn.policy` takes arrays: log-probabilities and rewards go in, a *loss* to minimise comes out, one
+# `scorefn.policy` takes arrays: log-probabilities and rewards go in, a *loss* to minimize comes out, one
 # number for each action. `score_surrogate` is REINFORCE: its value means nothing, its derivative is
 # $-r\,\nabla\log\pi(a)$. Weighed by how often each arm comes, it is the exact gradient:
 
@@ -157,13 +157,13 @@ plt.show()
 # the variance of one episode's estimate is in the titles. On the left a good last step praises the first
 # one and a bad one alike. On the right only what was better or worse than expected is left.
 #
-# What it lacks: nobody hands you $V$. It is learned, and wrong.
+# What it lacks: $V$ is not given. It is learned, and wrong.
 #
 # ## GAE: how far to trust the critic
 #
 # A *critic* predicts the value. If it were right, one step would be enough to judge an action:
 # $\delta_t = r_t + V(s_{t+1}) - V(s_t)$, with no noise from what follows. If it is wrong, this is biased.
-# Generalised advantage estimation goes between, with one number $\lambda$:
+# Generalized advantage estimation goes between, with one number $\lambda$:
 #
 # $$A_t = \delta_t + \lambda\,\delta_{t+1} + \lambda^2\,\delta_{t+2} + \dots$$
 #
@@ -607,7 +607,7 @@ plt.show()
 # ## Language models: the critic goes, the group comes
 #
 # A language model's answer is an episode: its tokens are the actions, and one reward comes at the end. A
-# critic of the size of the model is dear. But the same prompt can be answered several times, and the *other*
+# critic of the size of the model is expensive. But the same prompt can be answered several times, and the *other*
 # answers say what was to be expected: leave-one-out, as in notebook 2. With REINFORCE that is **RLOO**. With
 # PPO's clip, the mean of the whole group, and a division by the group's standard deviation it is **GRPO**.
 #
@@ -694,10 +694,10 @@ plt.show()
 # %% [markdown]
 # Leave-one-out is exact. Divided by the deviation the gradient is too long, most where nearly all answers
 # fail or nearly all are right. It is no longer the gradient of $p$ but, in large groups, of
-# $2 \arcsin\sqrt{p}$: prompts that the model hardly solves weigh more. That may be what you want; it is
+# $2 \arcsin\sqrt{p}$: prompts that the model hardly solves get more weight. That may be what you want; it is
 # another objective. And a group of equal rewards is 0 in both: nothing to compare.
 #
-# ### What a long answer weighs
+# ### The weight of a long answer
 #
 # The loss of a token has to become one number, and on the right is how. The score of an answer is the
 # *sum* of its tokens, and only `seq-mean-token-sum` keeps that (`-norm` up to a constant). The others divide

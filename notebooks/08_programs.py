@@ -397,7 +397,7 @@ plt.show()
 # ## A chain that is hidden
 #
 # Now the wear is not seen, only a reading of vibration each day, noisy, with a mean that depends on the
-# wear: a *hidden Markov model*. `log_weight` weighs each state by how well it explains the reading, and
+# wear: a *hidden Markov model*. `log_weight` weights each state by how well it explains the reading, and
 # `forward_recursion` returns the log-likelihood of all readings and the expected cost *given* them. For six
 # days there are $3^6 = 729$ paths, and nothing is taken on trust:
 

@@ -276,7 +276,7 @@ axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 plt.show()
 
 # %% [markdown]
-# Mirror images remove what is odd around the centre. The path derivative of a call is nearly that; a payoff
+# Mirror images remove what is odd around the center. The path derivative of a call is nearly that; a payoff
 # of ±50 times a score that changes sign as well is *even*, and the second evaluation is for nothing. The
 # points of a sequence help both, jump or not, for there is one dimension to fill.
 #
@@ -344,8 +344,8 @@ print("variance divided by", np.round(spread["plain"] / spread["geometric contro
 # %% [markdown]
 # ## A simulator without a derivative
 #
-# Now f is somebody else's program. A ball is thrown from a height of 1.5 m, is slowed by the air, bounces
-# off the floor and off a wall of 1 m, three metres away; its second bounce should hit a cup at 8 m. The
+# Now f is a program written elsewhere. A ball is thrown from a height of 1.5 m, is slowed by the air, bounces
+# off the floor and off a wall of 1 m, three meters away; its second bounce should hit a cup at 8 m. The
 # code is plain NumPy. It goes through a batch of throws at once, but knows nothing of JAX.
 
 # %%

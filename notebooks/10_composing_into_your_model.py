@@ -161,7 +161,7 @@ for name, gradient in found.items():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 # %% [markdown]
-# One estimate, not three: the same key draws the same bits, whoever holds the weights.
+# One estimate, not three: the same key draws the same bits in every framework.
 #
 # ## Distributions of other libraries
 #
@@ -198,7 +198,7 @@ for name, gradient in exact.items():
 # ## A flow, as a posterior and as a proposal
 #
 # flowjax's flows are equinox modules, and distributions as well. `eqx.partition` splits one into arrays,
-# which are trained, and the rest. The target is a banana whose normaliser we know,
+# which are trained, and the rest. The target is a banana whose normalizer we know,
 #
 # $$x_1 \sim N(0, 1), \quad x_2 \mid x_1 \sim N(c\, x_1^2,\ 0.5^2), \quad c = 1,$$
 #
@@ -294,7 +294,7 @@ plt.show()
 #   the label was told right. It costs no further evaluation.
 # - **a monitor**: `GradientSNR` compares each gradient with the one before it, and says how the norm of the
 #   mean gradient compares with the noise. While the parameters move, this is a lower bound. It is a value that
-#   the scan carries like the memory of the optimiser.
+#   the scan carries like the state of the optimizer.
 
 
 # %%
@@ -333,7 +333,7 @@ keys = jax.random.split(jax.random.key(5), 30 if SMOKE else 300)
 
 # %% [markdown]
 # The same steps one by one from Python give the same numbers. What such a loop adds is a call for each step,
-# with all arrays handed in and out: much beside a short step, little beside a long one. And a scan is one
+# with all arrays as arguments and results: much for a short step, little for a long one. And a scan is one
 # program, which can be run by `vmap` for many seeds.
 
 

@@ -82,7 +82,7 @@ plt.show()
 #   + 0.01 \sum_i b_i\Big].$$
 #
 # All $2^{10}$ draws can be summed here, and by the picture nothing else should be chosen. Let us say that $f$
-# is dear, and keep the sum as a reference alone. `compare` takes a function `loss(params, key, choice)`, and a
+# is expensive, and keep the sum as a reference only. `compare` takes a function `loss(params, key, choice)`, and a
 # dict of choices; a choice is whatever the loss makes use of, here an estimator and a number of samples.
 
 # %%
@@ -132,7 +132,7 @@ print(found)
 # - **variance** is that of *one* gradient, summed over its ten components, and **±** its standard error.
 # - **var × µs**, by which the rows are ranked: the variance that is left after a microsecond of averaging.
 #   Half the variance at twice the time is no gain. Times are those of this machine and of this $f$; on
-#   another day near neighbours may change places, and the last line says which pairs are not settled.
+#   another day near neighbors may change places, and the last line says which pairs are not settled.
 # - **evals** counts the evaluations of $f$. If your $f$ is a simulator that takes minutes, forget the times
 #   and look at these.
 # - **snr**: the norm of the mean gradient by the standard deviation of one.
@@ -179,8 +179,8 @@ print("best of a tenth of a second:", found.best(max_seconds=0.1))
 #
 # A variance means nothing if the mean is wrong. Three ways to be sure, on your own model:
 #
-# **The score.** $\mathbb{E}[\nabla \log p(x)] = 0$ for every density that belongs to its sampler. Here somebody
-# took a rate for a scale:
+# **The score.** $\mathbb{E}[\nabla \log p(x)] = 0$ for every density that belongs to its sampler. Here a
+# rate was taken for a scale:
 
 
 # %%
@@ -416,7 +416,7 @@ plt.show()
 # three Bayesian models, at three steps.
 #
 # A frame is around the best of each column; purple is better than plain, orange worse. Some rows change their
-# colour from problem to problem. And they change in training: the columns of `vae`, and of each target on the
+# color from problem to problem. And they change in training: the columns of `vae`, and of each target on the
 # right, are stages of one run, and most of what was far ahead at the start is less so later. So no row of this
 # table is the answer for *your* loss. It says what is worth a place in your own `compare`.
 #
@@ -440,8 +440,8 @@ for row in sorted(in_an_hour, key=lambda row: row.variance):
 assert found["LocalExpectation"].variance < found["ARMS (4)"].variance
 
 # %% [markdown]
-# **2.** Any smooth $f$ will do. Scrambled Sobol points cover the space more evenly than independent draws, and a
-# smooth $f$ feels it.
+# **2.** Any smooth $f$ works. Scrambled Sobol points cover the space more evenly than independent draws, and a
+# smooth $f$ benefits.
 
 
 # %%
