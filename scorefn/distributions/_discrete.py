@@ -19,6 +19,10 @@ class OfLogits:
 
     logits: jax.Array
 
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """The log-probability of one draw: a scalar, summed over the factors."""
+        return jnp.sum(self.log_probs(x))
+
     @abstractmethod
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each factor of a draw, [...]."""
@@ -54,6 +58,19 @@ class _OfCategories(OfLogits):
         most = jnp.full_like(logits, jnp.finfo(logits.dtype).max)
         return jax.lax.min(logits, most)
 
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One draw, with one category for each factor. The key is consumed."""
+        logits = self.plain()
+        return self.draw_from(words(key, logits.shape[:-1], logits))
+
+    def draw_from(self, words: jax.Array) -> jax.Array:
+        """The draw given uniform integers; the category increases with them."""
+        return self.cast(categories_at(words, self.plain()))
+
+    @abstractmethod
+    def cast(self, index: jax.Array) -> jax.Array:
+        """A draw of the given categories, [...]."""
+
 
 @pytree_dataclass
 class Bernoulli(OfLogits):
@@ -75,10 +92,6 @@ class Bernoulli(OfLogits):
 
     logits: jax.Array
     dtype: DTypeLike | None = static_field(default=None)
-
-    def log_prob(self, x: jax.Array) -> jax.Array:
-        """The log-probability of one draw: a scalar, summed over the bits."""
-        return jnp.sum(self.log_probs(x))
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each bit of a draw, [...]."""
@@ -143,25 +156,12 @@ class Categorical(_OfCategories):
     logits: jax.Array
     dtype: DTypeLike = static_field(default=jnp.int32)
 
-    def log_prob(self, x: jax.Array) -> jax.Array:
-        """The log-probability of one draw: a scalar, summed over the factors."""
-        return jnp.sum(self.log_probs(x))
-
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each factor of a draw, [...]."""
         # Negative ones become too large, and what is too large has no probability.
         index = jnp.asarray(x, jnp.int32).astype(jnp.uint32)[..., None]
         table = jax.nn.log_softmax(self.plain())
         return jnp.take_along_axis(table, index, -1, mode="fill", fill_value=-jnp.inf)[..., 0]
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """One draw, [...]. The key is consumed."""
-        logits = self.plain()
-        return self.draw_from(words(key, logits.shape[:-1], logits))
-
-    def draw_from(self, words: jax.Array) -> jax.Array:
-        """The draw given uniform integers; the category increases with them."""
-        return self.cast(categories_at(words, self.plain()))
 
     def cast(self, index: jax.Array) -> jax.Array:
         """Indices of categories, [...], as draws."""
@@ -187,23 +187,10 @@ class OneHotCategorical(_OfCategories):
     logits: jax.Array
     dtype: DTypeLike | None = static_field(default=None)
 
-    def log_prob(self, x: jax.Array) -> jax.Array:
-        """The log-probability of one draw: a scalar, summed over the factors."""
-        return jnp.sum(self.log_probs(x))
-
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each factor of a draw, [...]."""
         log_probs = jax.nn.log_softmax(self.plain())
         return jnp.sum(jnp.where(jnp.asarray(x, bool), log_probs, 0), axis=-1)
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """One draw, [..., C]. The key is consumed."""
-        logits = self.plain()
-        return self.draw_from(words(key, logits.shape[:-1], logits))
-
-    def draw_from(self, words: jax.Array) -> jax.Array:
-        """The draw given uniform integers; the category increases with them."""
-        return self.cast(categories_at(words, self.plain()))
 
     def cast(self, index: jax.Array) -> jax.Array:
         """Indices of categories, [...], as draws."""

@@ -71,10 +71,6 @@ class PlackettLuce(OfLogits):
         """The number of ranked items."""
         return jnp.shape(self.logits)[-1] if self.k is None else self.k
 
-    def log_prob(self, x: jax.Array) -> jax.Array:
-        """The log-probability of one draw: a scalar, summed over the rankings of the batch."""
-        return jnp.sum(self.log_probs(x))
-
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The log-probability of each ranking of a draw, [...]; minus infinity for other arrays."""
         logits, levels = self._levels()

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import wide
+from scorefn._core.arrays import as_float, wide
 from scorefn.distributions._discrete import Bernoulli, Factors, OneHotCategorical
 from scorefn.distributions._distribution import Distribution, is_object
 
@@ -130,6 +130,5 @@ def _read(inner: Any, parameter: str) -> Any:
 
 def _wide(array: jax.Array) -> jax.Array:
     """The array as floats of at least 32 bits."""
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        return array.astype(jnp.result_type(float))
+    array = as_float(array)
     return array.astype(wide(array.dtype))

@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from scorefn._core.arrays import abstract_key, as_local, reuse_key, spread_like, stop
+from scorefn._core.arrays import abstract_key, as_float, as_local, reuse_key, spread_like, stop
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution, as_distribution, is_object
@@ -282,9 +282,7 @@ def _controls(estimator: WithKnownMean, distribution: Distribution, key: jax.Arr
 
 def _floats(numbers: ArrayLike) -> jax.Array:
     """The number or array as a float array [m]."""
-    numbers = jnp.ravel(jnp.asarray(numbers))
-    floating = jnp.issubdtype(numbers.dtype, jnp.floating)
-    return numbers if floating else numbers.astype(jnp.result_type(float))
+    return as_float(jnp.ravel(jnp.asarray(numbers)))
 
 
 def sample_gradients(
