@@ -66,7 +66,9 @@ def keys_of(key: jax.Array, indices: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
-def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int) -> Callable[[Any], Any]:
+def chunked_vmap(fn: Callable[[Any], Any], *, chunk_size: int | None) -> Callable[[Any], Any]:
     """``vmap(fn)`` that evaluates the samples in chunks and stores no intermediate values."""
+    if chunk_size is None:
+        return jax.vmap(fn)
     # The backward pass computes each chunk again.
     return lambda xs: jax.lax.map(recomputed(fn), xs, batch_size=chunk_size)

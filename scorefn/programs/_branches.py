@@ -46,10 +46,8 @@ class Branches:
             i = next(self._mapped)
             key = jax.random.fold_in(self._all, _AGAIN + i) if i else self._all
             both = xs, dealt(key, n)
-            if self._chunk_size is not None:
+            if n > 1 or self._chunk_size is not None:
                 return chunked_vmap(one, chunk_size=self._chunk_size)(both)
-            if n > 1:
-                return jax.vmap(one)(both)
             # No axis for a choice of one sample, so that arrays of a long program keep few axes.
             y = one(jax.tree.map(lambda x: jnp.reshape(x, x.shape[1:]), both))
             return jax.tree.map(lambda y: jnp.expand_dims(y, 0), y)

@@ -1,16 +1,15 @@
 """An estimator for bits or categories that sums over one coordinate at a time."""
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from scorefn._batching.samples import chunked_vmap
 from scorefn._core.arrays import abstract_key, finite_product, stop, wide
 from scorefn._core.checks import check_count
-from scorefn._core.derivatives import recomputed
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree, Terms, Vmap
@@ -86,7 +85,7 @@ class LocalExpectation(Estimator):
                 return flat[i, value], f(draw(x.at[i].set(value)))[0]
 
             cost, aux = f(draw(x))
-            log_prob, others = _mapped(changed, changes, self.chunk_size)
+            log_prob, others = chunked_vmap(changed, chunk_size=self.chunk_size)(changes)
             return jax.tree.map(partial(_attach, log_prob), cost, others), aux
 
         return vmap(one)(keys)
@@ -109,13 +108,6 @@ def _factors(
     if isinstance(factors, Bernoulli):
         logits = jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
     return factors, jax.nn.log_softmax(logits)
-
-
-def _mapped(fn: Callable[[jax.Array], Any], xs: jax.Array, chunk_size: int | None) -> Any:
-    if chunk_size is None:
-        return jax.vmap(fn)(xs)
-    # A chunk is not stored but computed again in the backward pass.
-    return jax.lax.map(recomputed(fn), xs, batch_size=chunk_size)
 
 
 def _attach(log_prob: jax.Array, cost: jax.Array, others: jax.Array) -> jax.Array:
