@@ -59,9 +59,7 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
         section 4;
         Williams, Simple statistical gradient-following algorithms (1992), equation 4.
     """
-    cost = jnp.asarray(cost)
-    if not jnp.issubdtype(cost.dtype, jnp.floating):
-        cost = cost.astype(jnp.result_type(float))
+    cost = as_float(cost)
     dtype = wide(cost.dtype)
     log_prob = leading(jnp.asarray(log_prob, dtype), cost, "log_prob")
     baseline = leading(jnp.asarray(baseline, dtype), cost, "baseline")
@@ -290,7 +288,7 @@ def attach_scores(
             f"{baselines.shape}."
         )
     # An impossible choice must not remove the scores of the other choices.
-    log_probs = jnp.where(jnp.isinf(log_probs), 0, log_probs)
+    log_probs = without_impossible(log_probs)
     scored = attach_score(costs, influence.astype(dtype) @ log_probs)
     if costs.size == 0 or log_probs.size == 0:
         return scored
