@@ -72,14 +72,6 @@ class Walk:
         self.sources = [self._bit() if source else 0 for source in sources]
         self.outputs = self._run(jaxpr, [Reach(bit, bit) for bit in self.sources], ())
 
-    def by_value(self, source: int) -> list[bool]:
-        """Whether each output uses an input at all."""
-        return [bool(out.value & self.sources[source]) for out in self.outputs]
-
-    def by_derivative(self, source: int) -> list[bool]:
-        """Whether each output has a derivative along an input."""
-        return [bool(out.derivative & self.sources[source]) for out in self.outputs]
-
     def severed(self, source: int) -> list[bool]:
         """Whether each output uses an input and has no derivative along it."""
         return [bool(out.value & ~out.derivative & self.sources[source]) for out in self.outputs]

@@ -9,8 +9,6 @@ copy that raises when it is differentiated, so that parameters which are held fi
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -23,32 +21,15 @@ from scorefn.distributions._distribution import Distribution
 from scorefn.distributions._interop.classes import constructor_arguments
 
 
-@dataclass(frozen=True)
-class Reach:
-    """The dependence of output leaves on one array, by value and by derivative."""
+def guarded_draw(distribution: Distribution, key: jax.Array, message: Callable[[str], str]) -> Any:
+    """One draw, which raises when it is differentiated along a severed array.
 
-    array: Any
-    by_value: tuple[bool, ...]
-    by_derivative: tuple[bool, ...]
-    chosen: tuple[bool, ...]
-
-    @property
-    def lost(self) -> tuple[bool, ...]:
-        """Whether the pathwise derivative of each leaf misses (a part of) this array."""
-        rows = zip(self.by_value, self.by_derivative, self.chosen, strict=True)
-        return tuple(chosen or (value and not derivative) for value, derivative, chosen in rows)
-
-
-def hoist(
-    fn: Callable[[Any, jax.Array], Any], tree: Any, key: jax.Array
-) -> tuple[Callable[..., Any], list[Reach]]:
-    """The function `fn` with every array that may be differentiated turned into an argument.
-
-    Returns:
-        ``(hoisted, reaches)`` such that ``hoisted(key, *[r.array for r in reaches])`` is
-        ``fn(tree, key)``, and one `Reach` for each such array, in the tree or closed over.
+    Args:
+        distribution: the distribution; the names of the arrays are looked up in its params.
+        key: one random key. It is consumed.
+        message: a function of the name of an array: the text of the ``TypeError``.
     """
-    leaves, structure = jax.tree.flatten(tree)
+    leaves, structure = jax.tree.flatten(distribution)
     traced = [is_float(leaf) and isinstance(leaf, jax.core.Tracer) for leaf in leaves]
     inside = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
 
@@ -57,66 +38,32 @@ def hoist(
     def of_leaves(key: jax.Array, inside: list[jax.Array]) -> Any:
         rest = iter(inside)
         merged = [next(rest) if t else leaf for leaf, t in zip(leaves, traced, strict=True)]
-        return fn(jax.tree.unflatten(structure, merged), key)
+        return jax.tree.unflatten(structure, merged).draw(key)
 
     converted, outside = convert_closure(of_leaves, key, inside)
-    arrays = [*inside, *outside]
+    arrays, n = [*inside, *outside], len(inside)
 
-    def hoisted(key: jax.Array, *arrays: jax.Array) -> Any:
-        return converted(key, list(arrays[: len(inside)]), *arrays[len(inside) :])
+    def draw(key: jax.Array, arrays: list[jax.Array]) -> Any:
+        return converted(key, arrays[:n], *arrays[n:])
 
-    if not arrays:
-        return hoisted, []
-    return hoisted, _reaches(hoisted, key, arrays)
-
-
-def guard(
-    fn: Callable[[Distribution, jax.Array], Any],
-    distribution: Distribution,
-    key: jax.Array,
-    *,
-    severed: Callable[[list[Reach]], list[bool]],
-    message: Callable[[str], str],
-) -> Callable[[jax.Array], Any]:
-    """A function of one key that raises when differentiated along a severed array.
-
-    Args:
-        fn: a function of the distribution and one key.
-        distribution: the distribution; the names of the arrays are looked up in its params.
-        key: an example of the argument; nothing is computed with it.
-        severed: a function of the arrays that `fn` uses: which of them lose their derivative.
-        message: a function of the name of an array: the text of the ``TypeError``.
-    """
-    hoisted, reaches = hoist(fn, distribution, key)
-    refused = severed(reaches)
-    if not any(refused):
-        return partial(fn, distribution)
-    arrays = [
-        nondifferentiable(reach.array, message(describe(reach.array, distribution.params)))
-        if refuse
-        else reach.array
-        for reach, refuse in zip(reaches, refused, strict=True)
-    ]
-    return lambda key: hoisted(key, *arrays)
+    if arrays:
+        jaxpr = jax.make_jaxpr(draw)(key, arrays).jaxpr
+        places = range(len(jaxpr.invars) - len(arrays), len(jaxpr.invars))
+        walk = Walk(jaxpr, [i in places for i in range(len(jaxpr.invars))], stop_is_word=False)
+        # By leaf of the draw: in a joint one may carry the derivative that another one loses.
+        lost = [any(walk.severed(i)) or any(walk.chosen(i)) for i in places]
+        if any(lost):
+            for i in (i for i, is_lost in enumerate(lost) if is_lost):
+                name = describe(arrays[i], distribution.params)
+                arrays[i] = nondifferentiable(arrays[i], message(name))
+            return draw(key, arrays)
+    return distribution.draw(key)
 
 
 def describe(array: Any, root: Any) -> str:
     """The name of an array inside an object: ``components.loc (float32[3])``."""
     path = next(_paths(root, array, depth=6), "an array that it closes over")
     return f"{path or 'params'} ({jnp.result_type(array)}{list(jnp.shape(array))})"
-
-
-def _reaches(fn: Callable[..., Any], key: jax.Array, arrays: list[Any]) -> list[Reach]:
-    jaxpr = jax.make_jaxpr(fn)(key, *arrays).jaxpr
-    others = len(jaxpr.invars) - len(arrays)
-    walk = Walk(jaxpr, [i >= others for i in range(len(jaxpr.invars))], stop_is_word=False)
-    return [
-        Reach(
-            array,
-            *(tuple(ask(others + i)) for ask in (walk.by_value, walk.by_derivative, walk.chosen)),
-        )
-        for i, array in enumerate(arrays)
-    ]
 
 
 def _paths(node: Any, target: Any, depth: int) -> Iterator[str]:

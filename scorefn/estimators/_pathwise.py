@@ -9,7 +9,7 @@ from scorefn._core.types import Cost, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 
 from ._base import Estimator
-from ._guard import Reach, guard
+from ._guard import guarded_draw
 
 
 @pytree_dataclass
@@ -56,13 +56,7 @@ class Pathwise(Estimator):
 
     def guarded_draw(self, distribution: Distribution, key: jax.Array) -> Any:
         """One draw with its derivative, guarded against a lost derivative."""
-        draw = guard(Distribution.draw, distribution, key, severed=_severed, message=_message)
-        return draw(key)
-
-
-def _severed(reaches: list[Reach]) -> list[bool]:
-    # Leaf by leaf of the draw: in a joint one leaf may carry the derivative that another one loses.
-    return [any(reach.lost) for reach in reaches]
+        return guarded_draw(distribution, key, _message)
 
 
 def _message(leaf: str) -> str:

@@ -12,7 +12,7 @@ from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
-from scorefn.estimators._guard import Reach, guard
+from scorefn.estimators._guard import guarded_draw
 
 Direction = Callable[..., jax.Array]
 
@@ -49,14 +49,8 @@ def perturbable(
 
     def draw_and_direction(key: jax.Array, direction: Direction) -> tuple[PyTree, PyTree]:
         draw_key, direction_key = jax.random.split(key)
-        draw = guard(
-            Distribution.draw,
-            distribution,
-            draw_key,
-            severed=_severed,
-            message=partial(_message, name),
-        )
-        x = jax.tree.map(lambda leaf: first_order_only(leaf, name), draw(draw_key))
+        x = guarded_draw(distribution, draw_key, partial(_message, name))
+        x = jax.tree.map(lambda leaf: first_order_only(leaf, name), x)
         leaves, structure = jax.tree.flatten(x)
         keys = jax.random.split(direction_key, len(leaves))
         v = [direction(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
@@ -94,11 +88,6 @@ def zero_along_tree(x: PyTree, v: PyTree) -> jax.Array:
     zeros = jax.tree.leaves(jax.tree.map(zero_along, x, v))
     dtype = jnp.result_type(jnp.float32, *zeros)
     return reduce(jnp.add, [zero.astype(dtype) for zero in zeros])
-
-
-def _severed(reaches: list[Reach]) -> list[bool]:
-    # Leaf by leaf of the draw: in a joint one leaf may carry the derivative that another one loses.
-    return [any(reach.lost) for reach in reaches]
 
 
 def _message(name: str, leaf: str) -> str:

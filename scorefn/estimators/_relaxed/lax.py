@@ -10,7 +10,7 @@ from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Terms, Vmap
 from scorefn.distributions._distribution import Distribution
 from scorefn.estimators._base import Estimator
-from scorefn.estimators._guard import Reach, guard
+from scorefn.estimators._guard import guarded_draw
 from scorefn.estimators._lost_elements import without_scores
 from scorefn.estimators._score_guard import guard_score
 
@@ -67,8 +67,7 @@ class LAX(Estimator):
 
     def terms(self, f: Cost, distribution: Distribution, keys: jax.Array, vmap: Vmap) -> Terms:
         def draw_and_log_prob(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
-            draw = guard(Distribution.draw, distribution, key, severed=_severed, message=_message)
-            x = draw(key)
+            x = guarded_draw(distribution, key, _message)
             return x, distribution.log_density(stop(x))
 
         def one(key: jax.Array) -> tuple[PyTree, PyTree]:
@@ -79,10 +78,6 @@ class LAX(Estimator):
                 return controlled(self.surrogate, self.params, f, stopped, log_prob, x, stopped)
 
         return vmap(one)(keys)
-
-
-def _severed(reaches: list[Reach]) -> list[bool]:
-    return [any(reach.lost) for reach in reaches]
 
 
 def _message(leaf: str) -> str:
