@@ -60,8 +60,8 @@ class Components:
         return np.split(row, np.cumsum([leaf.size for leaf in self._leaves])[:-1])
 
 
-def directions(params: PyTree, *, at_most: int = 8) -> PyTree:
-    """Random signs for each parameter, [directions, ...] of int8: 1 for a scalar, else `at_most`.
+def directions(params: PyTree) -> PyTree:
+    """Random signs for each parameter, [directions, ...] of int8: 1 for a scalar, else 8.
 
     A component that is rarely far from 0, as one category of a thousand, has no normal mean in
     some thousand repeats; a sum of all of them has. A bias of norm b shows in each direction as a
@@ -70,7 +70,7 @@ def directions(params: PyTree, *, at_most: int = 8) -> PyTree:
     generator = np.random.default_rng(0)
 
     def signs(leaf: Any) -> np.ndarray:
-        count = 1 if np.size(leaf) == 1 else at_most
+        count = 1 if np.size(leaf) == 1 else 8
         drawn = generator.choice([-1, 1], size=(count, *np.shape(leaf)))
         return (np.ones_like(drawn) if count == 1 else drawn).astype(np.int8)
 
