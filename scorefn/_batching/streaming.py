@@ -1,6 +1,6 @@
 """The mean of many samples and its derivatives, in one pass and constant memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
-from scorefn._core.arrays import as_local, stop, wide
+from scorefn._core.arrays import as_local, merged, picked, stop, wide
 from scorefn._core.derivatives import Arrays, Moving, linear, minimizes, with_jvp
 from scorefn._core.types import Sample
 from scorefn._score import attach_score, leave_one_out, without_impossible
@@ -80,12 +80,13 @@ class _Stream:
 
     def derivative(self, moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
         """The mean and its tangent."""
-        some, along = _picked(moving, arrays), list(map(jnp.asarray, tangents))
+        arrays, along = list(map(jnp.asarray, arrays)), list(map(jnp.asarray, tangents))
+        some = picked(arrays, moving)
 
         def by_terms(arrays: Arrays, along: Arrays) -> Any:
             return jax.jvp(
-                lambda some: [self.terms_mean(*_merged(moving, arrays, some))],
-                (_picked(moving, arrays),),
+                lambda some: [self.terms_mean(*merged(arrays, moving, some))],
+                (picked(arrays, moving),),
                 (list(along),),
             )
 
@@ -104,12 +105,10 @@ class _Stream:
 
     def takes_one_pass(self, moving: Moving, arrays: Arrays) -> bool:
         """Whether JAX can transpose the derivative of one sample, for each device."""
-        some, found = _picked(moving, arrays), []
+        some, found = picked(arrays, moving), []
 
         def trace() -> None:  # closes over the arrays, which keep their axes of devices
-            sample, push = jax.linearize(
-                lambda some: self.one(*_merged(moving, arrays, some)), some
-            )
+            sample, push = jax.linearize(lambda some: self.one(*merged(arrays, moving, some)), some)
             # The gradient along an array shared by devices is summed over them, for all samples.
             shared = _in_shard_map() and any(
                 jax.typeof(as_local(x, sample)) != jax.typeof(as_local(x, x)) for x in some
@@ -123,15 +122,16 @@ class _Stream:
         self, first: Moving, moving: Moving, arrays: Arrays, tangents: Arrays
     ) -> Any:
         """The mean and the gradient along the first moving arrays, and tangents of these."""
+        arrays = list(map(jnp.asarray, arrays))
 
         def mean_and_gradient(some: list[jax.Array]) -> list[jax.Array]:
-            at = _merged(moving, arrays, some)
+            at = merged(arrays, moving, some)
             mean, gradient = jax.value_and_grad(
-                lambda some: self.terms_mean(*_merged(first, at, some))
-            )(_picked(first, at))
+                lambda some: self.terms_mean(*merged(at, first, some))
+            )(picked(at, first))
             return [mean, *gradient]
 
-        return jax.jvp(mean_and_gradient, (_picked(moving, arrays),), (list(tangents),))
+        return jax.jvp(mean_and_gradient, (picked(arrays, moving),), (list(tangents),))
 
     def terms_mean(self, key: jax.Array, *closed_over: jax.Array) -> jax.Array:
         """The mean of all terms, whose derivatives are right at every order."""
@@ -149,14 +149,14 @@ class _Stream:
 
         def samples(some: list[jax.Array], indices: jax.Array, axes: list[Any]) -> list[jax.Array]:
             def one(key: jax.Array, some: list[jax.Array]) -> list[jax.Array]:
-                _, *closed_over = _merged(moving, arrays, some)
+                _, *closed_over = merged(arrays, moving, some)
                 return self.one(key, *closed_over)
 
             keys = keys_of(arrays[0], indices)
             values, *log_probs = jax.vmap(one, (0, axes))(keys, some)
             return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
 
-        some = _picked(moving, arrays)
+        some = list(map(jnp.asarray, picked(arrays, moving)))
         zero = jnp.zeros((), wide(dtype))
         zeros = [jnp.zeros(x.shape, _summed(x.dtype)) for x in some]
         if _in_shard_map():
@@ -214,15 +214,6 @@ def _has_transpose(jaxpr: Any) -> bool:
         and all(map(_has_transpose, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )
-
-
-def _picked(moving: Moving, arrays: Arrays) -> list[jax.Array]:
-    return [jnp.asarray(x) for x, moves in zip(arrays, moving, strict=True) if moves]
-
-
-def _merged(moving: Moving, arrays: Arrays, some: Sequence[jax.Array]) -> list[jax.Array]:
-    rest = iter(some)
-    return [next(rest) if moves else x for x, moves in zip(arrays, moving, strict=True)]
 
 
 def _summed(dtype: Any) -> Any:

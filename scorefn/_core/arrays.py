@@ -1,14 +1,16 @@
 """Helpers for arrays and keys: dtypes, stopped gradients, sharding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .types import PyTree
+
+T = TypeVar("T")
 
 
 def is_number(x: Any) -> bool:
@@ -25,6 +27,17 @@ def as_float(x: Any) -> jax.Array:
     """The number or array as a float array; floats keep their precision."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+def picked(xs: Iterable[T], flags: Iterable[bool]) -> list[T]:
+    """The flagged elements."""
+    return [x for x, flag in zip(xs, flags, strict=True) if flag]
+
+
+def merged(xs: Iterable[Any], flags: Iterable[bool], some: Iterable[Any]) -> list[Any]:
+    """The elements, with others in place of the flagged ones."""
+    rest = iter(some)
+    return [next(rest) if flag else x for x, flag in zip(xs, flags, strict=True)]
 
 
 def reuse_key(keys: jax.Array) -> jax.Array:
@@ -67,12 +80,12 @@ def convert_closure(fn: Callable[..., Any], *examples: Any) -> tuple[Callable[..
     traced = [is_float(c) and isinstance(c, jax.core.Tracer) for c in jaxpr.consts]
 
     def converted(*arguments: Any) -> Any:
-        own, others = arguments[: len(examples)], iter(arguments[len(examples) :])
-        consts = [next(others) if t else c for c, t in zip(jaxpr.consts, traced, strict=True)]
+        own, others = arguments[: len(examples)], arguments[len(examples) :]
+        consts = merged(jaxpr.consts, traced, others)
         outputs = jax.core.eval_jaxpr(jaxpr.jaxpr, consts, *jax.tree.leaves(own))
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
-    return converted, [c for c, t in zip(jaxpr.consts, traced, strict=True) if t]
+    return converted, picked(jaxpr.consts, traced)
 
 
 def held_fixed(fn: Callable[..., Any], *examples: Any) -> Callable[..., Any]:

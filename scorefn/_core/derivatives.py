@@ -11,6 +11,8 @@ from jax.experimental import jet
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
 
+from .arrays import merged, picked
+
 jet_rules: dict[Primitive, Callable[..., Any]] = jet.jet_rules
 Arrays = Sequence[jax.Array]
 Fn = Callable[..., list[jax.Array]]
@@ -52,7 +54,7 @@ mlir.register_lowering(
 
 def _with_jvp_jvp(primals: Any, tangents: Any, *, derivative: Derivative, **_: Any) -> Any:
     moving = tuple(map(_moves, tangents))
-    return derivative(moving, primals, [t for t, m in zip(tangents, moving, strict=True) if m])
+    return derivative(moving, primals, picked(tangents, moving))
 
 
 def _moves(tangent: Any) -> bool:
@@ -74,7 +76,7 @@ def _with_jvp_batch(
         return outputs, [None] * len(outputs)
 
     def batched(moving: Moving, arrays: Arrays, tangents: Arrays) -> Any:
-        along = [dim for dim, m in zip(dims, moving, strict=True) if m]
+        along = picked(dims, moving)
         one = lambda arrays, tangents: derivative(moving, arrays, tangents)  # noqa: E731
         return _vmap(axis)(one, (list(dims), along))(list(arrays), tangents)
 
@@ -162,13 +164,9 @@ def _linear_jvp(primals: Any, tangents: Any, *, counts: tuple[int, int], **param
         return primal, _linear.bind(*given, *all_along, counts=counts, **params)
 
     def of_moving(*some: jax.Array) -> list[jax.Array]:
-        rest = iter(some)
-        merged = [next(rest) if m else x for x, m in zip(primals, moving, strict=True)]
-        return _linear_forward(*merged, counts=counts, **params)
+        return _linear_forward(*merged(primals, moving, some), counts=counts, **params)
 
-    some, along = (
-        tuple(x for x, m in zip(xs, moving, strict=True) if m) for xs in (primals, tangents)
-    )
+    some, along = (tuple(picked(xs, moving)) for xs in (primals, tangents))
     return jax.jvp(of_moving, some, along)
 
 

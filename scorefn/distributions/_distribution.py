@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import as_local, is_float, is_number, stop
+from scorefn._core.arrays import as_local, is_float, is_number, merged, stop
 from scorefn._core.checks import check_instance
 from scorefn._core.pytree import pytree_dataclass, static_field
 
@@ -80,9 +80,8 @@ class Distribution:
     def with_floats(self, floats: list[Any]) -> "Distribution":
         """The distribution with other values for `floats`."""
         leaves, structure = jax.tree.flatten(self.params)
-        rest = iter(floats)
-        merged = [next(rest) if is_float(leaf) else leaf for leaf in leaves]
-        return replace(self, params=jax.tree.unflatten(structure, merged))
+        given = merged(leaves, map(is_float, leaves), floats)
+        return replace(self, params=jax.tree.unflatten(structure, given))
 
     def score(self, x: Any) -> Any:
         """The derivative of the log-density of one draw along each of `floats`, a list."""

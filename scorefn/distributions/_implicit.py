@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp, ndtr
 from jax.scipy.stats import norm
 
-from scorefn._core.arrays import stop, wide
+from scorefn._core.arrays import merged, picked, stop, wide
 from scorefn._core.derivatives import Arrays, Moving, with_jvp
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.types import PyTree
@@ -84,12 +84,11 @@ def implicit_reparameterization(
         moved = with_jvp(draw, derivative)(*arrays)[0]
         # The draw does not depend on x itself.
         tangents = tangents[:-1] if moving[-1] else tangents
-        some = [a for a, moves in zip(arrays[:-1], moving[:-1], strict=True) if moves]
+        some = picked(arrays[:-1], moving[:-1])
 
         def level_and_log_density(*some: jax.Array) -> list[jax.Array]:
-            rest = iter(some)
-            merged = [next(rest) if m else a for a, m in zip(arrays[:-1], moving[:-1], strict=True)]
-            constants, leaves = merged[:closed_over], merged[closed_over:]
+            given = merged(arrays[:-1], moving[:-1], some)
+            constants, leaves = given[:closed_over], given[closed_over:]
             return jax.core.eval_jaxpr(jaxpr.jaxpr, constants, *leaves, moved)
 
         (_, density), (change, _) = jax.jvp(level_and_log_density, tuple(some), tuple(tangents))

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import convert_closure, is_float
+from scorefn._core.arrays import convert_closure, is_float, merged, picked
 from scorefn._core.reach import Walk
 from scorefn._core.refusals import nondifferentiable
 from scorefn.distributions._distribution import Distribution
@@ -31,14 +31,12 @@ def guarded_draw(distribution: Distribution, key: jax.Array, message: Callable[[
     """
     leaves, structure = jax.tree.flatten(distribution)
     traced = [is_float(leaf) and isinstance(leaf, jax.core.Tracer) for leaf in leaves]
-    inside = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
+    inside = picked(leaves, traced)
 
     # The leaves are arguments already here, because JAX's stop_gradient removes the tangent of a
     # jvp tracer before anything is recorded, and because one array in two places counts twice.
     def of_leaves(key: jax.Array, inside: list[jax.Array]) -> Any:
-        rest = iter(inside)
-        merged = [next(rest) if t else leaf for leaf, t in zip(leaves, traced, strict=True)]
-        return jax.tree.unflatten(structure, merged).draw(key)
+        return jax.tree.unflatten(structure, merged(leaves, traced, inside)).draw(key)
 
     converted, outside = convert_closure(of_leaves, key, inside)
     arrays, n = [*inside, *outside], len(inside)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scorefn._core.arrays import reuse_key, wide
+from scorefn._core.arrays import merged, picked, reuse_key, wide
 from scorefn._core.types import PyTree
 
 Loss = Callable[[PyTree, jax.Array, Any], jax.Array]
@@ -105,14 +105,10 @@ class Gradients:
         leaves, structure = jax.tree.flatten(estimator)
         is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
         self._params, self._components = params, components
-        self._arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+        self._arrays = picked(leaves, is_array)
 
         def gradient(params: PyTree, key: jax.Array, arrays: list[jax.Array]) -> PyTree:
-            given = iter(arrays)
-            pairs = zip(leaves, is_array, strict=True)
-            whole = jax.tree.unflatten(
-                structure, [next(given) if array else leaf for leaf, array in pairs]
-            )
+            whole = jax.tree.unflatten(structure, merged(leaves, is_array, arrays))
             return jax.grad(loss)(params, key, whole)
 
         self._batch = jax.jit(partial(_batch, gradient), static_argnames=("size", "chunk_size"))
