@@ -46,8 +46,6 @@ nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "dollarmath"]
 # Links to the headings of pages, made as a forge makes them.
 myst_heading_anchors = 4
-# A page about a formula may start with a heading of any level.
-suppress_warnings = ["myst.header"]
 
 default_role = "py:obj"
 autodoc_member_order = "bysource"
