@@ -216,8 +216,7 @@ def _dot(dims: Any, shape: Any, shapes: Any, sets: Any, known: Any, kept: int | 
         return np.broadcast_to(x.reshape(one), full_shape)
 
     each = [arranged(full(x, shapes[side]), side) for side, x in enumerate(sets)]
-    unknown = [side for side in (0, 1) if known[side] is None]
-    if kept is not None and not all(np.any(each[side] & ~kept) for side in unknown):
+    if kept and known[0] is known[1] is None and any(np.any(x & kept) for x in each):
         # An element of a matrix that meets noise may be 0 by definition, as in a triangle.
         return None
     numbers = [None if x is None else arranged(x, side) for side, x in enumerate(known)]
