@@ -230,7 +230,7 @@ KIN = ("constant", "moving_average", "shrunk", "learned", "enumerate_read", "ARM
 KIN += ("CoupledCategorical", "StochasticSum", "RELAX", "RODEO", "ControlVariate", "MuProp")
 KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalized", "STGS", "ReinMax")
 KIN += ("GumbelSoftmax", "ES", "RankedES", "optimal", "DoubleCV", "FittedCV", "UnorderedSet")
-KIN += ("GumbelRao", "MinibatchCV", "SPSA", "StatisticPath", "SIMPLE", "path")
+KIN += ("GumbelRao", "MinibatchCV", "SPSA", "StatisticPath", "SIMPLE", "path", "ranking")
 
 EXACT = [entry for entry in ENTRIES if entry.noise is not None]
 
