@@ -198,7 +198,7 @@ class Dependence:
         bits = value.bits
         if bits & self.draws and not bits & ~self.draws:
             value = replace(value, form=(0, 0))
-        if name in _SHAPES and first.constant is not None:
+        if name in _SHAPES and value.constant is None:
             value = replace(value, constant=first.constant)
         if name in _SAME_FORM:
             value = replace(value, form=self._form(first))
@@ -379,6 +379,7 @@ def _numbers(eqn: Any, ins: list[Value]) -> list[Any]:
     def one(aval: Any, value: Value) -> Any:
         if value.known is not None or value.constant is None or math.prod(aval.shape) > MOST:
             return value.known
-        return np.full(aval.shape, value.constant, aval.dtype)
+        with np.errstate(all="ignore"):  # inf, as an integer
+            return np.full(aval.shape, value.constant).astype(aval.dtype)
 
     return [one(var.aval, value) for var, value in zip(eqn.invars, ins, strict=True)]

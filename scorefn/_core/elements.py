@@ -107,7 +107,8 @@ def folded(name: str, params: dict[str, Any], shape: Sequence[int], known: list[
     if math.prod(shape) > MOST or any(x is None for x in known):
         return None
     if name == "convert_element_type":
-        return known[0].astype(params["new_dtype"])
+        with np.errstate(all="ignore"):
+            return known[0].astype(params["new_dtype"])
     if name == "select_n":
         return np.choose(known[0].astype(int), known[1:])
     if name in ("concatenate", "stack"):

@@ -306,3 +306,10 @@ def test_an_element_with_a_derivative_in_the_cost_is_right(name: str, at: Any) -
 
 def test_the_score_function_needs_no_derivative_along_the_draw() -> None:
     assert np.all(np.isfinite(jax.grad(loss(gaussian, step))(P)))
+
+
+def test_an_infinite_constant_that_becomes_an_integer_warns_of_nothing() -> None:
+    def f(x: jax.Array) -> jax.Array:
+        return x[0] ** 2 + step(x) * (1 + jnp.full(2, jnp.inf).astype(int)[0] * 0)
+
+    assert jnp.isnan(jax.grad(jax.jit(loss(gaussian, f, sf.Pathwise())))(P)[1])
