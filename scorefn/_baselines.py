@@ -1,5 +1,7 @@
 """Baselines: immutable values that score-function estimators subtract from their costs."""
 
+from __future__ import annotations
+
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -39,7 +41,7 @@ class Baseline(ABC):
     coupled: ClassVar[bool] = True
     mean_of_others: ClassVar[bool] = False
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Baseline":
+    def __new__(cls, *args: Any, **kwargs: Any) -> Baseline:
         """An instance of a class that ``flax.serialization`` can save, where flax is in use."""
         del args, kwargs
         serialization: Any = sys.modules.get("flax.serialization")
@@ -58,7 +60,7 @@ class Baseline(ABC):
             weights: the results of `weight` for all draws, [n, ...], or None.
         """
 
-    def update(self, costs: PyTree) -> "Baseline":
+    def update(self, costs: PyTree) -> Baseline:
         """The baseline for the next call, given the costs of this one, [n, ...]."""
         del costs
         return self
@@ -315,7 +317,7 @@ class MovingAverage(Baseline):
         average = jax.tree.map(lambda total: total / weight.astype(total.dtype), self.total)
         return repeated(average, costs, "MovingAverage.total")
 
-    def update(self, costs: PyTree) -> "MovingAverage":
+    def update(self, costs: PyTree) -> MovingAverage:
         """The average after these costs, [n, ...] or without a sample axis; stopped."""
 
         def step(total: jax.Array, cost: jax.Array) -> jax.Array:
@@ -396,7 +398,7 @@ class ShrunkLeaveOneOut(Baseline):
         shares = repeated(shares, costs, "ShrunkLeaveOneOut.mean_sum")
         return jax.tree.map(lambda share, cost: share * leave_one_out(cost), shares, costs)
 
-    def update(self, costs: PyTree) -> "ShrunkLeaveOneOut":
+    def update(self, costs: PyTree) -> ShrunkLeaveOneOut:
         """The baseline after these costs, [n, ...], n >= 2; stopped."""
 
         def kept(total: jax.Array, cost: jax.Array, moment: Callable[..., jax.Array]) -> jax.Array:

@@ -1,5 +1,7 @@
 """Expectations that can be differentiated."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, TypeVar, overload

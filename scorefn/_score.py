@@ -1,5 +1,7 @@
 """Costs that carry the score of the random choices they depend on."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

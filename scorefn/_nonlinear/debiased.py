@@ -1,5 +1,7 @@
 """Statistics without bias, by a random number of samples."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple

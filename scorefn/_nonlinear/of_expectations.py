@@ -1,5 +1,7 @@
 """Unbiased estimates of nonlinear functions of expectations."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce

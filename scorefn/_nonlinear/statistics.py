@@ -1,5 +1,7 @@
 """Statistics of a sample of costs, beyond its mean."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

@@ -1,5 +1,7 @@
 """Statistical checks of gradient estimates and scores."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,5 +1,7 @@
 """One-pass mean and variance of a function of a key, in constant memory."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A monitor of the gradient's signal and noise, for a training loop."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from functools import reduce
 
@@ -73,7 +75,7 @@ class GradientSNR:
     skipped: jax.Array
 
     @classmethod
-    def like(cls, params: PyTree, *, decay: float = 0.99) -> "GradientSNR":
+    def like(cls, params: PyTree, *, decay: float = 0.99) -> GradientSNR:
         """A new monitor, for gradients like the parameters (or their shapes)."""
         dtypes = jax.tree.map(lambda p: wide(jnp.result_type(p)), params)
         zeros = jax.tree.map(lambda dtype: jnp.zeros((), dtype), dtypes)
@@ -87,7 +89,7 @@ class GradientSNR:
             skipped=jnp.zeros((), int),
         )
 
-    def update(self, gradient: PyTree) -> "GradientSNR":
+    def update(self, gradient: PyTree) -> GradientSNR:
         """The monitor after one more gradient, a pytree like `previous`.
 
         Raises:

@@ -1,5 +1,7 @@
 """An objective whose minimum is an estimator of low variance."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import reduce
 from typing import Any

@@ -1,5 +1,7 @@
 """Distributions of independent discrete factors: bits and categories."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, TypeVar

@@ -1,5 +1,7 @@
 """Distributions: two pure functions and their parameters, or objects with both methods."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,7 +79,7 @@ class Distribution:
         """The float leaves of params, along which a score can be taken."""
         return [leaf for leaf in jax.tree.leaves(self.params) if is_float(leaf)]
 
-    def with_floats(self, floats: list[Any]) -> "Distribution":
+    def with_floats(self, floats: list[Any]) -> Distribution:
         """The distribution with other values for `floats`."""
         leaves, structure = jax.tree.flatten(self.params)
         given = merged(leaves, map(is_float, leaves), floats)

@@ -1,5 +1,7 @@
 """A distribution whose draws were made elsewhere: by a Markov chain, another policy or machine."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

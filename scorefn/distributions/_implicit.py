@@ -1,5 +1,7 @@
 """Implicit reparameterization: derivatives of draws from their distribution function."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Rankings of items, drawn one after the other without replacement."""
 
+from __future__ import annotations
+
 import itertools
 import math
 

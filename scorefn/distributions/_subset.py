@@ -1,5 +1,7 @@
 """Subsets of a given size, with probabilities in proportion to products of weights."""
 
+from __future__ import annotations
+
 import itertools
 import math
 

@@ -1,5 +1,7 @@
 """Objectives of several draws: the expectation of a statistic of n costs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar

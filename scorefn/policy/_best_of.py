@@ -1,5 +1,7 @@
 """Advantages for the best of k draws, as in pass@k."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

@@ -1,5 +1,7 @@
 """Diagnostics of the distance between a policy and the one that drew the actions."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """The divergence of a policy from a reference, estimated from drawn actions."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

@@ -1,5 +1,7 @@
 """Ratios of new to old probabilities, for tokens or sequences, and importance weights."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """The recurrence behind all sums over time."""
 
+from __future__ import annotations
+
 from functools import reduce
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Masked means of losses, and whitening of advantages."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,5 +1,7 @@
 """Surrogate losses whose derivative is a policy gradient, one number per action."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """Returns and advantages: sums of rewards over time."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike

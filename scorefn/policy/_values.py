@@ -1,5 +1,7 @@
 """A loss for value functions, and a distribution of bounded actions."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,5 +1,7 @@
 """Divergence and entropy of sequences, by sums over the vocabulary at each step."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """V-trace: off-policy value targets and advantages with truncated weights."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

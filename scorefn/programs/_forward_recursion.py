@@ -1,5 +1,7 @@
 """Exact sums along chains of few states, by forward recursion."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

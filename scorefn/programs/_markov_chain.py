@@ -1,5 +1,7 @@
 """Paths of a Markov chain of few states, drawn backwards after forward recursion."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

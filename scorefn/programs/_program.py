@@ -1,5 +1,7 @@
 """Programs of several random choices, each with its own estimator."""
 
+from __future__ import annotations
+
 import functools
 import inspect
 from collections.abc import Callable, Generator, Iterator

@@ -1,5 +1,7 @@
 """The objects that a program yields: random choices and costs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -1,5 +1,7 @@
 """Resampling of weighted particles, with weights that keep the derivative."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Rollouts: many steps of random choices in one scan."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable, Generator
 from dataclasses import dataclass

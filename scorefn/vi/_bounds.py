@@ -1,5 +1,7 @@
 """Multi-sample bounds: importance-weighted, Renyi, and VIMCO."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any
 

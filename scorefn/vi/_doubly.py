@@ -1,5 +1,7 @@
 """Doubly reparameterized derivatives of the importance-weighted bound."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

@@ -1,5 +1,7 @@
 """The evidence lower bound, with any estimator or without the score of q."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

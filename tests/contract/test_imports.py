@@ -157,3 +157,20 @@ def test_former_keywords_work_for_one_release() -> None:
     stored: Any = sf.DatumSurrogates.zeros(1, (1,))
     again = stored.refresh(jnp.cos, centre=one, batch=jnp.zeros(1, int))
     assert again.slope == stored.refresh(jnp.cos, one, jnp.zeros(1, int)).slope
+
+
+def test_help_shows_short_types() -> None:
+    rooms = [sf, *(getattr(sf, room) for room in ROOMS)]
+    functions = {
+        f"{room.__name__}.{name}": value
+        for room in rooms
+        for name, value in vars(room).items()
+        if not name.startswith("_") and callable(value)
+    }
+    long = [
+        name
+        for name, value in functions.items()
+        if any(part in str(inspect.signature(value)) for part in ("jaxlib", "_src", "Union["))
+    ]
+    assert len(functions) > 100
+    assert long == []

@@ -1,5 +1,7 @@
 """The variance benchmark, on a loss of the user's own."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable, Mapping

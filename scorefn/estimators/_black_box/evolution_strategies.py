@@ -1,5 +1,7 @@
 """Evolution strategies: gradients of a black box smoothed by Gaussian noise."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 import jax

@@ -1,5 +1,7 @@
 """Derivatives of a black box along random directions: finite differences and forward mode."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 import jax

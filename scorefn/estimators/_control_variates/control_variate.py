@@ -1,5 +1,7 @@
 """Control variates: a function of known mean is subtracted, and its mean added."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -112,9 +114,7 @@ class ControlVariate(WithKnownMean):
         offset = combined(mean)
         return jax.tree.map(lambda term: term + offset.astype(term.dtype), terms), aux
 
-    def fit(
-        self, f: Callable[[Any], PyTree], distribution: Any, keys: jax.Array
-    ) -> "ControlVariate":
+    def fit(self, f: Callable[[Any], PyTree], distribution: Any, keys: jax.Array) -> ControlVariate:
         """An estimator with the coefficient of least variance, fitted by regression over the keys.
 
         The variance is that of the gradient of the sum of all outputs of f, summed over all

@@ -1,5 +1,7 @@
 """The Taylor expansion of f around the mean of the distribution as its control variate."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, ClassVar
 

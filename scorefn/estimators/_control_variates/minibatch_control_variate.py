@@ -1,5 +1,7 @@
 """A control variate for the noise of draws and minibatches, from stored quadratics."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -47,7 +49,7 @@ class DatumSurrogates:
     curvature_sum: jax.Array
 
     @classmethod
-    def zeros(cls, num_data: int, shape: tuple[int, ...]) -> "DatumSurrogates":
+    def zeros(cls, num_data: int, shape: tuple[int, ...]) -> DatumSurrogates:
         """Surrogates that are 0 for every datum, for draws of the given shape."""
         return cls(*[jnp.zeros((num_data, *shape))] * 2, *[jnp.zeros(shape)] * 2)
 
@@ -59,7 +61,7 @@ class DatumSurrogates:
         batch: jax.Array,
         *,
         degree: int = 2,
-    ) -> "DatumSurrogates":
+    ) -> DatumSurrogates:
         """The surrogates with new Taylor expansions for the data of a minibatch.
 
         One gradient of each cost and, for degree 2, one of its second derivatives for each
@@ -96,7 +98,7 @@ class DatumSurrogates:
             total(self.curvature_sum, self.curvature, curvature),
         )
 
-    def resummed(self) -> "DatumSurrogates":
+    def resummed(self) -> DatumSurrogates:
         """The surrogates with recomputed sums, which removes rounding errors accumulated so far."""
         sums = jnp.sum(self.slope, axis=0), jnp.sum(self.curvature, axis=0)
         return replace(self, slope_sum=sums[0], curvature_sum=sums[1])

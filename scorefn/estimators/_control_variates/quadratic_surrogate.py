@@ -1,5 +1,7 @@
 """A learned quadratic as a control variate, whose mean follows from two moments."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import field
 from typing import Any, ClassVar

@@ -1,5 +1,7 @@
 """Leave-one-out with costs and baselines corrected by a linear extrapolation of f."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 

@@ -1,5 +1,7 @@
 """Leave-one-out with control variates from a discrete Stein operator."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar

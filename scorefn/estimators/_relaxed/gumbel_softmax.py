@@ -1,5 +1,7 @@
 """Relaxed bits and one-hot categories, and straight-through estimators based on them."""
 
+from __future__ import annotations
+
 import math
 from typing import ClassVar
 

@@ -1,5 +1,7 @@
 """The score function with a learned control variate, for continuous draws."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, ClassVar
 

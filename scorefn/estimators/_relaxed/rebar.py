@@ -1,5 +1,7 @@
 """Score-function estimators with a control variate of the relaxed draw."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, ClassVar
 

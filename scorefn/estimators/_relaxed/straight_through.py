@@ -1,5 +1,7 @@
 """Straight-through estimators, which differentiate f at a discrete draw."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 import jax

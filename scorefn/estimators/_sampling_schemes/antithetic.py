@@ -1,5 +1,7 @@
 """Antithetic draws: each draw and its mirror image."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar

@@ -1,5 +1,7 @@
 """Draws at the points of a Sobol sequence, scrambled with each key."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 import jax

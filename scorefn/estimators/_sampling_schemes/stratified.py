@@ -1,5 +1,7 @@
 """Latin hypercube sampling: each draw lies in its own stratum."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 import jax
