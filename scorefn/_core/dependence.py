@@ -50,7 +50,8 @@ class Value:
         known: the numbers of a small array, or None.
         labels: for booleans of the arguments, the number of each element; or None.
         form: for ``scale * (g(x) - shift)`` of a draw x, the bits of shift and of scale; or None.
-        border: for steps, the bits on which the set of draws where they jump depends.
+        border: for steps, the bits on which the set of draws where they jump depends, and those of
+            these draws.
         zero: the bits on which the set of draws where it is exactly 0 depends.
     """
 
@@ -211,7 +212,8 @@ class Dependence:
         elif name in ("lt", "le", "gt", "ge"):
             form = self._difference(first, last)
             endless = any(value.constant in (np.inf, -np.inf) for value in ins)
-            value = replace(value, border=form[0] if form and not endless else 0)
+            border = form[0] if form and not endless else 0
+            value = replace(value, border=border | bits & self.draws)
         elif name in ("add", "sub"):
             value = replace(value, form=self._difference(first, last))
         elif name == "mul" or (name == "div" and not last.bits & self.draws):
@@ -229,10 +231,9 @@ class Dependence:
         border = 0
         if name in _STEPS and ins[0].form:
             shift, scale = ins[0].form
-            border = shift if name == "sign" else shift | scale
+            border = (shift if name == "sign" else shift | scale) | value.bits & self.draws
         drawn = [value for value in ins if value.bits & self.draws]
-        steps = all(value.border or not value.bits & ~self.draws for value in drawn)
-        if steps and name in _OF_STEPS | _MAY_BE_ZERO:
+        if name in _OF_STEPS | _MAY_BE_ZERO and all(value.border for value in drawn):
             border |= _union(value.border for value in ins)
             if any(abs(value.constant or 0) >= -_IMPOSSIBLE for value in ins):
                 self.support |= border

@@ -501,6 +501,11 @@ STILL: dict[str, Callable[[jax.Array], Any]] = {
         lambda p, key: p + jax.random.laplace(key),
         t,
     ),
+    "a maximum by a selection": lambda t: sf.Distribution(
+        lambda p, x: jnp.where(p <= x, x, p) - jnp.log1p(p / jnp.where(p <= x, x, p)),
+        lambda p, key: p + jax.random.normal(key),
+        t,
+    ),
     "a rounded draw": lambda t: sf.Distribution(
         lambda p, x: jnp.log(jax.nn.sigmoid(jnp.floor(x) - p) + 1e-3),
         lambda p, key: jnp.floor(p + jax.random.logistic(key)),
