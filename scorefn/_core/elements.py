@@ -242,5 +242,7 @@ def _indexed(eqn: Any, shapes: Any, sets: list[Any], known: list[Any], kept: int
     # The operation itself moves numbers of the elements; 0 is none.
     params = {**eqn.params, **({"fill_value": 0} if "fill_value" in eqn.params else {})}
     with jax.ensure_compile_time_eval():
-        numbers = np.asarray(eqn.primitive.bind(*map(jax.numpy.asarray, arguments), **params))
-    return np.concatenate(each)[numbers]
+        numbers = eqn.primitive.bind(*map(jax.numpy.asarray, arguments), **params)
+    if isinstance(numbers, jax.core.Tracer):
+        return None  # Under jet nothing is computed while tracing.
+    return np.concatenate(each)[np.asarray(numbers)]
