@@ -94,6 +94,10 @@ def test_jet_gives_the_second_derivative_or_raises(entry: Entry, kind: str) -> N
         first, second = twice()
     except (KeyError, jax.errors.UnexpectedTracerError):
         return
+    except AttributeError as error:
+        # How jax 0.12 says what 0.10 says by an UnexpectedTracerError: of softplus alone, too.
+        assert "process_primitive" in str(error)  # noqa: PT017
+        return
     np.testing.assert_allclose(first, jax.grad(curve)(0.0), rtol=1e-10)
     np.testing.assert_allclose(second, jax.hessian(curve)(0.0), rtol=1e-9, atol=1e-12)
 
