@@ -116,6 +116,7 @@ def test_moments_that_are_infinite_are_refused(estimator, build):
     assert np.isnan(jax.jit(jax.grad(loss))(0.3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [sf.Stratified, sf.QuasiMonteCarlo, sf.Antithetic])
 def test_a_quantile_found_by_search_has_the_derivative_of_the_cdf(scheme):
     def mean(df, noncentrality):
@@ -235,6 +236,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_derivative_of_a_library_is_refused_by_its_argument(name):
     build, wrong, right, _ = WRONG[name]

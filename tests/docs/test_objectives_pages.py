@@ -19,6 +19,7 @@ def rows(table: str) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WRONG)
 def test_the_tables_are_those_of_the_code(page, capsys):
     text = (DOCS / page).read_text()

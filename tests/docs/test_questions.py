@@ -22,6 +22,7 @@ EXPECTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 
 
 # Of other packages.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_prints_what_its_comments_say(page, capsys):

@@ -22,6 +22,7 @@ def page() -> dict[str, Any]:
     return scope
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_code_computes(page: dict[str, Any]) -> None:
     shown = re.findall(r"^\| (\w.*?) \| (\d\.\d+) \| ([\d.]*) ?\|$", PAGE, re.MULTILINE)
     assert len(shown) == len(page["rows"]) == 6

@@ -425,6 +425,7 @@ KIN = ("sticking_the_landing", "fitted", "renyi", "gdreg")
 GRID = [pytest.param(name, marks=[pytest.mark.slow] * (name in KIN)) for name in OBJECTIVES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRID)
 def test_every_transformation_chunk_and_device_gives_the_same_gradient(name: str) -> None:
     loss, key = OBJECTIVES[name], jax.random.key(3)
