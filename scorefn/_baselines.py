@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import field, replace
 from functools import partial, reduce
 from typing import Any, ClassVar
@@ -20,6 +21,9 @@ from scorefn._core.types import PyTree
 from scorefn.distributions._distribution import Distribution
 
 from ._score import leave_one_out
+
+# Classes of baselines that flax knows.
+_SAVED: set[type] = set()
 
 
 class Baseline(ABC):
@@ -45,10 +49,12 @@ class Baseline(ABC):
         """An instance of a class that ``flax.serialization`` can save, where flax is in use."""
         del args, kwargs
         serialization: Any = sys.modules.get("flax.serialization")
-        if serialization is not None:
+        if serialization is not None and cls not in _SAVED:
+            _SAVED.add(cls)
             save = partial(_state, serialization.to_state_dict)
             load = partial(_with_state, serialization.from_state_dict)
-            serialization.register_serialization_state(cls, save, load, override=True)
+            with suppress(ValueError):  # A class that has its own form keeps it.
+                serialization.register_serialization_state(cls, save, load)
         return super().__new__(cls)
 
     @abstractmethod

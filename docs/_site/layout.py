@@ -77,7 +77,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 def problems(out: Path, seconds: float = 300) -> list[str]:
-    """What is wrong with the layout of a site.
+    """Faults in the layout of a site.
 
     Raises:
         TimeoutError: the browser did not answer.

@@ -16,61 +16,30 @@ import numpy as np
 # Larger arrays are followed as a whole.
 MOST = 1024
 
-_EACH = {"abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh"}
-_EACH |= {"cbrt", "ceil", "clamp", "convert_element_type", "copy", "cos", "cosh", "digamma", "div"}
-_EACH |= {
-    "eq",
-    "erf",
-    "erf_inv",
-    "erfc",
-    "exp",
-    "exp2",
-    "expm1",
-    "floor",
-    "ge",
-    "gt",
-    "integer_pow",
-}
-_EACH |= {"is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne"}
-_EACH |= {
-    "neg",
-    "not",
-    "or",
-    "pcast",
-    "pow",
-    "pvary",
-    "random_gamma",
-    "rem",
-    "rsqrt",
-    "select_n",
-    "sign",
-}
-_EACH |= {"round", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"}
-_REDUCED = {
-    "argmax",
-    "argmin",
-    "reduce_and",
-    "reduce_max",
-    "reduce_min",
-    "reduce_or",
-    "reduce_prod",
-}
-_REDUCED |= {"reduce_sum"}
+_EACH = frozenset(
+    """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
+    convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge
+    gt integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg not or pcast pow
+    pvary random_gamma rem round rsqrt select_n sign sin sinh sqrt square
+    stop_gradient sub tan tanh xor
+    """.split()
+)
+_REDUCED = frozenset(
+    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum".split()
+)
 _RESHAPED = {"expand_dims", "reshape", "squeeze"}
 _MOVED = {"broadcast_in_dim", "rev", "slice", "tile", "transpose", *_RESHAPED}
 _SUMS = {"cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"}
 # Operations that move about the first arguments, as many as given, by the numbers in the others.
 _INDEXED = {"dynamic_slice": 1, "dynamic_update_slice": 2, "gather": 1, "pad": 2}
 
-_FOLDED: dict[str, Any] = {
-    "add": np.add,
-    "and": np.bitwise_and,
-    "eq": np.equal,
-    "ge": np.greater_equal,
-}
-_FOLDED |= {"gt": np.greater, "le": np.less_equal, "lt": np.less, "max": np.maximum}
-_FOLDED |= {"min": np.minimum, "mul": np.multiply, "ne": np.not_equal, "neg": np.negative}
-_FOLDED |= {"not": np.bitwise_not, "or": np.bitwise_or, "sub": np.subtract}
+_FOLDED: dict[str, Any] = dict(
+    **{"add": np.add, "and": np.bitwise_and, "eq": np.equal, "ge": np.greater_equal},
+    **{"gt": np.greater, "le": np.less_equal, "lt": np.less, "max": np.maximum},
+    **{"min": np.minimum, "mul": np.multiply, "ne": np.not_equal, "neg": np.negative},
+    **{"not": np.bitwise_not, "or": np.bitwise_or, "sub": np.subtract},
+)
 
 
 def full(x: Any, shape: Sequence[int], dtype: Any = object) -> np.ndarray:

@@ -151,12 +151,13 @@ class Enumerate(Estimator):
         return jax.tree.map(spread, self.support, jax.eval_shape(distribution.draw, key))
 
     def _check_shapes(self, draw: PyTree) -> None:
-        given = jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], self.support)
-        wanted = jax.tree.map(lambda leaf: leaf.shape, draw)
+        # Sorted, since a support may be another container than a draw, as a dict of a tuple.
+        given = sorted(jnp.shape(leaf)[1:] for leaf in jax.tree.leaves(self.support))
+        wanted = sorted(leaf.shape for leaf in jax.tree.leaves(draw))
         if given != wanted:
             raise ValueError(
-                f"support must hold all values of a whole draw, each of shape {wanted}, got values "
-                f"of shape {given}. For the values of one factor give factor_ndim."
+                f"support must hold all values of a whole draw, with leaves of shapes {wanted}, "
+                f"got {given}. For the values of one factor give factor_ndim."
             )
 
 

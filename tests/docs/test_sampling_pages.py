@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def code_of(name: str) -> dict[str, Any]:
-    """What the code of a page defines."""
+    """The names that the code of a page defines."""
     scope: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL):
         exec(block, scope)

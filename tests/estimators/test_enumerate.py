@@ -59,7 +59,7 @@ def sample(distribution):
 def test_a_given_support_has_values_of_the_shape_of_a_draw() -> None:
     # The log_prob of an object may broadcast each of these values over its three factors.
     three = distrax.Bernoulli(logits=jnp.zeros(3))
-    with pytest.raises(ValueError, match=r"each of shape \(3,\), got values of shape \(\)"):
+    with pytest.raises(ValueError, match=r"with leaves of shapes \[\(3,\)\], got \[\(\)\]"):
         value(lambda b: b, three, jnp.array([0.0, 1.0]))
 
 

@@ -66,7 +66,7 @@ def test_the_mean_at_a_level_is_a_step_of_the_telescoping_sum(
 @x64
 @pytest.mark.parametrize("name", ["log", "inverse"])
 def test_derivatives_by_scores_at_a_level(name: str) -> None:
-    """Those of the same sum, along the probability of the coin, to second order."""
+    """Derivatives of the same sum along the probability of the coin, to second order."""
     level, statistic = level_of(1), STATISTICS[name]
     around = sf.SampleStatistic(sf.ScoreFunction(), sf.debiased(statistic, level))
 

@@ -109,6 +109,8 @@ def _enumerate(family: Family) -> None:
         distribution = family.build(*params)
         return sf.expectation(family.f, distribution, jax.random.key(0), sf.Enumerate())
 
+    # Probabilities that do not add up to 1 are an error here, and nan under jit.
+    loss(family.arguments())
     value, slopes = jax.jit(jax.value_and_grad(loss))(family.arguments())
     _close(value, family.exact(*family.params))
     for slope, exact in zip(slopes, family.slopes(), strict=True):

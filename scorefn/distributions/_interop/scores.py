@@ -16,7 +16,7 @@ _MOVING = {
     "tfp.PERT": ("low", "high"),
 }
 
-# Arguments along which the derivative of log_prob is wrong (TFP 0.25, against differences).
+# Arguments along which the derivative of log_prob is wrong (TFP 0.26, against differences).
 _WRONG = {
     "tfp.BetaQuotient": (
         "concentration1_numerator",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from scorefn.distributions._plackett_luce import PlackettLuce
 from scorefn.distributions._subset import Subset
 
-from .classes import class_of, unwrapped
+from .classes import class_of
 
 
 def enumerated(distribution: Any) -> tuple[int, Callable[[], jax.Array], tuple[int, ...]] | None:
@@ -18,8 +18,6 @@ def enumerated(distribution: Any) -> tuple[int, Callable[[], jax.Array], tuple[i
         return distribution.num_values, distribution.values, jnp.shape(distribution.logits)[:-1]
     if not class_of(distribution).startswith("numpyro.") or not distribution.has_enumerate_support:
         return None
-    if class_of(unwrapped(distribution)) == "numpyro.MaskedDistribution":
-        return None  # Its log-density is 0 where it is masked, and not that of a value.
     values = distribution.enumerate_support(expand=False)
     values = values.reshape(len(values), *distribution.event_shape)
     return len(values), lambda: values, distribution.batch_shape
