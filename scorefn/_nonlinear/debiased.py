@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -21,10 +22,12 @@ class Level(NamedTuple):
     Attributes:
         level: 0, 1, 2 ...
         probability: the probability of this level.
+        ratio: the ratio of the probabilities of one level and of the level before.
     """
 
     level: int
     probability: float
+    ratio: float = 2**-1.5
 
     @property
     def size(self) -> int:
@@ -46,8 +49,8 @@ def random_level(key: jax.Array, *, ratio: float = 2**-1.5) -> Level:
             `cvar`, see `debiased`).
 
     Returns:
-        A named tuple of Python numbers: ``level``, its ``probability``, and ``level.size``, the
-        number of blocks of samples.
+        A named tuple of Python numbers: ``level``, its ``probability``, the ``ratio``, and
+        ``level.size``, the number of blocks of samples.
 
     Raises:
         ValueError: the ratio is not in (1/4, 1/2).
@@ -72,10 +75,10 @@ def random_level(key: jax.Array, *, ratio: float = 2**-1.5) -> Level:
 
 def _level_of(uniform: float, ratio: float) -> Level:
     level = math.floor(math.log(uniform) / math.log(ratio))
-    return Level(level, (1 - ratio) * ratio**level)
+    return Level(level, (1 - ratio) * ratio**level, ratio)
 
 
-def debiased(statistic: Statistic, level: Level) -> Statistic:
+def debiased(statistic: Statistic, level: Level, *, roulette: bool = False) -> Statistic:
     """A statistic without bias: its mean is the limit for many samples.
 
     .. code-block:: text
@@ -83,9 +86,16 @@ def debiased(statistic: Statistic, level: Level) -> Statistic:
         value       mean of S(block) over all blocks
                     + [S(all) - (S(first half) + S(second half)) / 2] / probability of the level
 
-    where S(all) is the statistic of all costs and there are ``level.size`` = 2^(l + 1) blocks. The
-    mean over costs and levels is E S_n + sum_l (E S_{2^(l + 1) n} - E S_{2^l n}), for blocks of n:
-    the limit of E S_n. So the result is UNBIASED for it, in value and in derivatives, where one
+    where S(all) is the statistic of all costs and there are ``level.size`` = 2^(l + 1) blocks: the
+    estimator of a single term. With `roulette` all terms up to the level enter, the estimator of
+    Russian roulette. With M_j the mean of S over groups of 2^j blocks:
+
+    .. code-block:: text
+
+        value       M_0 + sum_{j <= l} (M_{j+1} - M_j) / ratio^j,  P(level >= j) = ratio^j
+
+    The mean over costs and levels is E S_n + sum_l (E S_{2^(l + 1) n} - E S_{2^l n}), for blocks of
+    n: the limit of E S_n. So the result is UNBIASED for it, in value and in derivatives, where one
     statistic has a bias of O(1/n): with S the logarithm of the mean, its inverse, a ratio of means
     (self-normalized importance sampling), `entropic_risk`, `cvar` or a quantile.
 
@@ -102,12 +112,13 @@ def debiased(statistic: Statistic, level: Level) -> Statistic:
     variance is infinite. So it is, and perhaps the mean too, where S of a block is unbounded: 1 /
     mean if costs come near 0 (exponential costs need blocks of 3 or more), a logarithm if they can
     be 0. The variance of the random part decreases as n^-2 with the size n of the blocks. Evaluates
-    S on each cost three times.
+    S on each cost three times, with `roulette` l + 2 times.
 
     Args:
         statistic: ``statistic(costs [n, ...]) -> [...]`` or a scalar, for any n, which does not
             depend on the order of the costs.
         level: from `random_level`.
+        roulette: whether all terms up to the level enter, instead of the last one.
 
     Returns:
         A function of costs [n level.size, ...], of any n of your choice.
@@ -131,7 +142,7 @@ def debiased(statistic: Statistic, level: Level) -> Statistic:
         Rhee and Glynn, Unbiased estimation with square root convergence (2015), section 2; Blanchet
         and Glynn, Unbiased Monte Carlo for optimization and functions of expectations (2015),
         section 3; Luo et al., SUMO (2020), and Shi and Cornish, On multilevel Monte Carlo unbiased
-        gradient estimation (2021), for log-evidences.
+        gradient estimation (2021), for log-evidences, the former by Russian roulette.
     """
     if not callable(statistic):
         raise TypeError(f"statistic must be a function of costs [n, ...], got {statistic!r}.")
@@ -148,11 +159,16 @@ def debiased(statistic: Statistic, level: Level) -> Statistic:
                 f"the number of costs must be a multiple of {level.size}, level.size, got "
                 f"{len(costs)}: for blocks of n give num_samples = n * level.size."
             )
-        blocks, halves = (
-            jax.vmap(statistic)(costs.reshape(count, -1, *costs.shape[1:]))
-            for count in (level.size, 2)
-        )
-        difference = statistic(costs) - jnp.mean(halves, 0)
-        return jnp.mean(blocks, 0) + difference / level.probability
+
+        def mean_over(groups: int) -> jax.Array:
+            each = costs.reshape(groups, -1, *costs.shape[1:])
+            return jnp.mean(jax.vmap(statistic)(each), 0)
+
+        if not roulette:
+            difference = statistic(costs) - mean_over(2)
+            return mean_over(level.size) + difference / level.probability
+        means = [mean_over(level.size // 2**j) for j in range(level.level + 2)]
+        steps = [(b - a) / level.ratio**j for j, (a, b) in enumerate(pairwise(means))]
+        return sum(steps, start=means[0])
 
     return limit

@@ -64,6 +64,31 @@ def test_the_mean_at_a_level_is_a_step_of_the_telescoping_sum(
 
 
 @x64
+@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize(("level", "n", "ratio"), [(0, 3, RATIO), (1, 2, 0.4), (2, 1, RATIO)])
+def test_roulette_adds_every_step_over_the_chance_to_reach_it(
+    name: str, level: int, n: int, ratio: float
+) -> None:
+    statistic, chosen = STATISTICS[name], level_of(level, ratio)
+    found = mean_over_coins(sf.debiased(statistic, chosen, roulette=True), n * chosen.size)
+    means = [mean_over_coins(statistic, n * 2**j) for j in range(level + 2)]
+    assert abs(means[-1] - means[0]) > 1e-4
+    reached = [1 - sum(level_of(i, ratio).probability for i in range(j)) for j in range(level + 1)]
+    steps = [(means[j + 1] - means[j]) / reached[j] for j in range(level + 1)]
+    np.testing.assert_allclose(found, means[0] + sum(steps), atol=1e-12)
+
+
+def test_roulette_over_all_levels_is_the_limit() -> None:
+    """Exponential costs: beyond level 45 the value is that of the last to 1e-12."""
+    means = [mean_of_log(2**j) for j in range(47)]
+    steps = [(means[j + 1] - means[j]) / RATIO**j for j in range(46)]
+    values = [means[0] + sum(steps[: i + 1]) for i in range(46)]
+    total = sum(level_of(i).probability * value for i, value in enumerate(values))
+    assert abs(means[0]) > 0.1
+    assert abs(total + RATIO**46 * values[-1]) < 1e-12
+
+
+@x64
 @pytest.mark.parametrize("name", ["log", "inverse"])
 def test_derivatives_by_scores_at_a_level(name: str) -> None:
     """Derivatives of the same sum along the probability of the coin, to second order."""
