@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="SUITE",
         help="suites to run; `all` of them; or `report`, which writes docs/results and "
-        "the tables of README.md and docs from benchmarks/results",
+        "the figures and the tables of README.md and docs from benchmarks/results",
     )
     parser.add_argument("--list", action="store_true", help="list the suites and stop")
     parser.add_argument(
@@ -116,6 +116,8 @@ def _write_report(parser: argparse.ArgumentParser, elsewhere: Path | None, conso
     out = elsewhere or REPORT
     documents = [] if elsewhere else [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     try:
+        if not elsewhere:
+            report.draw(SUITES, RESULTS)
         missing = report.write(SUITES, RESULTS, out, documents)
     except OSError as error:
         parser.error(f"cannot write the report to {out}: {error.strerror}")

@@ -17,6 +17,34 @@ Table = Callable[[Results], str]
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """The estimators of one gradient by variance and time, and which of them the docs advise.
+
+    Attributes:
+        title: the class of problems, in words.
+        where: the values that these rows have in common, by column.
+        advised: the advised estimators. Each with the largest ratio of its variance to that of
+            the best unbiased estimator which takes no more time: 1 is on the Pareto front.
+        without: estimators that do not apply, since they differentiate f for example.
+    """
+
+    title: str
+    where: Mapping[str, Any]
+    advised: Mapping[str, float]
+    without: Sequence[str] = ()
+
+    def rows(self, results: Results) -> list[Row]:
+        """The rows of unbiased estimators of this class."""
+        wanted = {**self.where, "unbiased": True}
+        return [
+            row
+            for row in results["rows"]
+            if row["estimator"] not in self.without
+            and all(row[name] == value for name, value in wanted.items())
+        ]
+
+
+@dataclass(frozen=True)
 class Suite:
     """One question about the estimators.
 
@@ -28,8 +56,9 @@ class Suite:
         steps: ``steps(sizes, seed)``, the steps by name, in order. A step returns a dict of any of
             ``rows`` (a list; a row with a variance names in ``timing`` the time that belongs to
             it), ``times`` (microseconds, by name) and ``curves`` (any values, by name).
-        figures: ``figures(results)``, the figures by file name, drawn from the results alone.
         shown: whether a row is printed.
+        figures: ``figures(results)``, the figures by file name, drawn from the results alone.
+        rankings: estimators by variance and time, for each class of problems.
         default: whether the suite is part of the default run, which takes less than 3 minutes.
         tables: the tables in markdown, by the name that marks their place in a document.
         accelerator_tables: the names of the tables that are also made from results measured on an
@@ -43,8 +72,9 @@ class Suite:
     full: Sizes
     quick: Sizes
     steps: Callable[[Sizes, int], Mapping[str, Step]]
-    figures: Callable[[Results], Mapping[str, Figure]]
     shown: Callable[[Row], bool]
+    figures: Callable[[Results], Mapping[str, Figure]] = lambda _: {}
+    rankings: Sequence[Ranking] = ()
     default: bool = True
     tables: Mapping[str, Table] = field(default_factory=dict)
     accelerator_tables: Sequence[str] = ()

@@ -56,10 +56,12 @@ class Look:
         """A line of exact values."""
         axis.plot(x, y, color=self.color, linestyle=self.linestyle)
 
-    def run(self, axis: Axes, x: ArrayLike, y: ArrayLike, place: int) -> None:
+    def run(
+        self, axis: Axes, x: ArrayLike, y: ArrayLike, place: int, label: str | None = None
+    ) -> None:
         """A training run with a few markers, for each place elsewhere: to tell close runs apart."""
         every = max(1, len(np.asarray(x)) // 5)
-        axis.plot(x, y, **asdict(self), markevery=(7 * place % every, every))
+        axis.plot(x, y, **asdict(self), markevery=(7 * place % every, every), label=label)
 
     def points(self, axis: Axes, x: ArrayLike, rows: Sequence[Mapping[str, Any]]) -> None:
         """The measured variances of the rows, with bars of 3 standard errors."""
@@ -90,6 +92,31 @@ def legend_below(figure: Figure, drawn: Mapping[str, Look], title: str, *, colum
         title=title,
         handlelength=3,
     )
+
+
+def label_ends(axis: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Names beside the ends (x, y, color) of curves, at the right of the panel and apart."""
+    axis.autoscale_view()
+    points = [(x, y) for x, y, _ in ends.values()]
+    places = axis.transAxes.inverted().transform(axis.transData.transform(points))
+    order, inches = np.argsort(places[:, 1]), axis.get_window_extent().height / axis.figure.dpi
+    apart = 0.16 / inches * np.arange(len(order))
+    # The mean of two monotone envelopes is monotone, and leaves labels that are apart in place.
+    free = places[order, 1] - apart
+    up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
+    heights = np.clip((up + down) / 2, 0, max(0.0, 1 - apart[-1])) + apart
+    for i, height in zip(order, heights, strict=True):
+        color = list(ends.values())[i][2]
+        axis.annotate(
+            list(ends)[i],
+            points[i],
+            (1.06, height),
+            textcoords="axes fraction",
+            color=color,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "relpos": (0, 0.5)},
+        )
 
 
 def png_files(draw: Callable[[], Mapping[str, Figure]]) -> dict[str, bytes]:

@@ -1,23 +1,34 @@
-"""The report: all results of the suites, as one page of markdown."""
+"""The report: all results of the suites, as one page of markdown, and their figures."""
 
 import errno
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from benchmarks import _store
 from benchmarks._suite import Results, Suite, Table
 from scorefn.diagnostics._compare.files import write as write_file
 
-from . import tables
+from . import fronts, tables
+from .plots import png_files
 
 TITLE = "Results of the benchmarks"
 ABOUT = """\
-Made from the results in `benchmarks/results` by `python -m benchmarks report`;
-`python -m benchmarks all --update` measures them anew. Variances are of one gradient, summed over
-the components of a parameter; z is a difference in standard errors; times are microseconds for one
-gradient, of many one after the other, or of many at once in `peers`.
+`python -m benchmarks report` makes this page and its figures from the results in
+`benchmarks/results`; `python -m benchmarks all --update` measures them anew. Variances are of one
+gradient, summed over the components of a parameter; z is a difference in standard errors; times are
+microseconds for one gradient, of many one after the other, or of many at once in `peers`.
+"""
+
+
+FRONTS = """\
+The variance and the time of one gradient by every unbiased estimator, for each class of problems.
+An estimator is on the front if none has less variance in at most its time; "above the front" is the
+ratio of its variance to the least one in at most its time.
 """
 
 
@@ -40,7 +51,34 @@ def page(
         suite = suites[place.removeprefix(tables.ON_ACCELERATOR)]
         contents += f"- [{_title(place)}](#{_title(place)}): {suite.summary}\n"
         sections.append(_section(suite, place, found, figures, folder))
+    if "fronts.png" in figures:
+        made = fronts.table(suites, results)
+        contents += "- [fronts](#fronts): variance against time, for each class of problems\n"
+        sections.append(f"## fronts\n\n{FRONTS}\n{made}\n![fronts]({folder}/fronts.png)\n")
     return "\n".join([f"# {TITLE}\n", ABOUT, contents, *sections])
+
+
+def draw(suites: Mapping[str, Suite], results: Path) -> None:
+    """Draws the figures of all results in a directory again, and the Pareto fronts."""
+    found = _read(suites, results)
+    for place, one in found.items():
+        suite = suites[place.removeprefix(tables.ON_ACCELERATOR)]
+        _write_figures(partial(suite.figures, one), (results / place).parent)
+    if any(fronts.measured(suites, found)):
+        _write_figures(lambda: {"fronts": fronts.figure(suites, found)}, results)
+
+
+def _write_figures(figures: Callable[[], Mapping[str, Figure]], folder: Path) -> None:
+    for name, content in png_files(figures).items():
+        write_file(folder / name, content)
+
+
+def _read(suites: Mapping[str, Suite], results: Path) -> dict[str, Results]:
+    """The results in a directory by their place: ``NAME``, or ``gpu/NAME``."""
+    places = [*suites, *(f"{tables.ON_ACCELERATOR}{name}" for name in suites)]
+    return {
+        place: _store.read(path) for place in places if (path := results / f"{place}.json").exists()
+    }
 
 
 def write(
@@ -60,10 +98,7 @@ def write(
     Raises:
         OSError: there are no results at all, or the report cannot be written.
     """
-    places = [*suites, *(f"{tables.ON_ACCELERATOR}{name}" for name in suites)]
-    found = {
-        place: _store.read(path) for place in places if (path := results / f"{place}.json").exists()
-    }
+    found = _read(suites, results)
     if not found:
         raise OSError(errno.ENOENT, f"there are no results in {results}")
     paths = [*sorted(results.glob("*.png")), *sorted(results.glob("gpu/*.png"))]

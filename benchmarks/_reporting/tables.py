@@ -12,6 +12,7 @@ from rich.table import Table
 from benchmarks._suite import Results, Row, Suite
 from benchmarks._suite import Table as MarkdownTable
 
+from . import fronts
 from .markdown import markdown, short
 
 ONLY_IN_FILES = (
@@ -128,6 +129,8 @@ def in_markdown_of(suites: Mapping[str, Suite], results: Mapping[str, Results]) 
         found |= {name: table(one) for name, table in tables_of(suite, place).items()}
         if suite.claims is not None and place == suite.name:
             found[f"claims_{place}"] = suite.claims(one)
+    if any(fronts.measured(suites, results)):
+        found["fronts"] = fronts.table(suites, results)
     return found
 
 

@@ -62,13 +62,12 @@ def test_the_command_writes_the_report(tmp_path, monkeypatch, capsys):
     assert "report is given alone" in capsys.readouterr().err
 
 
-def test_the_command_fills_the_tables_of_the_documents(tmp_path, monkeypatch):
+def test_the_command_fills_the_tables_of_the_documents_and_draws_the_figures(tmp_path, monkeypatch):
     results, docs, name = tmp_path / "results", tmp_path / "docs", "logistic_regression"
     results.mkdir()
     docs.mkdir()
-    for end in ("json", "png"):
-        path = f"{name}.{end}"
-        (results / path).write_bytes((RESULTS / path).read_bytes())
+    (results / f"{name}.json").write_bytes((RESULTS / f"{name}.json").read_bytes())
+    (results / f"{name}.png").write_bytes(b"old")
     for constant, path in {"RESULTS": results, "ROOT": tmp_path, "REPORT": docs / "out"}.items():
         monkeypatch.setattr(command, constant, path)
     text = f"a\n<!-- table:{name} -->\n{{}}<!-- /table -->\nb\n"
@@ -77,7 +76,10 @@ def test_the_command_fills_the_tables_of_the_documents(tmp_path, monkeypatch):
     (docs / "page.md").write_text(other)
     assert command.main(["report", "--out", str(tmp_path / "elsewhere")]) == 0
     assert (tmp_path / "README.md").read_text() == text.format("old\n")
+    assert (results / f"{name}.png").read_bytes() == b"old"
     assert command.main(["report"]) == 0
+    for drawn in (name, "fronts"):
+        assert (results / f"{drawn}.png").read_bytes().startswith(b"\x89PNG")
     table = SUITES[name].tables[name](committed(name))
     assert (tmp_path / "README.md").read_text() == text.format(table)
     assert (docs / "page.md").read_text() == other

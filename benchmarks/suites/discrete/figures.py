@@ -41,11 +41,14 @@ def _variances(rows: Sequence[Row]) -> Figure:
 def _dots(axis: Axes, rows: Sequence[Row], column: str) -> None:
     """One line for each estimator, one marker for each setting."""
     names = list(dict.fromkeys(row["estimator"] for row in rows))
-    for at, look in looks(dict.fromkeys(row["at"] for row in rows)).items():
+    drawn = looks(dict.fromkeys(row["at"] for row in rows))
+    for i, (at, look) in enumerate(drawn.items()):
         found = [row for row in rows if row["at"] == at]
+        # Side by side, so that none hides another.
+        shift = 0.2 * (i - (len(drawn) - 1) / 2)
         axis.plot(
             [row[column] for row in found],
-            [names.index(row["estimator"]) for row in found],
+            [names.index(row["estimator"]) + shift for row in found],
             color=look.color,
             marker=look.marker,
             linestyle="none",

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks._measuring.measure import measure
 from benchmarks._measuring.timing import microseconds
 from benchmarks._models import vae
-from benchmarks._suite import Row, Sizes, Step, Suite, step_key
+from benchmarks._suite import Ranking, Row, Sizes, Step, Suite, step_key
 
 from . import tables, training
 from .claims import claims
@@ -144,6 +144,34 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    rankings=[
+        # The sum of all 8 values is that of Enumerate.
+        Ranking(
+            "8 categories, a cheap f",
+            {"objective": "without_replacement", "at": 0.0},
+            {"SumAndSample (8)": 1.0},
+        ),
+        Ranking(
+            "1000 categories, entropy 6.9 nats",
+            {"objective": "thousand", "at": 6.9},
+            {"LeaveOneOut (4)": 1.0, "UnorderedSet (4)": 1.05},
+        ),
+        Ranking(
+            "1000 categories, entropy 0.8 nats",
+            {"objective": "thousand", "at": 0.8},
+            {"UnorderedSet (4)": 1.0, "SumAndSample (4)": 1.0},
+        ),
+        Ranking(
+            "8 bits, a cheap quadratic f",
+            {"objective": "quadratic", "at": 1.0},
+            {"DisARM (2)": 1.0, "LocalExpectation (9)": 1.0},
+        ),
+        Ranking(
+            "autoencoder, 10 bits, after training",
+            {"objective": "vae", "at": 3000},
+            {"DisARM (2)": 1.0, "ARMS (4)": 1.0, "LocalExpectation (11)": 1.0},
+        ),
+    ],
     tables={"bits": tables.bits, "categories": tables.categories},
     claims=claims,
     shown=lambda row: row["objective"] == "vae" and row["at"] in (100, 3000),

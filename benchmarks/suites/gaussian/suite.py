@@ -12,7 +12,7 @@ import jax
 
 from benchmarks._measuring.measure import measure
 from benchmarks._measuring.timing import microseconds
-from benchmarks._suite import Row, Sizes, Step, Suite, step_key
+from benchmarks._suite import Ranking, Row, Sizes, Step, Suite, step_key
 
 from . import exact
 from .claims import claims
@@ -96,6 +96,13 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    rankings=[
+        Ranking(
+            "a rough f: cos(5 x), x ~ N(1, 1)",
+            {"over": "k", "cost": "cos", "k": 5.0, "parameter": "mu"},
+            {"LeaveOneOut (2)": 1.05},
+        ),
+    ],
     claims=claims,
     shown=lambda row: (
         row["over"] == "k"

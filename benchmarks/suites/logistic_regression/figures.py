@@ -1,7 +1,5 @@
 """The figure: training curves, and variances at the stages of one run."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,29 +7,28 @@ from matplotlib.figure import Figure
 from benchmarks._models.logistic_training import (
     REFERENCE,
 )
-from benchmarks._reporting.plots import Look, legend_below, looks, panels
+from benchmarks._reporting.plots import looks, panels
 from benchmarks._suite import Results
 
 
 def figures(results: Results) -> dict[str, Figure]:
-    """The ELBO and the accuracy of each run, and the variances at each stage."""
-    figure, axes = panels(1, 3)
-    elbo, accuracy, variance = axes.flat
+    """The ELBO of each run, and the variances at each stage."""
+    figure, axes = panels(1, 2, size=(4.6, 2.9))
+    elbo, variance = axes.flat
     drawn = looks(results["curves"])
     for i, (name, look) in enumerate(drawn.items()):
         curve = results["curves"][name]
-        look.run(elbo, curve["step"], np.asarray(curve["elbo"], float), i)
-        look.run(accuracy, curve["step"], 100 * np.asarray(curve["accuracy"], float), i)
+        look.run(elbo, curve["step"], np.asarray(curve["elbo"], float), i, label=name)
     # The start is far below: zoomed in on what follows, where the estimators differ.
     start = results["curves"][REFERENCE]["elbo"][0]
     elbo.set(
-        title=f"ELBO, exact (starts at {start:.0f})", ylabel="nats, all data", ylim=_zoom(elbo)
+        title=f"ELBO while training (starts at {start:.0f})",
+        xlabel="training step",
+        ylabel="exact ELBO, all data (nats)",
+        ylim=_zoom(elbo),
     )
-    accuracy.set(title="accuracy of the mean", ylabel="%, all data", ylim=_zoom(accuracy))
-    for axis in (elbo, accuracy):
-        axis.set_xlabel("training step")
-    _variances(variance, results, drawn)
-    legend_below(figure, drawn, "", columns=3)
+    elbo.legend(loc="lower right", handlelength=1.2)
+    _variances(variance, results, list(drawn))
     return {"logistic_regression": figure}
 
 
@@ -43,17 +40,24 @@ def _zoom(axis: Axes) -> tuple[float, float]:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def _variances(axis: Axes, results: Results, drawn: Mapping[str, Look]) -> None:
-    stages = {stage: i for i, stage in enumerate(results["settings"]["stages"])}
-    for i, (name, look) in enumerate(drawn.items()):
-        rows = [row for row in results["rows"] if row["estimator"] == name]
-        shift = (i - (len(drawn) - 1) / 2) * 0.1
-        look.points(axis, [stages[row["step"]] + shift for row in rows], rows)
-    axis.set_xticks(list(stages.values()), [str(stage) for stage in stages])
-    axis.grid(visible=False, axis="x")
+def _variances(axis: Axes, results: Results, names: list[str]) -> None:
+    """One line for each estimator, one marker for each stage of the run."""
+    for stage, look in looks(map(str, results["settings"]["stages"])).items():
+        rows = [row for row in results["rows"] if str(row["step"]) == stage]
+        axis.errorbar(
+            [row["variance"] for row in rows],
+            [names.index(row["estimator"]) for row in rows],
+            xerr=[3 * row["variance_se"] for row in rows],
+            color=look.color,
+            marker=look.marker,
+            linestyle="none",
+            label=f"step {stage}",
+        )
+    axis.set_yticks(range(len(names)), names)
     axis.set(
-        title=f"variance, {results['settings']['num_samples']} samples (± 3 s.e.)",
-        xlabel="step of one common run",
-        ylabel="nats², all data, 62 components",
-        yscale="log",
+        title=f"variance of one gradient of {results['settings']['num_samples']} samples, ± 3 s.e.",
+        xlabel="variance summed over 62 components (nats²)",
+        xscale="log",
+        ylim=(len(names) - 0.5, -1.3),
     )
+    axis.legend(loc="upper center", ncols=3, columnspacing=1, handletextpad=0.3)

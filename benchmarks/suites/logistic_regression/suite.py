@@ -27,7 +27,7 @@ from benchmarks._models.logistic_training import (
     gradient,
     run,
 )
-from benchmarks._suite import Row, Sizes, Step, Suite, step_key
+from benchmarks._suite import Ranking, Row, Sizes, Step, Suite, step_key
 
 from . import tables
 from .claims import claims
@@ -110,6 +110,15 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    rankings=[
+        Ranking("logistic regression, 50 draws", {"step": 5000}, {"Pathwise": 1.0}),
+        Ranking(
+            "the same, without the derivative of f",
+            {"step": 5000},
+            {"LeaveOneOut": 1.0, "MovingAverage": 1.0},
+            without=("Pathwise",),
+        ),
+    ],
     tables={"logistic_regression": tables.variances},
     claims=claims,
     shown=lambda _: True,

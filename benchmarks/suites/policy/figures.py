@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from benchmarks._reporting.plots import Look, legend_below, looks, panels
+from benchmarks._reporting.plots import Look, label_ends, legend_below, looks, panels
 from benchmarks._suite import Results, Row
 
 
@@ -98,18 +98,20 @@ def _training(results: Results) -> Figure:
     names = [name.rsplit(", ", 1)[0] for name in results["curves"]]
     drawn = looks(dict.fromkeys(names))
     for axis, steps in zip(axes.flat, settings["steps"], strict=True):
+        ends = {}
         for i, (name, look) in enumerate(drawn.items()):
             curve = results["curves"][f"{name}, {steps}"]
             wrong = 1 - np.mean(curve["reward"], axis=0)
             # Markers at different places, to tell curves apart that run close together.
             axis.plot(curve["batch"], wrong, **asdict(look), markevery=(i % 5, 5))
+            ends[name] = (curve["batch"][-1], wrong[-1], look.color)
         updates = "one step" if steps == 1 else f"{steps} steps"
         axis.set(title=f"{updates} of Adam per batch", xlabel="batch", yscale="log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
+    label_ends(axis, ends)
     axes.flat[0].set_ylabel(f"1 - expected reward, all digits, mean of {settings['seeds']} seeds")
-    legend_below(figure, drawn, "", columns=5)
     return figure
 
 

@@ -18,7 +18,7 @@ from benchmarks._measuring.effect import compared
 from benchmarks._measuring.measure import Measurement, measure
 from benchmarks._measuring.timing import microseconds
 from benchmarks._models import vae
-from benchmarks._suite import Row, Sizes, Step, Suite, step_key
+from benchmarks._suite import Ranking, Row, Sizes, Step, Suite, step_key
 
 from . import tables, training
 from .claims import claims
@@ -125,6 +125,18 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    rankings=[
+        Ranking(
+            "autoencoder, 200 bits, before training",
+            {"network": "nonlinear", "step": 0},
+            {"DoubleCV (2)": 1.0, "DoubleCV (3)": 1.0},
+        ),
+        Ranking(
+            "autoencoder, 200 bits, after training",
+            {"network": "nonlinear", "step": 5000},
+            {"DisARM (2)": 1.0, "ARMS (3)": 1.0, "RELAX (3)": 1.0},
+        ),
+    ],
     tables={"rodeo": tables.variances},
     claims=claims,
     shown=lambda row: row["step"] in (100, 5000),

@@ -18,7 +18,6 @@ from benchmarks._measuring.timing import batches
 from benchmarks._suite import Row, Sizes, Step, Suite, step_key
 
 from . import tables
-from .figures import KINDS, figures
 from .problem import (
     ESTIMATORS,
     MEAN,
@@ -103,7 +102,7 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
         f"{kind}, {name}": partial(
             _rows, kind, name, step_key(seed, f"{kind}, {name}"), seed, sizes
         )
-        for kind in KINDS
+        for kind in ("strong", "weak")
         for name in ESTIMATORS
     }
 
@@ -128,7 +127,6 @@ SUITE = Suite(
         "timing": {"rounds": 3, "size": 5},
     },
     steps=steps,
-    figures=figures,
     tables={"scaling": tables.scaling},
     shown=lambda _: True,
     default=False,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._suite import Sizes, Step, Suite, step_key
+from benchmarks._suite import Ranking, Sizes, Step, Suite, step_key
 
 from . import bounds, minibatch, tables, training
 from . import rows as combinations
@@ -147,6 +147,30 @@ SUITE = Suite(
     },
     steps=steps,
     figures=figures,
+    rankings=[
+        Ranking(
+            "techniques, logistic regression (means)",
+            {"target": "logistic", "form": "Pathwise", "parameter": "mean", "at": 2000},
+            {"Antithetic": 1.0, "QuadraticSurrogate, learned": 1.0, "QuasiMonteCarlo": 1.0},
+        ),
+        Ranking(
+            "techniques, network on diabetes (means)",
+            {"target": "diabetes", "form": "Pathwise", "parameter": "mean", "at": 2000},
+            {"QuasiMonteCarlo": 1.0},
+        ),
+        Ranking(
+            "techniques, network on wine (means)",
+            {"target": "wine", "form": "Pathwise", "parameter": "mean", "at": 2000},
+            {"QuasiMonteCarlo": 1.0},
+        ),
+        # All data are no choice where there are many more than the 569 cases here.
+        Ranking(
+            "techniques, minibatches of 32 (means)",
+            {"target": "minibatches", "form": "Pathwise", "parameter": "mean", "at": 2000},
+            {"MinibatchControlVariate": 1.05},
+            without=("all data, plain",),
+        ),
+    ],
     tables={
         "vi_techniques": tables.techniques,
         "vi_forms": tables.forms,
