@@ -8,6 +8,17 @@
 # [All notebooks](README.md) · next: [2. REINFORCE and baselines](02_reinforce_and_baselines.ipynb)
 
 # %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
+
+# %%
 import os
 
 import jax
@@ -17,14 +28,15 @@ import numpy as np
 
 import scorefn as sf
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
 # ## Sampling blocks the gradient
 #
 # Three actions. A policy gives action $a$ the probability $\pi_\theta(a)$, the softmax of three numbers
-# $\theta$, the *logits*. Each action has a reward. What we want to raise is the expected reward
+# $\theta$, the *logits*. Each action has a reward. The goal is to raise the expected reward
 #
 # $$J(\theta) = \mathbb{E}_{a \sim \pi_\theta}[r(a)] = \sum_a \pi_\theta(a)\, r(a).$$
 
@@ -42,7 +54,7 @@ gradient = jax.grad(sampled_reward)(theta, jax.random.key(0))
 print("gradient through the sampled action:", gradient)
 
 # %% [markdown]
-# Zero, for every key. This is no bug of JAX: an action is a whole number, and a small change of $\theta$
+# Zero, for every key. This is not a bug of JAX: an action is a whole number, and a small change of $\theta$
 # leaves it where it is, or makes it jump. The derivative of the *sampled* reward is 0 nearly everywhere.
 # What depends smoothly on $\theta$ is how *often* each action comes, and one sample does not show that.
 #
@@ -113,21 +125,22 @@ for a in range(3):
     axes[a].bar(names, push, color=["C2" if x > 0 else "C1" for x in push])
     axes[a].set_title(f"take {names[a]}: reward {reward[a]:.1f}, π = {probability[a]:.2f}")
 axes[3].bar(names, exact, color="C0")
-axes[3].set_title("weighed by π and summed:\nthe gradient of J")
-axes[0].set_ylabel("push on the logit")
+axes[3].set_title("weighted by π and summed:\nthe gradient of J")
+axes[0].set_ylabel("push on the logit (reward × score)")
 for axis in axes:
     axis.axhline(0, color="0.4", linewidth=0.8)
 plt.show()
 
 # %% [markdown]
 # Every reward here is positive, so every action that is taken is pushed *up*: A and C as well, though they
-# are worse than the mean. What puts this right is the average. B is pushed up harder, and when the three
-# are weighted and summed, only B goes up.
+# are worse than the mean. The average corrects this: B is pushed up harder, and when the three are weighted
+# and summed, only B goes up.
 #
 # A reward below zero would push its action down. But the sign of a single reward means nothing: adding 10
 # to all rewards changes none of the averages, because the score has mean 0,
 #
-# $$\mathbb{E}[\nabla \log \pi(a)] = \sum_a \pi(a) \frac{\nabla \pi(a)}{\pi(a)} = \nabla \sum_a \pi(a) = \nabla 1 = 0.$$
+# $$\mathbb{E}[\nabla \log \pi(a)] = \sum_a \pi(a) \frac{\nabla \pi(a)}{\pi(a)} = \nabla \sum_a \pi(a) =
+# \nabla 1 = 0.$$
 
 # %%
 shifted = probability[:, None] * (reward + 10.0)[:, None] * score
@@ -138,8 +151,8 @@ print("gradient, rewards + 10: ", shifted.sum(0))
 # ## By simulation
 #
 # One sampled action gives one estimate, $r(a)\,\nabla\log\pi(a)$: one of the three colored pictures above,
-# none of which is the gradient. Their *mean* is. It closes in like $1/\sqrt{n}$, and at any one $n$ it nearly
-# always lies in the shaded band.
+# none of which is the gradient. Their *mean* is. Its error falls like $1/\sqrt{n}$, and at any one $n$ it
+# nearly always lies in the shaded band.
 
 # %%
 n = 300 if SMOKE else 30_000
@@ -183,8 +196,8 @@ print("gradient", gradient)
 print("exact   ", exact)
 
 # %% [markdown]
-# Nothing else of your program changes: `jax.jit`, `jax.vmap`, `jax.grad` of it all work. And it refuses
-# what would be silently wrong. The derivative *through* a sampled action, which was 0 above:
+# Nothing else in your program changes: `jax.jit`, `jax.vmap` and `jax.grad` of it all work. Gradients that
+# would be silently wrong raise an error. The derivative *through* a sampled action, which was 0 above:
 
 # %%
 try:
@@ -231,8 +244,9 @@ plt.show()
 
 # %% [markdown]
 # All rewards are positive, so any action that is taken goes up, good or bad. It takes many of them until the
-# better one has been pushed up more. Thirty policies, each with its own luck, and the path of exact gradient
-# ascent; first with these rewards, then with 10 added to all of them. That changes no average, as we saw:
+# best one has been pushed up more. Below are thirty policies, each with its own random draws, and the path
+# of exact gradient ascent; first with these rewards, then with 10 added to all of them. That changes no
+# average, as we saw:
 
 # %%
 steps, runs = (30, 5) if SMOKE else (400, 30)
@@ -279,7 +293,7 @@ plt.show()
 # Above, the runs scatter around the exact path. Below, the gradient is the same *in the mean*, and many runs
 # end at the wrong action for good: it was taken first, pushed up by 11, and then nearly always taken again.
 # The price of seeing one sample at a time is *variance*, and a number that is added to all rewards changes
-# it much. Which number is best is the subject of the next notebook.
+# it by a large factor. Which number is best is the subject of the next notebook.
 #
 # ## Actions that are numbers
 #
@@ -332,7 +346,7 @@ plt.show()
 #    `jax.grad` at $\theta = 0.3$.
 # 2. The log-derivative trick can be used twice. Which expectation is the *second* derivative of $J$? Compare
 #    the sum over all actions with `jax.hessian(expected_reward)`.
-# 3. A reward that knows the policy: add the entropy bonus $-\log \pi_\theta(a)$ to the reward. Does the
+# 3. A reward that depends on the policy: add the entropy bonus $-\log \pi_\theta(a)$ to the reward. Does the
 #    derivative of the bonus itself matter? Compare both by adding up all actions.
 #
 # ## Solutions
@@ -349,8 +363,8 @@ for bit in (0.0, 1.0):
     np.testing.assert_allclose(found, bit - mean, rtol=1e-5)
 
 # %% [markdown]
-# **2.** Differentiate $\sum_a \pi r \nabla\log\pi$ once more, by the same trick:
-# $\nabla^2 J = \mathbb{E}\big[r\,(\nabla\log\pi\,\nabla\log\pi^\top + \nabla^2\log\pi)\big]$.
+# **2.** Differentiate $\sum_a \pi r \nabla\log\pi$ once more, by the same trick: $\nabla^2 J =
+# \mathbb{E}\big[r\,(\nabla\log\pi\,\nabla\log\pi^\top + \nabla^2\log\pi)\big]$.
 
 # %%
 curvature = jax.vmap(jax.hessian(lambda theta, a: jax.nn.log_softmax(theta)[a]), (None, 0))(
@@ -374,8 +388,8 @@ by_library = jax.hessian(
 np.testing.assert_allclose(by_library(theta), second, rtol=1e-4, atol=1e-6)
 
 # %% [markdown]
-# **3.** $\nabla \mathbb{E}[-\log\pi] = \mathbb{E}[-\log\pi\,\nabla\log\pi] + \mathbb{E}[-\nabla\log\pi]$, and the
-# second term is the mean score: 0. In the mean it does not matter; for a reward that knows $\theta$ in
+# **3.** $\nabla \mathbb{E}[-\log\pi] = \mathbb{E}[-\log\pi\,\nabla\log\pi] + \mathbb{E}[-\nabla\log\pi]$, and
+# the second term is the mean score: 0. In the mean it does not matter; for a reward that knows $\theta$ in
 # another way it does, and `sf.expectation` keeps it.
 
 # %%

@@ -1,12 +1,23 @@
 # %% [markdown]
 # # 2. REINFORCE and baselines
 #
-# REINFORCE in ten lines, and why it hardly learns: its *variance*. One number subtracted from the cost
-# mends that, and costs nothing. Which number is best, where to get it from, and what goes wrong if it has
-# seen the sample that it is subtracted from: everything checked by adding up all draws.
+# REINFORCE in ten lines, and why it hardly learns: its *variance*. Subtracting one number from the cost
+# reduces it, for free. This notebook shows which number is best, where to get it from, and what goes wrong
+# if it depends on the sample that it is subtracted from. Everything is checked by adding up all draws.
 #
 # [All notebooks](README.md) · previous: [1. The log-derivative trick](01_log_derivative_trick.ipynb) ·
 # next: [3. Three gradients](03_three_gradients.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import itertools
@@ -21,14 +32,15 @@ import numpy as np
 import scorefn as sf
 from scorefn import policy
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
 # ## REINFORCE in ten lines
 #
 # Four routes to work, and how many minutes each takes. A policy picks one of them every morning, by the
-# softmax of four logits; it shall learn to pick the fastest. This time the number is a cost, so the step
+# softmax of four logits; it should learn to pick the fastest. This time the number is a cost, so the step
 # goes down: minus cost × score.
 
 # %%
@@ -53,10 +65,11 @@ def train(baseline, keys):
 # There is one more argument than in notebook 1: a number, the *baseline*, is subtracted from the minutes.
 # Is that allowed? The score has mean 0, so a constant times the score has mean 0 too:
 #
-# $$\mathbb{E}\big[(f(x) - c)\,\nabla\log p(x)\big] = \mathbb{E}\big[f(x)\,\nabla\log p(x)\big] - c\,\mathbb{E}[\nabla\log p(x)] = \nabla\,\mathbb{E}[f(x)].$$
+# $$\mathbb{E}\big[(f(x) - c)\,\nabla\log p(x)\big] = \mathbb{E}\big[f(x)\,\nabla\log p(x)\big] -
+# c\,\mathbb{E}[\nabla\log p(x)] = \nabla\,\mathbb{E}[f(x)].$$
 #
-# In the mean it changes nothing, for any $c$. What it changes is seen when a hundred commuters learn without
-# a baseline, and a hundred with $c = 33$:
+# It does not change the mean, for any $c$. It does change the variance: below, a hundred commuters learn
+# without a baseline, and a hundred with $c = 33$:
 
 # %%
 steps, runs = (40, 8) if SMOKE else (400, 100)
@@ -88,9 +101,10 @@ for name, end in zip(["no baseline", "baseline 33"], curves[:, :, -1], strict=Tr
 #
 # ## The variance is a parabola
 #
-# Four routes are few enough to write the variance of one estimate down, the sum over the four components:
+# With four routes the variance of one estimate, summed over its four components, can be written down:
 #
-# $$V(c) = \sum_a \pi(a)\,(f(a) - c)^2\,\lVert s(a)\rVert^2 - \lVert\nabla J\rVert^2, \qquad s = \nabla\log\pi.$$
+# $$V(c) = \sum_a \pi(a)\,(f(a) - c)^2\,\lVert s(a)\rVert^2 - \lVert\nabla J\rVert^2, \qquad s =
+# \nabla\log\pi.$$
 #
 # It is a parabola in $c$, least where its derivative is 0:
 #
@@ -151,7 +165,7 @@ print(f"squared length of the gradient itself: {exact @ exact:.2f}")
 # The mean cost is nearly as good as the optimum, and so would be 30 or 36. That is why people use the mean
 # cost: it is easy to get. Three ways to get it follow.
 #
-# ## A baseline that remembers: `MovingAverage`
+# ## A running mean of the costs: `MovingAverage`
 #
 # The average of the costs of earlier steps. In JAX nothing keeps state, so a baseline is a value:
 # it is carried through the loop next to the parameters, used, and *then* updated. All baselines have
@@ -186,10 +200,11 @@ print(f"the baseline     {last(jnp.zeros(1))[0]:.2f}")
 # $K - 1$ is subtracted. No state, no tuning, and it follows the policy at once. It is the default of
 # `ScoreFunction()`. For the $K$ costs $f_k$ and scores $s_k$ it is the same as
 #
-# $$\frac1K \sum_k \Big(f_k - \frac{1}{K-1}\sum_{j \ne k} f_j\Big) s_k = \frac{1}{K-1} \sum_k (f_k - \bar f)(s_k - \bar s),$$
+# $$\frac1K \sum_k \Big(f_k - \frac{1}{K-1}\sum_{j \ne k} f_j\Big) s_k = \frac{1}{K-1} \sum_k (f_k - \bar
+# f)(s_k - \bar s),$$
 #
-# the sample covariance of cost and score. It has to be: $\nabla J = \mathbb{E}[f s] = \operatorname{Cov}(f, s)$,
-# because $\mathbb{E}[s] = 0$.
+# the sample covariance of cost and score. It has to be: $\nabla J = \mathbb{E}[f s] = \operatorname{Cov}(f,
+# s)$, because $\mathbb{E}[s] = 0$.
 
 
 # %%
@@ -213,7 +228,7 @@ assert value == jnp.mean(costs)  # not one bit is different
 print(f"value {value:.4f} = mean of the costs, bit for bit")
 
 # %% [markdown]
-# The value is untouched: you can print the loss and believe it. Only the derivative knows of the baseline.
+# The value is untouched: you can print the loss and believe it. The baseline changes only the derivative.
 #
 # The hundred commuters again, each with four samples a morning (say, four colleagues of one policy), and
 # the path of exact gradient descent. Leave-one-out is at its best from the first step on; the moving average
@@ -247,7 +262,7 @@ plt.show()
 # %% [markdown]
 # ## All draws
 #
-# How good is it? $K$ samples of four routes are $4^K$ cases, each with its probability. We hand all of them
+# How good is it? $K$ samples of four routes are $4^K$ cases, each with its probability. We pass all of them
 # to the baselines themselves (a baseline is a function of the costs) and get mean and variance *exactly*.
 
 
@@ -258,7 +273,7 @@ def all_draws(num_samples):
 
 @jax.jit(static_argnums=0)
 def exact_moments(advantage, draws):
-    """Mean and variance of the gradient that weighs the scores with this function of the draws."""
+    """Mean and variance of the gradient that weights the scores with this function of the draws."""
     weight = jnp.prod(probability[draws], 1)
     estimates = jax.vmap(lambda a: jnp.mean(advantage(a)[:, None] * score[a], 0))(draws)
     mean = weight @ estimates
@@ -294,16 +309,17 @@ for name, baseline in baselines.items():
     print(f"{name:19s}" + "".join(f"{v:8.2f}" for v in rows[name]))
 
 # %% [markdown]
-# - `LeaveOneOut` pays for the noise in a mean of $K - 1$ costs.
+# - `LeaveOneOut` has the additional noise of a mean of $K - 1$ costs.
 # - `OptimalBaseline` weights the others by their squared scores, so that it tends to $c^\ast$ and not to the
 #   mean cost. It takes one more derivative for each sample, and gains little here.
-# - `ShrunkLeaveOneOut` draws the mean of the others towards 0 by as much as it is noise. Here the costs lie
-#   far from 0, and it is nearly the same. It is for costs around 0: see exercise 2.
+# - `ShrunkLeaveOneOut` shrinks the mean of the others towards 0, the more the noisier that mean is. Here the
+#   costs are far from 0, and it nearly equals `LeaveOneOut`. It is meant for costs around 0: see exercise 2.
 #
-# The price of leave-one-out has a formula, for any policy and any cost. With $\bar V$ the variance of one sample
-# with the mean cost as baseline,
+# The price of leave-one-out has a formula, for any policy and any cost. With $\bar V$ the variance of one
+# sample with the mean cost as baseline,
 #
-# $$K \operatorname{Var} = \bar V + \frac{\operatorname{Var}(f)\,\mathbb{E}\lVert s\rVert^2 + \lVert\nabla J\rVert^2}{K - 1}.$$
+# $$K \operatorname{Var} = \bar V + \frac{\operatorname{Var}(f)\,\mathbb{E}\lVert s\rVert^2 + \lVert\nabla
+# J\rVert^2}{K - 1}.$$
 
 # %%
 price = spread * (probability @ square) + exact @ exact
@@ -321,22 +337,22 @@ axis.axhline(variance_with(mean), color="C4", linestyle="--", label="constant: m
 axis.axhline(variance_with(optimal), color="C0", linestyle=":", label="constant: optimal")
 axis.set(xlabel="samples K", ylabel="variance × K, minutes²", ylim=(0, None))
 axis.set_title(
-    f"what a baseline from K - 1 others costs (without a baseline: {rows['none'][0]:.0f})"
+    f"variance with a baseline from K - 1 others (without a baseline: {rows['none'][0]:.0f})"
 )
 axis.legend()
 plt.show()
 
 # %% [markdown]
-# ## A baseline that saw its own sample
+# ## A baseline that depends on its own sample
 #
-# What could be simpler than subtracting the mean of *all* $K$ costs? It is in much code. But this mean
+# What could be simpler than subtracting the mean of *all* $K$ costs? Many programs do it. But this mean
 # contains the sample's own cost, so it depends on the draw, and the proof at the top breaks: $c$ could be
 # taken out of the expectation because the draw had no part in it. With $K = 1$ it is plain to see: the
 # cost minus itself is 0. In general
 #
 # $$f_k - \bar f = \frac{K-1}{K}\Big(f_k - \frac{1}{K-1}\sum_{j\ne k} f_j\Big),$$
 #
-# so that the gradient comes out too short by exactly $(K-1)/K$. All draws agree:
+# so that the gradient is too short by exactly the factor $(K-1)/K$. The sum over all draws agrees:
 
 # %%
 print("gradient:           ", np.asarray(exact).round(4))
@@ -346,7 +362,7 @@ for n in (1, 2, 4):
     np.testing.assert_allclose(found, (n - 1) / n * exact, rtol=1e-3, atol=1e-4)
 
 # %% [markdown]
-# A shorter step, no more; a learning rate can absorb it. The same mistake with a `MovingAverage` that is
+# The step is only shorter; a learning rate can absorb that. The same mistake with a `MovingAverage` that is
 # updated *before* it is used is worse, as its size changes with time. In the first step the average *is*
 # the batch, and the gradient of one sample is 0, whatever was drawn:
 
@@ -365,8 +381,8 @@ for n in (1, 2):
 # %% [markdown]
 # ## Divided by its own spread: another objective
 #
-# GRPO, which trains language models, also divides by the standard deviation of the group's rewards. That
-# is no factor any more: each group is weighted by a function of its own draws. Take rewards of 1 (solved)
+# GRPO, which trains language models, also divides by the standard deviation of the group's rewards. That is
+# not a constant factor: each group is weighted by a function of its own draws. Take rewards of 1 (solved)
 # and 0, of which a share $\theta$ is 1. The true gradient along the logit is $\theta(1-\theta)$. All draws of a
 # group, sorted by the number of ones, with `policy.whiten`, which is this advantage:
 
@@ -389,9 +405,11 @@ def whitened_push(n):
 figure, axis = plt.subplots(figsize=(7, 3.2))
 true = share * (1 - share)
 axis.plot(share, true, color="C0", linewidth=2, label="gradient of θ")
-axis.plot(share, true * 7 / 8, color="C0", linestyle=":", label="own mean in it, K = 8")
+axis.plot(
+    share, true * 7 / 8, color="C0", linestyle=":", label="mean of all, own cost included, K = 8"
+)
 for color, n in zip(["C6", "C2", "C1"], [2, 8, 32], strict=True):
-    axis.plot(share, whitened_push(n), color=color, label=f"divided by own std, K = {n}")
+    axis.plot(share, whitened_push(n), color=color, label=f"divided by the group's std, K = {n}")
 axis.plot(share, np.sqrt(true), color="0.5", linestyle="--", label="gradient of 2 arcsin √θ")
 axis.set(xlabel="share of ones θ", ylabel="expected push on the logit", ylim=(0, 0.78))
 axis.legend(ncols=2, loc="upper center")
@@ -402,9 +420,9 @@ for n in (2, 8, 32):
 
 # %% [markdown]
 # With growing $K$ it becomes $\sqrt{\theta(1-\theta)}$, the gradient of $2\arcsin\sqrt\theta$: hard and easy
-# problems get more weight. On one problem the optimum stays where it was, at $\theta = 1$. With several problems
-# that share a parameter it does not. One coin, shown to three problems: heads wins 10 in the first, tails
-# wins 1 in each of the others.
+# problems get more weight. On one problem the optimum stays where it was, at $\theta = 1$. With several
+# problems that share a parameter it does not. One coin, shown to three problems: heads wins 10 in the first,
+# tails wins 1 in each of the others.
 
 # %%
 heads = jnp.array([[10.0, 0.0, 0.0], [0.0, 1.0, 1.0]])  # [of heads and tails, problem]
@@ -425,15 +443,15 @@ np.testing.assert_allclose(right, exact_push, rtol=1e-5)
 assert other > 0 > exact_push
 
 # %% [markdown]
-# The expected reward rises towards heads; the standardised advantage goes the other way, for ever, with as
-# many samples as you like. That may be what you want (each problem counts alike, whatever its units), but
-# it is another objective, and should be chosen and not happen.
+# The expected reward rises towards heads; the standardized advantage goes the other way, for any number of
+# samples. That may be what you want (each problem counts equally, whatever its units), but it is another
+# objective, and should be a deliberate choice.
 #
 # ## One sample for each situation: `LearnedBaseline`
 #
 # Now the weather changes from day to day, and each day allows one trip. Leave-one-out needs a second sample
-# of the same day, a moving average mixes rain with sun. A *learned* baseline looks at the situation, never
-# at the draw, so it is unbiased; its parameters are trained by the same `jax.grad`, since a term is added
+# of the same day, a moving average mixes rain with sun. A *learned* baseline depends on the situation and
+# not on the draw, so it is unbiased; its parameters are trained by the same `jax.grad`, since a term is added
 # whose value is 0 and whose derivative is that of its squared error.
 
 # %%
@@ -492,23 +510,23 @@ for name, learned in zip(weathers, params["baseline"].T, strict=True):
     print(f"learned baseline for {name}: {learned.mean():.1f} minutes")
 
 # %% [markdown]
-# Each weather has found its own number: the minutes of the route that the policy takes then. With a network
-# in place of the three numbers this is the value function of actor-critic methods.
+# The baseline has learned one number for each weather: the minutes of the route that the policy takes then.
+# With a network in place of the three numbers this is the value function of actor-critic methods.
 #
 # ## Exercises
 #
-# 1. One coin with $\pi(1) = \theta$ and costs $f_0, f_1$: show that $c = (1 - \theta) f_1 + \theta f_0$ makes the
-#    variance exactly 0. Is that the mean cost? Check for $\theta = 0.3$, $f_0 = 1$, $f_1 = 5$.
-# 2. Subtract the mean from the minutes, so that $\mathbb{E} f = 0$. With two samples, is `LeaveOneOut` better than no
-#    baseline at all? What does `ShrunkLeaveOneOut` do?
+# 1. One coin with $\pi(1) = \theta$ and costs $f_0, f_1$: show that $c = (1 - \theta) f_1 + \theta f_0$ makes
+#    the variance exactly 0. Is that the mean cost? Check for $\theta = 0.3$, $f_0 = 1$, $f_1 = 5$.
+# 2. Subtract the mean from the minutes, so that $\mathbb{E} f = 0$. With two samples, is `LeaveOneOut` better
+#    than no baseline at all? What does `ShrunkLeaveOneOut` do?
 # 3. Write a baseline of your own: the *median* of the other costs, for costs with outliers. Is it unbiased?
 #    Check with all draws, and use it in `sf.expectation`.
 #
 # ## Solutions
 #
-# **1.** The estimate is $(f_1 - c)(1 - \theta)$ for a 1 and $-(f_0 - c)\,\theta$ for a 0 along the logit. They are equal, and
-# then both are the gradient, if $c$ is the mean with the probabilities *exchanged*: the rarer side pushes
-# harder. With two outcomes one number removes all noise.
+# **1.** The estimate is $(f_1 - c)(1 - \theta)$ for a 1 and $-(f_0 - c)\,\theta$ for a 0 along the logit.
+# They are equal, and then both are the gradient, if $c$ is the mean with the probabilities *exchanged*: the
+# rarer side pushes harder. With two outcomes one number removes all noise.
 
 # %%
 theta, low, high = 0.3, 1.0, 5.0
@@ -521,11 +539,11 @@ print(
 np.testing.assert_allclose([one, zero], theta * (1 - theta) * (high - low))
 
 # %% [markdown]
-# **2.** It is worse: where there is nothing to subtract, the noise of one other cost is all that comes in. The
-# shrunk one has seen that the mean is 0, and subtracts nothing.
+# **2.** It is worse: if the mean is 0 already, the other cost only adds noise. The shrunk baseline estimates
+# that the mean is near 0, and subtracts almost nothing.
 
 # %%
-centred = minutes - mean
+centered = minutes - mean
 nothing_to_gain = {
     "none": sf.ConstantBaseline(0.0),
     "LeaveOneOut": sf.LeaveOneOut(),
@@ -535,12 +553,12 @@ nothing_to_gain = {
 }
 found = {}
 for name, baseline in nothing_to_gain.items():
-    _, found[name] = moments_with(baseline, centred, all_draws(2))
+    _, found[name] = moments_with(baseline, centered, all_draws(2))
     print(f"{name:18s} variance of a gradient of two samples {found[name]:6.2f}")
 assert found["LeaveOneOut"] > 2 * found["none"]
 
 # %% [markdown]
-# **3.** A baseline is a class with one method, from all costs to all baselines. Whatever it makes of the *other*
+# **3.** A baseline is a class with one method, from all costs to all baselines. Any function of the *other*
 # costs is unbiased.
 
 

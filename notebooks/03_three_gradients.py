@@ -1,13 +1,24 @@
 # %% [markdown]
 # # 3. Three gradients
 #
-# There are three ways to differentiate an expectation over a draw: move the density, move the draw, or cut
-# the derivative of the density in two. Each wins somewhere. This notebook measures where, beside exact
-# curves: rough and smooth costs, many dimensions, a jump; and ends with one page of gradients that are
-# silently wrong.
+# There are three ways to differentiate an expectation over a draw: move the density, move the draw, or split
+# the derivative of the density into two halves. Each is best for some problems. This notebook measures for
+# which, beside exact curves: rough and smooth costs, many dimensions, a jump. It ends with one page of
+# gradients that are silently wrong.
 #
 # [All notebooks](README.md) · previous: [2. REINFORCE and baselines](02_reinforce_and_baselines.ipynb) ·
 # next: [4. Control variates and sampling](04_control_variates_and_sampling.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import os
@@ -23,7 +34,8 @@ from matplotlib.colors import ListedColormap
 
 import scorefn as sf
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
@@ -33,19 +45,23 @@ SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 #
 # **Score function.** Move the density. Its derivative is $p$ times the score (notebook 1):
 #
-# $$\frac{\partial}{\partial\mu} \int f\,p\,dx = \int f\,\frac{\partial p}{\partial\mu}\,dx = \mathbb{E}\Big[f(x)\,\frac{x - \mu}{\sigma^2}\Big].$$
+# $$\frac{\partial}{\partial\mu} \int f\,p\,dx = \int f\,\frac{\partial p}{\partial\mu}\,dx =
+# \mathbb{E}\Big[f(x)\,\frac{x - \mu}{\sigma^2}\Big].$$
 #
-# **Pathwise.** Move the draw. Write $x = \mu + \sigma z$ with a $z$ that does not know $\mu$, and differentiate $f$:
+# **Pathwise.** Move the draw. Write $x = \mu + \sigma z$ with a $z$ that does not depend on $\mu$, and
+# differentiate $f$:
 #
 # $$\frac{\partial}{\partial\mu}\,\mathbb{E}[f(\mu + \sigma z)] = \mathbb{E}[f'(x)].$$
 #
-# **Measure-valued.** The derivative of the density is positive on the right and negative on the left. Each half,
-# scaled to area 1, is a density of its own, and can be sampled:
+# **Measure-valued.** The derivative of the density is positive on the right and negative on the left. Each
+# half, scaled to area 1, is a density of its own, and can be sampled:
 #
 # $$\frac{\partial p}{\partial\mu} = \frac{1}{\sigma\sqrt{2\pi}}\,(p^+ - p^-), \qquad
-# \frac{\partial}{\partial\mu}\,\mathbb{E} f = \frac{1}{\sigma\sqrt{2\pi}}\,\mathbb{E}\big[f(\mu + \sigma r) - f(\mu - \sigma r)\big],$$
+# \frac{\partial}{\partial\mu}\,\mathbb{E} f = \frac{1}{\sigma\sqrt{2\pi}}\,\mathbb{E}\big[f(\mu + \sigma r)
+# - f(\mu - \sigma r)\big],$$
 #
-# where $r$ has the density $r\,e^{-r^2/2}$ of Rayleigh. The two points share one $r$: what is noise in both cancels.
+# where $r$ has the density $r\,e^{-r^2/2}$ of Rayleigh. The two points share one $r$: the noise that they
+# share cancels.
 
 # %%
 MU, SIGMA = 1.0, 1.0
@@ -64,7 +80,7 @@ for axis in axes:
     axis.set(xlabel="x", ylim=(-0.3, 0.72))
 axes[0].plot(x, density, color="C0", label="p")
 axes[0].plot(x, slope, color="C2", label="p × score")
-axes[0].set_title("score function: weigh f")
+axes[0].set_title("score function: f × score")
 axes[1].plot(x, density, color="C0", label="p")
 for at in (-0.3, 0.6, 1.4, 2.3):
     axes[1].plot([at], [wave(at)], "o", color="C1")
@@ -74,13 +90,14 @@ axes[1].set_title("pathwise: move the draws along f")
 axes[2].fill_between(x, np.clip(slope, 0, None), color="C2", alpha=0.4, label="0.40 p⁺")
 axes[2].fill_between(x, np.clip(slope, None, 0), color="C4", alpha=0.5, label="0.40 p⁻")
 axes[2].plot([MU - 1, MU + 1], wave(np.array([MU - 1, MU + 1])), "o:", color="C1")
-axes[2].set_title("measure-valued: f here, less f there")
+axes[2].set_title("measure-valued: f at p⁺ minus f at p⁻")
 for axis in axes:
     axis.legend(loc="upper left", ncols=3)
 plt.show()
 
 # %% [markdown]
-# Written out for $f(x) = (x - 3)^2$ at $\mu = 1$, and by the library. The exact derivative is $2(\mu - 3) = -4$.
+# Written out for $f(x) = (x - 3)^2$ at $\mu = 1$, and by the library. The exact derivative is
+# $2(\mu - 3) = -4$.
 
 
 # %%
@@ -130,7 +147,7 @@ for name in estimators:
     np.testing.assert_allclose(found[:2], -4.0, atol=6 * np.sqrt(found[4] / repeats))
 
 # %% [markdown]
-# All three are right, and their noise differs twentyfold. What each asks for differs too:
+# All three are right, and their variances differ by a factor of 20. Their requirements differ too:
 
 # %%
 for name, estimator in estimators.items():
@@ -169,13 +186,13 @@ def exact_variances(cost, k, sigma, *, baseline=False):
     x = MU + sigma * z
     f, path = values[cost](x, k), slopes[cost](x, k)
     squares = np.zeros((3, 2))
-    centred = f - (weight @ f if baseline else 0.0)
+    centered = f - (weight @ f if baseline else 0.0)
     for j, (score, moved) in enumerate([(z / sigma, 1.0), ((z**2 - 1) / sigma, z)]):
         gradient = weight @ (path * moved)
-        squares[0, j] = weight @ (centred * score) ** 2 - gradient**2
+        squares[0, j] = weight @ (centered * score) ** 2 - gradient**2
         squares[1, j] = weight @ (path * moved) ** 2 - gradient**2
         squares[2, j] = -(gradient**2)
-    # Along the mean: r is |z|, weighed by its size. Along the scale: of the two points one is m with
+    # Along the mean: r is |z|, weighted by its size. Along the scale: of the two points one is m with
     # the density z^2 p(z), Maxwell's on both sides; the other is m times a uniform number, a normal.
     squares[2, 0] += weight @ (np.abs(z) * (f - f[::-1]) ** 2) / np.sqrt(8 * np.pi) / sigma**2
     m, w = z[::20], weight[::20] * 20
@@ -233,12 +250,13 @@ figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center
 plt.show()
 
 # %% [markdown]
-# - **Smooth costs**: pathwise beats the score function, for the parabola by a factor of 4 to 60. It asks $f$ in
-#   which direction it falls, where the score function has only its level.
-# - **Rough costs**: the derivative of $\cos(kx)$ grows like $k$, and the pathwise variance like $k^2$, while the wave
-#   itself stays between -1 and 1. The two others see only values, and do not care how fast it wiggles.
-# - **Measure-valued** is hardly ever bad here. Where both points cost the same (the parabola at $k = \mu$, the wave
-#   at multiples of $\pi$) it has no noise along the mean at all.
+# - **Smooth costs**: pathwise beats the score function, for the parabola by a factor of 4 to 60. It uses the
+#   slope of $f$, where the score function uses only its value.
+# - **Rough costs**: the derivative of $\cos(kx)$ grows like $k$, and the pathwise variance like $k^2$, while
+#   the wave itself stays between -1 and 1. The other two use only values, so the frequency hardly matters to
+#   them.
+# - **Measure-valued** is hardly ever bad here. Where both points cost the same (the parabola at $k = \mu$,
+#   the wave at multiples of $\pi$) it has no noise along the mean at all.
 # - The score function has the heaviest tails: its points scatter most around their lines.
 #
 # From which $k$ on does the score function win along the mean?
@@ -254,10 +272,11 @@ for c in (1, 2):
 # %% [markdown]
 # ## Which is cheaper?
 #
-# The measure-valued gradient pays in evaluations: 4 of $f$ for the value and both parameters, where the others
-# need 1. Four samples averaged have a quarter of the variance, so the fair number is *variance × evaluations*.
-# The score function is not used without a baseline in practice; it gets the mean cost here, which leave-one-out comes
-# close to. Who has the least, mean and scale together, over $k$ and over the scale $\sigma$?
+# The measure-valued gradient pays in evaluations: 4 of $f$ for the value and both parameters, where the
+# others need 1. Four samples averaged have a quarter of the variance, so the fair number is *variance ×
+# evaluations*. The score function is not used without a baseline in practice; it gets the mean cost here,
+# which leave-one-out comes close to. The maps show which of the three has the least, mean and scale together,
+# over $k$ and over the scale $\sigma$:
 
 # %%
 size = 5 if SMOKE else 40
@@ -280,17 +299,17 @@ figure.legend(patches, estimators, loc="outside upper center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# The border runs along $k\sigma \approx 1.3$: **pathwise wins where the cost is smooth on the scale of the noise**, and
-# the score function where the draws span more than a fifth of a wave. At four evaluations the measure-valued
-# gradient keeps thin seams in between. (A derivative of $f$ takes two to three times as long as $f$, which is not
-# counted here. If $f$ has none, half the map is without an owner, and goes to the other two.)
+# The border runs along $k\sigma \approx 1.3$: **pathwise wins where the cost is smooth on the scale of the
+# noise**, and the score function where the draws span more than a fifth of a wave. With its four evaluations
+# the measure-valued gradient is best only in narrow regions between them. (A derivative of $f$ takes two to
+# three times as long as $f$, which is not counted here. If $f$ has no derivative, only the other two remain.)
 #
 # ## Many dimensions
 #
-# Now $x$ has $D$ components, $f(x) = \sum_d (x_d - 3)^2$, and one wants the derivatives along all $D$ means. Look at
-# one of them. Pathwise and measure-valued move component 1 alone; the other terms of the sum stand still. The
-# score function multiplies the *whole* cost by the score of component 1: the noise of $D - 1$ terms that have
-# nothing to do with it.
+# Now $x$ has $D$ components, $f(x) = \sum_d (x_d - 3)^2$, and one wants the derivatives along all $D$ means.
+# Look at one of them. Pathwise and measure-valued move component 1 alone; the other terms of the sum stand
+# still. The score function multiplies the *whole* cost by the score of component 1: the noise of $D - 1$
+# terms that have nothing to do with it.
 
 # %%
 dimensions = jnp.array([1, 2, 4, 8, 16])
@@ -339,9 +358,9 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# The score function pays in variance, by $D$ (by $D^2$ without a baseline); the measure-valued gradient pays in
-# evaluations, by $D$; pathwise pays neither. That is why the encoder of a VAE is trained pathwise. If the cost
-# *is* such a sum, the score function can be told so: exercise 3.
+# The variance of the score function grows like $D$ (like $D^2$ without a baseline); the measure-valued
+# gradient needs $D$ times the evaluations; pathwise needs neither. That is why the encoder of a VAE is
+# trained pathwise. If the cost *is* such a sum, the score function can use that: exercise 3.
 #
 # ## A jump
 #
@@ -376,18 +395,19 @@ axes[0].legend()
 for i, name in enumerate(estimators):
     axes[1].loglog(widths, ramps[:, i], color=colors[name], label=name)
 axes[1].set(xlabel="width τ of the ramp", ylabel="variance along the mean", ylim=(1e-2, 1e2))
-axes[1].set_title("at τ = 0 the pathwise variance is 0, and the answer too")
+axes[1].set_title("at τ = 0 the pathwise gradient is 0, and so is its variance")
 axes[1].invert_xaxis()
 axes[1].legend(loc="upper left")
 plt.show()
 
 # %% [markdown]
-# The narrower the ramp, the rarer the draws on it, and the larger what they say: the pathwise variance grows
-# like $1/\tau$. At $\tau = 0$ no draw is on the ramp, ever, and the noise is gone, together with the answer.
+# The narrower the ramp, the rarer the draws on it, and the larger their slopes: the pathwise variance grows
+# like $1/\tau$. At $\tau = 0$ no draw is ever on the ramp, and both the noise and the gradient are 0.
 #
-# Nobody can see this from outside: `f` is a function, and JAX has a derivative for it. `Pathwise` says in its
-# documentation that $f$ has to be continuous, and `sf.check_unbiased` finds out. It wants an exact gradient; here
-# there is one; otherwise use a small version of your problem, or a long run of another estimator. Being
+# A library cannot detect this: `f` is a function, and JAX has a derivative for it. The documentation of
+# `Pathwise` says that $f$ has to be continuous, and `sf.check_unbiased` tests it. It needs an exact
+# gradient. Here there is one; otherwise use a small version of your problem, or a long run of another
+# estimator. Being
 # late costs 1 for each minute, and 3 for a taxi from the first minute on:
 
 
@@ -409,20 +429,24 @@ for name, estimator in estimators.items():
     assert report.passed == (name != "Pathwise")
 
 # %% [markdown]
-# 1 instead of 1.73, with no noise at all: the most convincing number on the page, and the wrong one.
+# `Pathwise` returns 1 instead of 1.73, without any noise. Low variance does not mean that a gradient is right.
 #
 # ## Silent wrong gradients: one page
 #
-# A jump hides in `f`. Other gradients are lost in the *sampler*, and there it can be seen. Three of them,
-# as one would write them in popular libraries; none raises. These libraries are right about their densities, and
-# do not claim that `jax.grad` of a sample is a gradient of everything; it is the reader who expects it.
+# A jump in `f` cannot be detected. Other gradients are lost in the *sampler*, where the loss can be
+# detected. Here are three, written as one would write them in popular libraries; none of them raises. These
+# libraries have the right densities, and do not claim that `jax.grad` of a sample is the gradient of the
+# expectation.
 #
-# 1. **Mixture weights.** $x \sim \mathcal{N}(-1, 1)$ or $\mathcal{N}(2, 1)$, cost $x^2$, along the logit of the second.
-#    Which component is taken is a discrete choice: the draw does not move with the weights, it jumps.
-# 2. **A mixed joint.** A coin $a$ with the logit $\theta$, then $x \sim \mathcal{N}(\theta + 1.5\,a, 1)$, cost $x^2$. The
-#    derivative through the mean arrives, that through the coin does not. Half of it: not 0, but wrong.
-# 3. **`sample_and_log_prob`.** REINFORCE with the cost $(x - 3)^2$, draw and log-density from one call. The draw in it
-#    moves with the parameters, $x = \mu + \sigma z$, so that $\log p(x) = -z^2/2 - \log\sigma$ and a constant: $\mu$ is gone.
+# 1. **Mixture weights.** $x \sim \mathcal{N}(-1, 1)$ or $\mathcal{N}(2, 1)$, cost $x^2$, along the logit of
+#    the second. The component is a discrete choice: the draw does not move smoothly with the weights, it
+#    jumps.
+# 2. **A mixed joint.** A coin $a$ with the logit $\theta$, then $x \sim \mathcal{N}(\theta + 1.5\,a, 1)$,
+#    cost $x^2$. The derivative through the mean is there, the derivative through the coin is not. The result
+#    is not 0, but wrong.
+# 3. **`sample_and_log_prob`.** REINFORCE with the cost $(x - 3)^2$, draw and log-density from one call. The
+#    draw in it moves with the parameters, $x = \mu + \sigma z$, so that $\log p(x) = -z^2/2 - \log\sigma$ and
+#    a constant: $\mu$ is gone.
 
 # %%
 n = 500 if SMOKE else 50_000
@@ -579,9 +603,9 @@ axes[2].invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# Dashed lines are exact; orange is what comes back without an error. The middle one is the worst: no zero to
-# catch the eye, a loss that falls, and a quarter of the gradient gone. `sf.Pathwise` refuses both, while JAX
-# traces and before anything is computed:
+# Dashed lines are exact; orange bars are returned without an error. The middle one is the hardest to notice:
+# nothing is zero, the loss falls, and a quarter of the gradient is missing. `sf.Pathwise` refuses both while
+# JAX traces, before anything is computed:
 
 # %%
 for found in (weights, joints):
@@ -605,24 +629,24 @@ print(f"lost of the joint's gradient: {lost:.0%}")
 #
 # ## When each wins
 #
-# - **Pathwise**: continuous draws, a smooth cost (on the scale of the noise), many parameters. Nothing else comes
-#   near then. Know that the cost has no jump, or check.
+# - **Pathwise**: continuous draws, a smooth cost (on the scale of the noise), many parameters. It then has
+#   by far the least variance. Make sure that the cost has no jump, or check.
 # - **Score function**: everything else. Discrete draws, rough costs, black boxes; with a baseline, several
 #   samples, and few dimensions that the cost mixes.
 # - **Measure-valued**: a black box or a rough cost, and few parameters; discrete factors with few values.
 #
 # ## Exercises
 #
-# 1. A coin: $\mathbb{E} f = \theta f(1) + (1 - \theta) f(0)$. What is its measure-valued derivative, and how large is its
-#    variance? Check with `sf.MeasureValued`.
-# 2. $f(x) = |x|$ has a kink and no jump. Is `Pathwise` right for the first derivative of $\mathbb{E}|x|$ along $\mu$, and for
-#    the second?
-# 3. In the $D$-dimensional sum each term depends on one component. Tell the score function so with
-#    `factor_ndim=1`. What becomes of its variance?
+# 1. A coin: $\mathbb{E} f = \theta f(1) + (1 - \theta) f(0)$. What is its measure-valued derivative, and how
+#    large is its variance? Check with `sf.MeasureValued`.
+# 2. $f(x) = |x|$ has a kink and no jump. Is `Pathwise` right for the first derivative of $\mathbb{E}|x|$
+#    along $\mu$, and for the second?
+# 3. In the $D$-dimensional sum each term depends on one component. Declare this with `factor_ndim=1`. How
+#    does the variance change?
 #
 # ## Solutions
 #
-# **1.** $f(1) - f(0)$, with no randomness left at all. (Along the logit it is multiplied by $\theta(1-\theta)$.)
+# **1.** $f(1) - f(0)$, with no randomness left. (Along the logit it is multiplied by $\theta(1-\theta)$.)
 
 # %%
 logit = 0.4
@@ -639,9 +663,9 @@ print("four keys:", found, f"exact {exact_coin:.6f}")
 np.testing.assert_allclose(found, exact_coin, rtol=1e-4)
 
 # %% [markdown]
-# **2.** For the first it is: the derivative of $|x|$ is missing at one point only, where no draw lies. But that
-# derivative, the sign, *jumps*: the second derivative would silently be 0, so `Pathwise` refuses to take it. The score
-# function is right at every order.
+# **2.** For the first it is: the derivative of $|x|$ is missing at one point only, where no draw lies. But
+# that derivative, the sign, *jumps*: the second derivative would silently be 0, so `Pathwise` refuses to take
+# it. The score function is right at every order.
 
 # %%
 at = 0.5
@@ -677,8 +701,8 @@ else:
     raise AssertionError
 
 # %% [markdown]
-# **3.** The function now returns the $D$ terms, and each is multiplied by the score of its own factor. The variance
-# is back to that of one dimension.
+# **3.** The function now returns the $D$ terms, and each is multiplied by the score of its own factor. The
+# variance is back to that of one dimension.
 
 
 # %%
@@ -695,5 +719,5 @@ def factored_variance(keys):
 
 found = factored_variance(keys).mean()  # of 16 components that are alike
 print(f"variance of one of 16 components {found:.1f}, of one dimension {h2z2 - g**2:.1f}")
-print(f"and of one of 16 that are not told apart {h2z2 - g**2 + 15 * h2:.1f}")
+print(f"and of one of 16 without factor_ndim {h2z2 - g**2 + 15 * h2:.1f}")
 np.testing.assert_allclose(found, h2z2 - g**2, rtol=0.2)

@@ -1,12 +1,23 @@
 # %% [markdown]
 # # 4. Control variates and better sampling
 #
-# Two ways to take noise out of an estimator that you have already chosen. A *control variate* subtracts
-# something whose mean is known. A *sampling scheme* spreads the draws more evenly than chance does. Both go
-# *around* any estimator, both can make things worse, and this notebook shows when.
+# Two ways to reduce the variance of an estimator that you have already chosen. A *control variate* subtracts
+# something whose mean is known. A *sampling scheme* spreads the draws more evenly than independent ones.
+# Both wrap any estimator, both can increase the variance, and this notebook shows when.
 #
 # [All notebooks](README.md) · previous: [3. Three gradients](03_three_gradients.ipynb) ·
 # next: [5. Discrete latents](05_discrete_latents.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import os
@@ -23,7 +34,8 @@ from jax.scipy.stats import norm
 
 import scorefn as sf
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 repeats = 500 if SMOKE else 20_000
 
@@ -39,8 +51,8 @@ def variance(gradient, seed, repeats=repeats):
 #
 # We want $\frac{d}{dm}\,\mathbb{E}[e^x]$ for $x \sim N(m, s^2)$, by the pathwise gradient: one draw
 # $x = m + s\,\varepsilon$ gives the estimate $g = e^x$. Of $h(x) = x^2$ we know the mean, $m^2 + s^2$. So
-# the error that the same draw makes for $h$ is no secret: its estimate is $2x$, the truth is $2m$, and
-# $k = 2x - 2m$ is pure noise. If it goes along with $g$, take it away:
+# the error that the same draw makes for $h$ is known: its estimate is $2x$, the truth is $2m$, and
+# $k = 2x - 2m$ is pure noise. If it is correlated with $g$, subtract it:
 #
 # $$g_c = g - c\,k, \qquad \mathbb{E}[g_c] = \mathbb{E}[g] \text{ for every } c, \qquad
 # \mathrm{Var}(g_c) = \mathrm{Var}(g) - 2c\,\mathrm{Cov}(g, k) + c^2\,\mathrm{Var}(k).$$
@@ -91,17 +103,19 @@ g, k = np.exp(x), np.asarray(2 * (x - m))
 figure, axes = plt.subplots(1, 3, figsize=(10, 3))
 axes[0].scatter(k, g, s=5, color="C2", alpha=0.6)
 axes[0].plot(k, top + best * k, color="C1", label="slope c*")
-axes[0].set(xlabel="k: error of h's gradient", ylabel="g: gradient of f", title="they go together")
+axes[0].set(
+    xlabel="k: error of h's gradient", ylabel="g: gradient of f", title="the two are correlated"
+)
 bins = np.linspace(-1, 8, 46)
 axes[1].hist(g, bins, color="C2", alpha=0.5, label="g")
 axes[1].hist(g - best * k, bins, color="C1", alpha=0.5, label="g - c* k")
 axes[1].axvline(top, color="C0", linestyle="--", label="exact")
-axes[1].set(xlabel="estimate", ylabel="draws", title="the same mean, less spread")
+axes[1].set(xlabel="estimate", ylabel="draws", title="equal mean, less variance")
 grid = np.linspace(0, 2.8, 100)
 axes[2].plot(grid, var_g - 2 * grid * cov + grid**2 * var_k, color="C0", label="exact")
 axes[2].plot(coefficients, measured, "o", color="C1", label="ControlVariate")
 axes[2].axhline(var_g, color="C2", linestyle="--", linewidth=0.8, label="plain")
-axes[2].set(xlabel="coefficient c", ylabel="variance of one gradient", title="too much is bad too")
+axes[2].set(xlabel="coefficient c", ylabel="variance of one gradient", title="lowest at c*")
 for axis in axes:
     axis.legend()
 plt.show()
@@ -109,14 +123,14 @@ exact_parabola = var_g - 2 * coefficients * cov + coefficients**2 * var_k
 np.testing.assert_allclose(measured, exact_parabola, rtol=0.9 if SMOKE else 0.15)
 
 # %% [markdown]
-# Up to $c = 2c^*$ the control helps, and beyond it hurts. The default is 1: right if $h$ imitates $f$
-# itself, arbitrary otherwise.
+# Up to $c = 2c^*$ the control reduces the variance, beyond that it increases it. The default is 1: right if
+# $h$ imitates $f$ itself, arbitrary otherwise.
 #
 # ## Fit the coefficient, on other draws
 #
 # `fit` is the regression of the left picture, on keys that are used for nothing else. And $h$ may return
 # several numbers. What two of them leave is known here too: $e^x$ is a series in Hermite polynomials, whose
-# $j$-th carries a part $s^{2j}/j!$ of $g$'s variance; $x^2$ takes the first away, $x^3$ the second.
+# $j$-th carries a part $s^{2j}/j!$ of $g$'s variance; $x^2$ removes the first, $x^3$ the second.
 
 # %%
 cubic = sf.ControlVariate(
@@ -136,7 +150,7 @@ for name, estimator in {"plain": sf.Pathwise(), "x²": square, "x², x³": cubic
 # %% [markdown]
 # ### Why not on the same draws?
 #
-# It is tempting to fit $c$ on the $n$ draws that it is used for. But then $c$ knows them: $c$ and $\bar k$
+# It is tempting to fit $c$ on the $n$ draws that it is used for. But then $c$ depends on them: $c$ and $\bar k$
 # move together, so $\mathbb{E}[c\,\bar k]$ is no longer 0. Here the bias is $-s^2/n$ of the gradient, to
 # leading order. `FittedControlVariate` fits a coefficient for each draw to the *others*: no bias, at any $n$.
 
@@ -168,10 +182,10 @@ for way, name, color in (naive, "fitted on its own draws", "C1"), (left_out, "le
     )
 fine = np.linspace(3, sizes[-1], 200)
 axes[0].plot(fine, -(s**2) / fine, color="C0", linestyle="--", label="-s²/n")
-axes[0].set(title="bias; shaded: ± 3 standard errors", ylabel="part of the gradient")
+axes[0].set(title="bias; shaded: ± 3 standard errors", ylabel="bias / gradient")
 axes[1].axhline(1, color="0.4", linestyle=":", label="no control variate")
 axes[1].axhline(1 - rho**2, color="C0", linestyle="--", label="best c")
-axes[1].set(title="variance, by that of n plain draws", ylabel="ratio", ylim=(0, 1.1))
+axes[1].set(title="variance", ylabel="variance relative to n plain draws", ylim=(0, 1.1))
 for axis in axes:
     axis.set(xscale="log", xlabel="draws n", xticks=sizes, xticklabels=sizes)
     axis.minorticks_off()
@@ -179,17 +193,17 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# The right picture is the price. A coefficient that is fitted to two other draws is noisy, and gives back
-# most of what it could gain; with some dozens of draws it comes near the best one. With more controls, or
-# one that explains less, too few draws cost more than they save. (The biased one looks best, and is wrong.)
+# The right panel shows the cost. A coefficient that is fitted to two other draws is noisy, and loses most of
+# the gain; with some dozens of draws it is near the best one. With more controls, or a control that explains
+# less, too few draws increase the variance. (The biased one has the least variance, and is wrong.)
 #
 # ## A control variate for every smooth f: Taylor
 #
-# Where to get an $h$? Expand $f$ around the mean of the distribution. The mean of a quadratic is known
+# Where does an $h$ come from? Expand $f$ around the mean of the distribution. The mean of a quadratic is known
 # wherever the mean and the covariance of $x$ are, so `DeltaMethod` needs nothing else. Degree 1 is for the
 # score function (it is MuProp); pathwise, a linear $h$ has a constant gradient, and nothing to subtract.
 #
-# The catch is in the word *around*. The line and the parabola know $f$ at one point; the draws go elsewhere.
+# The line and the parabola match $f$ at one point only, and the draws may be far from it.
 
 
 # %%
@@ -197,24 +211,24 @@ def wave(x):
     return jnp.sin(3.0 * x)
 
 
-centre = 0.3
+center = 0.3
 nodes, weights = np.polynomial.hermite_e.hermegauss(120)
 weights = weights / weights.sum()
 
 
 def taylor(x, degree):
-    v = x - centre
-    first = wave(centre) + jax.grad(wave)(centre) * v
-    return first + (jax.grad(jax.grad(wave))(centre) * v**2 / 2 if degree == 2 else 0.0)
+    v = x - center
+    first = wave(center) + jax.grad(wave)(center) * v
+    return first + (jax.grad(jax.grad(wave))(center) * v**2 / 2 if degree == 2 else 0.0)
 
 
 def exact_variance(scale, degree, kind):
-    """Of one gradient along the mean, by quadrature; degree 0 is the constant f(centre)."""
+    """Of one gradient along the mean, by quadrature; degree 0 is the constant f(center)."""
 
     def cost(x):
-        return wave(x) - (taylor(x, degree) if degree else wave(centre))
+        return wave(x) - (taylor(x, degree) if degree else wave(center))
 
-    at = centre + scale * jnp.asarray(nodes)
+    at = center + scale * jnp.asarray(nodes)
     terms = jax.vmap(jax.grad(cost))(at) if kind == "pathwise" else cost(at) * nodes / scale
     return weights @ terms**2 - (weights @ terms) ** 2
 
@@ -238,7 +252,7 @@ axes[0].plot(x, wave(x), color="C0", label="f")
 axes[0].plot(x[x < 1.2], taylor(x[x < 1.2], 1), color="C1", linestyle="--", label="degree 1")
 axes[0].plot(x, taylor(x, 2), color="C2", linestyle="--", label="degree 2")
 for scale, alpha in ((0.1, 0.5), (0.8, 0.25)):
-    density = norm.pdf(x, centre, scale) / norm.pdf(0.0, 0.0, scale)
+    density = norm.pdf(x, center, scale) / norm.pdf(0.0, 0.0, scale)
     axes[0].fill_between(x, -1.9, -1.9 + density, color="C4", alpha=alpha, linewidth=0)
 axes[0].set(
     ylim=(-1.9, 2.9), xlabel="x", title="f, its expansions; shaded: densities, s = 0.1, 0.8"
@@ -254,7 +268,7 @@ for name, (kind, degree, estimator, color) in cases.items():
     @jax.vmap
     def measured_ratio(scale, kind=kind, estimator=estimator):
         def gradient(key):
-            return jax.grad(wave_loss)(jnp.stack([centre, scale]), key, estimator)[0]
+            return jax.grad(wave_loss)(jnp.stack([center, scale]), key, estimator)[0]
 
         return variance(gradient, seed=5) / exact_variance(scale, 0, kind)
 
@@ -270,14 +284,14 @@ axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# Narrow, it takes nearly everything away; broad, it multiplies the noise. What mends it is the coefficient,
-# again. `squared_gradient` makes the variance itself a loss: its derivative along the leaves of an estimator
-# is unbiased from a single gradient, so the coefficient can be *learned along with* the model, and follow a
-# distribution that narrows in training.
+# For a narrow distribution the expansion removes nearly all variance; for a broad one it multiplies the
+# variance. A learned coefficient prevents that. `squared_gradient` makes the variance itself a loss: its
+# derivative along the leaves of an estimator is unbiased from a single gradient, so the coefficient can be
+# *learned along with* the model, and follow a distribution that becomes narrower in training.
 
 # %%
-broad = jnp.array([centre, 0.8])
-optimiser = optax.adam(optax.cosine_decay_schedule(0.05, 400))
+broad = jnp.array([center, 0.8])
+optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 400))
 
 
 @jax.jit
@@ -287,11 +301,11 @@ def learn(estimator, key):
         slope = jax.grad(sf.squared_gradient, argnums=3)(
             lambda p, k, e: wave_loss(p, k, e, 16), broad, key, estimator
         )
-        change, state = optimiser.update(slope, state)
+        change, state = optimizer.update(slope, state)
         estimator = optax.apply_updates(estimator, change)
         return (estimator, state), estimator.coefficient
 
-    return jax.lax.scan(step, (estimator, optimiser.init(estimator)), jax.random.split(key, 400))
+    return jax.lax.scan(step, (estimator, optimizer.init(estimator)), jax.random.split(key, 400))
 
 
 start = sf.DeltaMethod(sf.Pathwise(), coefficient=jnp.array(1.0))
@@ -303,13 +317,12 @@ for name, estimator in {"plain": sf.Pathwise(), "c = 1": start, "c learned": lea
     )
 
 # %% [markdown]
-# A coefficient near 0: here the expansion is of no use, and it is out of the way.
+# The learned coefficient is near 0: here the expansion does not help, and it is switched off.
 #
 # ## Draws that are spread evenly
 #
-# The other way. Independent draws leave holes and make heaps. Each scheme below keeps every single draw as
-# random as before, so every estimator stays unbiased; what changes is how the draws of one call stand to
-# each other.
+# Independent draws leave gaps and form clusters. In each scheme below a single draw has the distribution
+# that it had before, so every estimator stays unbiased; only the draws of one call depend on each other.
 
 # %%
 plane = distrax.MultivariateNormalDiag(jnp.zeros(2), jnp.ones(2))
@@ -318,7 +331,7 @@ plane = distrax.MultivariateNormalDiag(jnp.zeros(2), jnp.ones(2))
 @partial(jax.jit, static_argnames="n")
 def drawn(estimator, n):
     def f(x):
-        return jnp.sum(x), x  # the second is handed out for every sample
+        return jnp.sum(x), x  # the second is returned for every sample
 
     return sf.expectation(f, plane, jax.random.key(3), estimator, num_samples=n, has_aux=True)[1]
 
@@ -347,7 +360,8 @@ print("Sobol: one point in each of 1 x 64, 2 x 32, 4 x 16 ... boxes")
 
 # %% [markdown]
 # The axes show probabilities, so each of the 64 cells should have one point. Sobol's have exactly that, and so
-# has every cut into 64 boxes with powers of 2 along the sides. Another key moves the points, and keeps this.
+# has every cut into 64 boxes with powers of 2 along the sides. Another key moves the points, and this stays
+# true.
 #
 # ## Mirror images: odd parts vanish
 #
@@ -361,7 +375,7 @@ functions = {"x²": jnp.square, "x³": lambda x: x**3, "exp(x/2)": lambda x: jnp
 
 
 def exact_ratio(f, along):
-    """Var(pair) / Var(two independent draws) around the centre 0, by quadrature."""
+    """Var(pair) / Var(two independent draws) around the center 0, by quadrature."""
     terms = jax.vmap(jax.grad(f))(jnp.asarray(nodes)) * (nodes if along == "scale" else 1.0)
     even = (terms + terms[::-1]) / 2
     spread = [weights @ t**2 - (weights @ t) ** 2 for t in (even, terms)]
@@ -389,13 +403,13 @@ for name, f in functions.items():
 
 # %% [markdown]
 # A quadratic's gradient along the mean has no noise left at all, and along the scale every second
-# evaluation is wasted. `Antithetic` is for an $f$ that goes one way through the distribution.
+# evaluation is wasted. `Antithetic` is for an $f$ that is monotone over the distribution.
 #
 # ## How fast the error falls
 #
-# More independent draws help slowly: the error falls as $n^{-1/2}$. Points that fill the square do better,
-# if the term is smooth in the noise. Two gradients in the plane: a smooth $f$ by `Pathwise`, and one with a
-# jump by `ScoreFunction`, whose edge runs between the points wherever they are put.
+# More independent draws help slowly: the error falls as $n^{-1/2}$. With points that fill the square it falls
+# faster, if the term is smooth in the noise. Two gradients in the plane: a smooth $f$ by `Pathwise`, and one
+# with a jump by `ScoreFunction`, whose edge runs between the points for any arrangement.
 
 
 # %%
@@ -434,14 +448,14 @@ for axis, title in zip(axes, costs, strict=True):
 plt.show()
 
 # %% [markdown]
-# `Stratified` removes the part that is a sum of functions of single coordinates, once: the line is lower, and as
-# steep. `QuasiMonteCarlo` makes the line steeper, and most so where all is smooth.
+# `Stratified` removes the part that is a sum of functions of single coordinates: the line is lower, and as
+# steep as before. `QuasiMonteCarlo` makes the line steeper, and most so where all is smooth.
 #
-# ## What a point set must not be given
+# ## What a point set must not be combined with
 #
-# Draws that know of each other have a price. Leave-one-out takes the mean of the *other* costs as a
-# baseline, which is fair because they know nothing of this draw. Two strata of a fair coin: the other draw
-# is always the opposite one.
+# Draws that depend on each other have a disadvantage. Leave-one-out takes the mean of the *other* costs as a
+# baseline, which is right because they are independent of this draw. With two strata of a fair coin the
+# other draw is always the opposite one.
 
 # %%
 probability, truth = 0.5, 0.25  # d/dlogit of E[bit]
@@ -463,14 +477,14 @@ except TypeError as error:
     print(error)
 
 # %% [markdown]
-# Twice the gradient, from an estimator that is unbiased with independent draws. So it is refused.
+# Twice the gradient, from an estimator that is unbiased with independent draws. So the library refuses it.
 #
 # ## Both together, and a quadratic that is learned
 #
-# Schemes and controls are estimators around estimators, so they nest. And instead of expanding $f$ at one
-# point, a quadratic can be *learned* as what leaves least variance: `QuadraticSurrogate`, whose slope and
-# curvature are leaves too. All of them on one loss, a logistic regression of 40 cases with 5 weights, whose
-# $q$ is once narrow and once broad; 64 evaluations of f for each gradient.
+# Schemes and controls are estimators around estimators, so they nest. Instead of expanding $f$ at one point,
+# one can *learn* the quadratic that leaves the least variance: `QuadraticSurrogate`, whose slope and
+# curvature are leaves too. All of them on one loss, a logistic regression of 40 cases with 5 weights, first
+# with a narrow and then with a broad $q$; 64 evaluations of f for each gradient.
 
 # %%
 rows = jax.random.normal(jax.random.key(11), (40, 5))
@@ -543,7 +557,7 @@ for i, axis in enumerate(axes):
     colors = ["C2" if ratio < 0.95 else "C1" if ratio > 1.05 else "C0" for ratio in ratios]
     axis.barh(list(table), ratios, left=1e-7, color=colors)
     axis.axvline(1, color="0.4", linestyle=":")
-    axis.set(xscale="log", xlim=(1e-6, 1e4), xlabel="variance of the gradient / pathwise")
+    axis.set(xscale="log", xlim=(1e-6, 1e4), xlabel="variance relative to Pathwise")
     axis.set_title(f"standard deviation of each weight: {widths[i]:.1f}")
     for j, ratio in enumerate(ratios):
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
@@ -552,19 +566,20 @@ axes[0].invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# Narrow, a quadratic is nearly all there is to f: Taylor takes off thousands of times, for 6 evaluations, and
-# even draws take some off what it leaves. Broad, it does harm: alone, and to the even draws, which are best
-# without it; the quadratic that is learned does none. The rule to take along: *expand where q is narrow, learn
-# or spread where it is broad, and measure on your own loss* (`sf.compare`, notebook 11).
+# Where q is narrow, f is nearly a quadratic: the Taylor expansion reduces the variance thousands of times,
+# for 6 evaluations, and evenly spread draws reduce the rest further. Where q is broad, the expansion
+# increases the variance, alone and together with evenly spread draws; the learned quadratic does not. The
+# rule: *expand where q is narrow, learn or spread where it is broad, and measure on your own loss*
+# (`sf.compare`, notebook 11).
 #
 # ## Exercises
 #
-# 1. What is the variance at $c = 2c^*$, without a computation? Check it with `at_coefficient`.
+# 1. What is the variance at $c = 2c^*$, without computing it? Check it with `at_coefficient`.
 # 2. `DeltaMethod` leaves a quadratic $f$ no variance. Which $f$ does `Antithetic` leave none, along the mean
 #    *and* along the scale of a normal, by `Pathwise`?
 # 3. Sobol points for a distribution of your own: $x$ exponential with rate $\lambda$,
-#    $\frac{d}{d\lambda}\mathbb{E}[e^{-x}]$. Hand in `icdf`, and compare with the exact $1/(1 + \lambda)^2$
-#    and with independent draws.
+#    $\frac{d}{d\lambda}\mathbb{E}[e^{-x}]$. Pass `icdf`, and compare with the exact $1/(1 + \lambda)^2$ and
+#    with independent draws.
 #
 # ## Solutions
 #

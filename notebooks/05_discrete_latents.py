@@ -1,13 +1,24 @@
 # %% [markdown]
 # # 5. Discrete latents
 #
-# An autoencoder that must say a picture in eight bits, or in one of twenty words. Between encoder and
-# decoder something is *drawn*, and no derivative passes. We train through it with several estimators, see
-# which are wrong and by how much, and look at what the bits and the words have come to mean.
+# An autoencoder that must encode a picture in eight bits, or in one of twenty categories. Between encoder
+# and decoder a code is *drawn*, and no derivative passes through the draw. We train it with several
+# estimators, see which are biased and by how much, and look at what the bits and the categories come to mean.
 #
-# [All notebooks](README.md) · previous:
-# [4. Control variates and sampling](04_control_variates_and_sampling.ipynb) · next:
-# [6. Variational inference](06_variational_inference.ipynb)
+# [All notebooks](README.md) · previous: [4. Control variates and
+# sampling](04_control_variates_and_sampling.ipynb) · next: [6. Variational
+# inference](06_variational_inference.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import os
@@ -23,7 +34,8 @@ from sklearn.datasets import load_digits
 import scorefn as sf
 from scorefn import vi
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
@@ -60,13 +72,14 @@ def log_likelihood(decoder, image, code):
 
 
 # %% [markdown]
-# What is raised is the evidence lower bound, in nats: how well the code explains the image, minus what the
-# code costs. All codes are equally likely beforehand, and the cost has a closed form:
+# The objective is the evidence lower bound, in nats: how well the code explains the image, minus the
+# information in the code. The prior over codes is uniform, so the second term has a closed form:
 #
-# $$\mathrm{ELBO}(x) = \mathbb{E}_{b \sim q(b \mid x)}\big[\log p(x \mid b)\big] - \mathrm{KL}\big(q(b \mid x)\,\|\,\text{uniform}\big).$$
+# $$\mathrm{ELBO}(x) = \mathbb{E}_{b \sim q(b \mid x)}\big[\log p(x \mid b)\big] - \mathrm{KL}\big(q(b \mid
+# x)\,\|\,\text{uniform}\big).$$
 #
-# `vi.elbo` is that expectation plus what you know of the entropy; the estimator is an argument of it, as
-# everywhere. The model below serves eight bits and, later, one of twenty categories: `family` says which.
+# `vi.elbo` is that expectation plus what you know of the entropy; the estimator is an argument of it. The
+# model below serves eight bits and, later, one of twenty categories: `family` says which.
 
 
 # %%
@@ -91,8 +104,8 @@ def bound(params, images, key, estimator, n=1, family=sf.Bernoulli):
 
 # %% [markdown]
 # Eight bits have 256 values, so that the expectation can be *added up*: `sf.Enumerate()` has no variance, and
-# is the truth to measure everything else against. It costs less than it looks: the codes are the same for all
-# images, which `jax.vmap` sees, so that a minibatch of 64 decodes 256 codes in all; with two draws for
+# is the reference for everything else. It costs less than it seems to: the codes are the same for all images,
+# and `jax.vmap` computes them once, so that a minibatch of 64 decodes 256 codes in all; with two draws for
 # each image it decodes 128.
 #
 # ## Training through the draw
@@ -102,12 +115,12 @@ def bound(params, images, key, estimator, n=1, family=sf.Bernoulli):
 # - *no baseline*: the score function as in notebook 1. *RLOO*: REINFORCE with leave-one-out, notebook 2.
 # - `DisARM` draws two codes from the same noise, mirrored, and compares them. Like the two before, it only
 #   needs *values* of the decoder's log-likelihood.
-# - `StraightThrough` draws, and differentiates as if nothing had been drawn; `ReinMax` is a better rule of
-#   the same kind. They need the decoder's derivative, one code, and are **biased**.
+# - `StraightThrough` draws, and differentiates as if the draw were the probability; `ReinMax` is a better
+#   rule of the same kind. They need the decoder's derivative, one code, and are **biased**.
 
 # %%
 every, blocks, seeds = (5, 2, 2) if SMOKE else (200, 10, 3)
-optimiser = optax.adam(3e-3)
+optimizer = optax.adam(3e-3)
 keys = jax.random.split(jax.random.key(0), seeds)
 
 
@@ -122,7 +135,7 @@ def training(entries, keys, size=8, family=sf.Bernoulli):
         weights, memory = carry
         batch_key, key = jax.random.split(key)
         batch = jax.random.choice(batch_key, seen, (64,))
-        change, memory = optimiser.update(jax.grad(loss)(weights, batch, key), memory, weights)
+        change, memory = optimizer.update(jax.grad(loss)(weights, batch, key), memory, weights)
         return (optax.apply_updates(weights, change), memory), None
 
     def block(carry, keys):
@@ -133,7 +146,7 @@ def training(entries, keys, size=8, family=sf.Bernoulli):
     def run(params, key):
         weights = dict.fromkeys(entries, params)
         keys = jax.random.split(key, (blocks, every))
-        return jax.lax.scan(block, (weights, optimiser.init(weights)), keys)[1]
+        return jax.lax.scan(block, (weights, optimizer.init(weights)), keys)[1]
 
     runs = [run(start(key, size), key) for key in keys]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
@@ -172,10 +185,10 @@ if not SMOKE:
     assert final["StraightThrough (1)"] < min(final[name] for name in entries if name[0] != "S")
 
 # %% [markdown]
-# Variance costs time; bias costs the goal. Without a baseline the runs creep. RLOO and DisARM lag behind the
-# exact gradient, and climb on. Straight-through keeps up in the beginning, with half of the evaluations, and
-# then flattens out far below, where even the run without a baseline overtakes it: it follows the gradient of
-# something else.
+# Variance slows training; bias changes where it ends. Without a baseline the runs are slow. RLOO and DisARM
+# lag behind the exact gradient, and keep improving. Straight-through keeps up in the beginning, with half of
+# the evaluations, and then stops far below the others, where even the run without a baseline overtakes it:
+# its gradient is that of another objective.
 #
 # Ten digits that no run has seen, through eight bits and back: the most probable code of each, decoded.
 
@@ -206,15 +219,15 @@ plt.show()
 # %% [markdown]
 # ## Two kinds of error
 #
-# Now the measurement. Fix the weights at three moments: before training, after the first block of steps, and
-# at the end of an exact run. Take 20 images, and the gradient $g$ of their expected log-likelihoods along
+# Now the measurement. The weights are fixed at three stages: before training, after the first block of steps,
+# and at the end of an exact run. Take 20 images, and the gradient $g$ of their expected log-likelihoods along
 # their logits, which is where the estimators differ. Of thousands of estimates $\hat g$ we want
 #
 # - the variance $\mathbb{E}\|\hat g - \mathbb{E}\hat g\|^2$;
-# - the squared bias $\|\mathbb{E}\hat g - g\|^2$. The mean of N estimates is off $g$ even without a bias, on average
-#   by variance / N in its square, which is taken off again;
-# - whether it is there at all: for each image the mean error along its gradient, by its standard error. That
-#   is a z; we look at the largest of 20, and believe in a bias above 5.
+# - the squared bias $\|\mathbb{E}\hat g - g\|^2$. The mean of N estimates is off $g$ even without a bias, on
+#   average by variance / N in its square, which is subtracted;
+# - whether there is a bias: for each image the mean error along its gradient, divided by its standard error.
+#   That is a z; we look at the largest of 20, and call it a bias above 5.
 
 # %%
 few, repeats = seen[:20], 80 if SMOKE else 4000
@@ -300,9 +313,9 @@ def draw_bars(axis, names, found, values):
 figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
 draw_bars(axes[0], list(bars), found, lambda rows: rows[:, 0] / rows[0, 0])
 draw_bars(axes[1], list(bars), found, lambda rows: np.where(rows[:, 2] > 5, rows[:, 1], 0))
-axes[0].set(xscale="log", xlabel="variance, by that of RLOO with 2 draws")
+axes[0].set(xscale="log", xlabel="variance relative to leave-one-out (2 draws)")
 axes[0].axvline(1, color="0.4", linewidth=0.8)
-axes[1].set(xlabel="|bias| / |gradient|, where |z| is above 5")
+axes[1].set(xlabel="|bias| / |gradient| (shown if |z| > 5)")
 axes[1].legend(loc="upper right")
 plt.show()
 
@@ -315,20 +328,21 @@ for name, (estimator, _) in bars.items():
         assert np.all(z < 5) if estimator.unbiased else z[-1] > 5
 
 # %% [markdown]
-# On the left, cheap gains: `DisARM` is a little below RLOO with as many evaluations, `ARMS` a little below the
-# third that four draws give. `LocalExpectation` tries both values of each bit in turn, nine codes in all, and
-# is far below them; good where the decoder is cheap for many codes at once.
+# On the left: `DisARM` is a little below RLOO with as many evaluations, `ARMS` a little below the
+# third that four draws give. `LocalExpectation` tries both values of each bit in turn, nine codes in all,
+# and has far less variance; use it where the decoder is cheap for many codes at once.
 #
-# On the right, what the small variance of the biased ones is worth. Before training, `ReinMax` is nearly right
-# and nearly without noise. The better the model, the more wrong they all are. In the others no bias was
-# found; and every estimator knows what it is: `sf.ReinMax().unbiased` is `False`.
+# On the right, the bias. Before training, `ReinMax` is nearly unbiased and nearly without noise. The better
+# the model, the larger the bias of all of them. No bias was found in the others; every estimator declares
+# whether it is biased: `sf.ReinMax().unbiased` is `False`.
 #
 # ### Where the bias comes from
 #
-# One bit of probability $p = \sigma(\theta)$. The mean of $f(b)$ is $p f(1) + (1 - p) f(0)$, so the exact derivative
-# is $p(1-p)$ times the slope of the *secant*. Straight-through takes the slope of $f$ at the end that was
-# drawn; ReinMax, on average, the mean of the slopes at both ends, which is right if $f$ is quadratic (the
-# trapezoidal rule). No code is ever asked what $f$ does *between* 0 and 1, and yet that makes these slopes:
+# One bit of probability $p = \sigma(\theta)$. The mean of $f(b)$ is $p f(1) + (1 - p) f(0)$, so the exact
+# derivative is $p(1-p)$ times the slope of the *secant*. Straight-through takes the slope of $f$ at the end
+# that was drawn; ReinMax, on average, the mean of the slopes at both ends, which is right if $f$ is quadratic
+# (the trapezoidal rule). $f$ is never evaluated *between* 0 and 1, and yet its shape there determines these
+# slopes:
 
 
 # %%
@@ -348,11 +362,13 @@ n = 100 if SMOKE else 4000
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.3))
 line = jnp.linspace(0, 1, 50)
-axes[0].plot(line, f(line), color="0.6", linestyle=":", label="f, where nobody asks")
+axes[0].plot(
+    line, f(line), color="0.6", linestyle=":", label="f between the draws (never evaluated)"
+)
 axes[0].plot([0, 1], [f(0.0), f(1.0)], "o-", color="C0", label="secant")
 axes[0].plot([0, 0.25], [0, 0.25 * slope0], color="C1", linewidth=3, label="slopes at the draws")
 axes[0].plot([0.75, 1], [f(1.0) - 0.25 * slope1, f(1.0)], color="C1", linewidth=3)
-axes[0].set(xlabel="b", ylabel="f(b)")
+axes[0].set(xlabel="b", ylabel="f(b)", ylim=(-0.85, 0.45))
 axes[0].legend(loc="lower left")
 axes[1].plot(p, v * (f(1.0) - f(0.0)), color="C0", label="exact")
 for color, (estimator, (mean, variance)) in zip(["C1", "C2"], derivatives.items(), strict=True):
@@ -372,18 +388,19 @@ plt.show()
 
 # %% [markdown]
 # Here 1 is the worse value, at every $p$. Where it is rare, straight-through nearly always sees the slope at 0
-# and makes it *more* likely. A likelihood under a network is no quadratic between codes, and trained
-# weights are larger, so that it bends more.
+# and makes it *more* likely. A likelihood under a network is not quadratic between codes, and it is the more
+# curved the larger the weights are, as after training.
 #
-# `GumbelSoftmax` makes codes between 0 and 1: it is the right gradient of *another* objective. A lower temperature
-# brings that one closer and makes the estimates noisier (exercise 3).
+# `GumbelSoftmax` uses codes between 0 and 1: it is the right gradient of *another* objective. A lower
+# temperature brings that objective closer and makes the estimates noisier (exercise 3).
 #
 # ## Control variates that learn
 #
-# `REBAR` takes the relaxed draw as a *control variate*: the same is added by its pathwise derivative, and
-# subtracted by the score function, so that the mean is right whatever it is. How much it helps depends on a
-# temperature and a coefficient; those guessed above did harm on the trained model. `RELAX` has a
-# function of your own in its place: here a small network that sees the noisy logits and the image, and never
+# `REBAR` uses the relaxed draw as a *control variate*: its derivative is added by the pathwise estimator and
+# subtracted by the score function, so that the mean is right for any relaxation. How much it helps depends on a
+# temperature and a coefficient; the values guessed above increased the variance on the trained model.
+# `RELAX` takes a function of your own instead: here a small network that sees the noisy logits and the
+# image, and never
 # calls the decoder.
 #
 # The mean does not depend on what is in a control variate. So the derivative of the *squared norm* of one
@@ -449,18 +466,18 @@ for name, color in [("REBAR (3)", "C1"), ("RELAX (1)", "C3")]:
         assert learning[-1][name][2] < 5  # no bias
 for name, style in [("RLOO (2)", "--"), ("DisARM (2)", ":")]:
     axes[0].axhline(reference[name][0], color="C0", linestyle=style, label=name)
-axes[0].set(xlabel="step of learning", ylabel="variance, nats²", yscale="log")
+axes[0].set(xlabel="learning step", ylabel="variance, nats²", yscale="log")
 axes[0].legend()
 axes[1].plot(jnp.exp(path["log_temperature"]), color="C2", label="temperature")
 axes[1].plot(path["coefficient"], color="C4", label="coefficient")
-axes[1].set(xlabel="step of learning", title="the two leaves of REBAR")
+axes[1].set(xlabel="learning step", title="the two leaves of REBAR")
 axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# Learned, both come down from a multiple of RLOO's variance to about as much, and not to that of `DisARM`,
-# which has nothing to learn: measure before you add machinery. RELAX needs *one* evaluation of the decoder,
-# which counts where that is expensive; and its network knows these 20 images and this one model.
+# After learning, the variance of both is about that of RLOO, and above that of `DisARM`, which has nothing
+# to learn: measure before you add machinery. RELAX needs *one* evaluation of the decoder, which matters
+# where that is expensive; and its network was trained on these 20 images and this one model only.
 #
 # ## One of twenty
 #
@@ -489,7 +506,7 @@ for stage, params in word_stages.items():
 
 figure, axis = plt.subplots(figsize=(8, 3.2))
 draw_bars(axis, list(words), found_words, lambda rows: rows[:, 0] / rows[0, 0])
-axis.set(xscale="log", xlim=(1e-6, 4), xlabel="variance, by that of RLOO with 2 draws")
+axis.set(xscale="log", xlim=(1e-6, 4), xlabel="variance relative to leave-one-out (2 draws)")
 axis.text(1.2e-6, len(words) - 1, "exact", va="center")
 axis.axvline(1, color="0.4", linewidth=0.8)
 axis.legend(loc="lower left", bbox_to_anchor=(1.0, 0.3))
@@ -502,14 +519,14 @@ for name in words:
 
 # %% [markdown]
 # While $q$ is nearly uniform (entropy up to $\log 20 = 3.0$) nothing does much better than as many independent
-# draws. Once it has made up its mind for most images, sets of different categories hold nearly all the
-# probability, and their variance is all but gone: independent draws would be the same category four
-# times. The coupled pair gains next to nothing.
+# draws. Once $q$ is concentrated for most images, sets of different categories hold nearly all the
+# probability, and their variance is almost 0: independent draws would be the same category four times. The
+# coupled pair gains almost nothing.
 #
-# ## What the bits and the words mean
+# ## What the bits and the categories mean
 #
 # A bit means what it changes in the picture: below, the mean picture over all codes with the bit at 1, minus
-# that with the bit at 0. Under it new digits: eight fair coins for each, decoded.
+# that with the bit at 0. The second row shows new digits: eight fair coins for each, decoded.
 
 # %%
 codes = jnp.asarray(np.indices((2,) * 8).reshape(8, -1).T, jnp.float32)  # [256, 8]
@@ -526,10 +543,10 @@ axes[1, 0].set_ylabel("sampled")
 plt.show()
 
 # %% [markdown]
-# No bit is a digit: each moves strokes about, and 256 combinations share them. Some codes are used by hardly any
-# image (exercise 2), so that the samples are of mixed quality. A *category* has no one to share with. It has to
-# be a whole picture, and all that the encoder learns is which of twenty pictures fits best. Nobody told it
-# what a digit is.
+# No bit is a digit: each moves strokes about, and 256 combinations share them. Some codes are used by hardly
+# any image (exercise 2), so that the samples are of mixed quality. A *category* shares nothing. It has to be
+# a whole picture, and the encoder only learns which of twenty pictures fits best. The labels of the digits
+# were never used.
 
 # %%
 word_model = jax.tree.map(lambda leaf: leaf[0, -1], one_hot["Enumerate (20)"])
@@ -551,20 +568,20 @@ print(f"digits guessed right from the category alone: {counts.max(1).sum() / 150
 #
 # | your latent | use |
 # |---|---|
-# | few values in all (up to some thousand) and a cheap decoder | `Enumerate()`: no variance at all |
+# | few values in all (up to some thousand) and a cheap decoder | `Enumerate()`: no variance |
 # | bits, two evaluations | `DisARM()`; three and more: `ARMS()` |
 # | bits, and the decoder is cheap for many codes at once | `LocalExpectation()` |
 # | one categorical variable | `UnorderedSet()`; `SumAndSample(k)` if k categories have nearly all probability |
 # | several categorical variables | `ScoreFunction(LeaveOneOut())` with 4 samples or more |
 # | one evaluation of an expensive decoder | `RELAX`, learned; or a `MovingAverage` as the baseline |
-# | a bias does no harm: the first steps, a quick look | `ReinMax()`; then change to one of those above |
+# | a bias is acceptable: the first steps, a quick look | `ReinMax()`; then change to one of those above |
 #
 # `sf.compare` measures all of these on your own loss, and `docs/estimators.md` says more.
 #
 # ## Exercises
 #
-# 1. The mean of straight-through needs no sampling: add up $p_i(1 - p_i)\, \partial f / \partial b_i$ over all 256
-#    codes. How large is the bias on the trained model, exactly?
+# 1. The mean of straight-through needs no sampling: add up $p_i(1 - p_i)\, \partial f / \partial b_i$ over
+#    all 256 codes. How large is the bias on the trained model, exactly?
 # 2. How many of the 256 codes are used? Average $q(b \mid x)$ over the images seen, and take the exponential of
 #    its entropy.
 # 3. Bias and variance of `GumbelSoftmax` at the temperatures 1, 0.5 and 0.1, on the trained model.

@@ -3,11 +3,22 @@
 #
 # A Bayesian logistic regression on real data: which tumors are benign, and how sure are we? The posterior
 # of the weights has no closed form, so a Gaussian is fitted to it by maximizing a bound, whose gradient goes
-# through samples. The bound can be written in several ways that are equal in the mean and far apart in
-# noise. `sf.vi` has them; here you see when each of them pays.
+# through samples. The bound can be written in several ways that have equal means and very different
+# variances. `sf.vi` has them; this notebook shows when each of them is best.
 #
 # [All notebooks](README.md) · previous: [5. Discrete latents](05_discrete_latents.ipynb) ·
 # next: [7. From REINFORCE to PPO](07_reinforce_to_ppo.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import os
@@ -24,15 +35,16 @@ from sklearn.datasets import load_breast_cancer
 import scorefn as sf
 from scorefn import vi
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 repeats = 200 if SMOKE else 4000
 
 # %% [markdown]
 # ## The bound
 #
-# 569 tumours, 30 measurements each, standardised, and a column of ones. The weights $w$ are $N(0, I)$
-# beforehand, and a tumour is benign ($y = 1$, else $-1$) with probability $\sigma(x^\top w)$. For any
+# 569 tumors, 30 measurements each, standardized, and a column of ones. The prior of the weights $w$ is
+# $N(0, I)$, and a tumor is benign ($y = 1$, else $-1$) with probability $\sigma(x^\top w)$. For any
 # distribution $q$ of the weights,
 #
 # $$\log p(y) = \underbrace{\mathbb{E}_q[\log p(y, w) - \log q(w)]}_{\text{ELBO}} +
@@ -40,7 +52,7 @@ repeats = 200 if SMOKE else 4000
 #
 # The left side is fixed. Raise the ELBO, and $q$ comes closer to the posterior. Our $q$ is a Gaussian with
 # independent weights, the *mean field*. Under it each $x^\top w$ is a Gaussian number, so the exact ELBO is a
-# one-dimensional integral for each tumour: the truth for all that follows.
+# one-dimensional integral for each tumor: the reference for all that follows.
 
 # %%
 measurements, benign = load_breast_cancer(return_X_y=True)
@@ -140,7 +152,7 @@ report(start)
 
 # %% [markdown]
 # The means agree: z is the distance from the exact gradient in standard errors, of the worst of 31 components.
-# The noise does not: without the derivative of the model it is a hundred times larger.
+# The variances do not: without the derivative of the model it is a hundred times larger.
 #
 # ## Training
 #
@@ -149,7 +161,7 @@ report(start)
 
 # %%
 steps, every, seeds = (40, 20, 2) if SMOKE else (1500, 25, 5)
-optimiser = optax.adam(0.05)
+optimizer = optax.adam(0.05)
 
 
 @partial(jax.jit, static_argnames="bound")
@@ -157,14 +169,14 @@ def train(bound, params, key):
     def step(carry, key):
         params, state = carry
         gradient = jax.grad(lambda p: -bound(p, key, 8))(params)
-        change, state = optimiser.update(gradient, state)
+        change, state = optimizer.update(gradient, state)
         return (optax.apply_updates(params, change), state), None
 
     def block(carry, keys):
         return jax.lax.scan(step, carry, keys)[0], exact_elbo(carry[0])
 
     keys = jax.random.split(key, (steps // every, every))
-    (params, _), curve = jax.lax.scan(block, (params, optimiser.init(params)), keys)
+    (params, _), curve = jax.lax.scan(block, (params, optimizer.init(params)), keys)
     return params, jnp.append(curve, exact_elbo(params))
 
 
@@ -192,7 +204,7 @@ axes[0].plot(at, best_curve, color="C0", linestyle="--", label="exact gradient")
 axes[0].set(
     ylim=(best - 60, best + 5), ylabel="exact ELBO, nats", title="median and range of the seeds"
 )
-axes[1].set(yscale="log", ylabel="below the best, nats", title="the same, as a distance")
+axes[1].set(yscale="log", ylabel="below the best, nats", title="distance to the best ELBO")
 axes[0].legend(loc="lower right")
 for axis in axes:
     axis.set_xlabel("step")
@@ -201,7 +213,7 @@ for name, curve in curves.items():
     print(f"{name:15} ends {best - jnp.median(curve[:, -1]):.2f} nats below the best")
 
 # %% [markdown]
-# Both learn. The score function, with the same learning rate, hovers further below: what is left is noise.
+# Both learn. The score function, with the same learning rate, ends further below, because of its noise.
 # (A rate that decays would bring both closer.) The four forms once more, where the exact training has ended:
 
 # %%
@@ -211,24 +223,25 @@ np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-2)
 
 # %% [markdown]
 # Look at the first two. Their *values* differ: $\log p(y, w) - \log q(w)$ is one number where $q$ is the
-# posterior, so the closer $q$ comes, the quieter is the bound with all of it sampled. But their gradients are
-# the same, draw by draw. For a Gaussian, $\log q$ at $w = m + s\varepsilon$ is $-\log s$ plus something
-# that depends on $\varepsilon$ alone: differentiated through the draw, it *is* the closed form. The value grows
-# quiet and the gradient does not. That can be mended.
+# posterior, so the closer $q$ comes, the less noise has the bound with all of it sampled. But their gradients
+# are the same, draw by draw. For a Gaussian, $\log q$ at $w = m + s\varepsilon$ is $-\log s$ plus something
+# that depends on $\varepsilon$ alone: differentiated through the draw, it *is* the closed form. The variance
+# of the value falls, that of the gradient does not. The next section changes that.
 #
 # ## Sticking the landing
 #
 # Differentiate $-\log q_\theta(w)$ at $w = w_\theta(\varepsilon)$:
 #
 # $$-\frac{d}{d\theta} \log q_\theta(w_\theta) = -\frac{\partial \log q_\theta(w)}{\partial w}
-# \frac{\partial w_\theta}{\partial \theta} \;-\; \underbrace{\frac{\partial \log q_\theta(w)}{\partial \theta}}_{\text{the score: mean } 0}.$$
+# \frac{\partial w_\theta}{\partial \theta} \;-\; \underbrace{\frac{\partial \log q_\theta(w)}{\partial
+# \theta}}_{\text{the score: mean } 0}.$$
 #
 # Leave the score out, and the mean is the same. What is left is the path derivative of
 # $\log p(y, w) - \log q(w)$. If $q$ *is* the posterior, that difference is the same number at every $w$, so
-# its slope is 0: no noise at all, for every single draw. The sampler has landed, and stays.
+# its slope is 0: there is no noise, for every single draw.
 #
-# First where all is known: the target $N(0, 1)$, $q = N(m, s^2)$. Along $m$ the variance of one draw is
-# $s^2$ with the closed-form entropy, and $(1/s - s)^2$ without the score.
+# First a case where everything is known: the target $N(0, 1)$, $q = N(m, s^2)$. Along $m$ the variance of one
+# draw is $s^2$ with the closed-form entropy, and $(1/s - s)^2$ without the score.
 
 
 # %%
@@ -252,10 +265,10 @@ print("at s = 1, without the score:", toy_variance[False][2])
 np.testing.assert_allclose(toy_variance[False], (1 / scales - scales) ** 2, rtol=0.5, atol=1e-9)
 
 # %% [markdown]
-# Then on the tumours. Two principal components and a constant make three weights, whose posterior is close to
-# a Gaussian, but not to one of *independent* weights. So take a second family along, with all covariances.
-# Along the training of each, the variance of one draw's gradient. (The same program, mapped over four sets of
-# tumours, trains for the sections below too.)
+# Then on the tumors. Two principal components and a constant make three weights, whose posterior is close to
+# a Gaussian, but not to one of *independent* weights. So there is a second family, with all covariances. The
+# figure shows the variance of one draw's gradient while each is trained. (The same program, mapped over four
+# sets of tumors, trains for the sections below too.)
 
 # %%
 left, singular, right = np.linalg.svd(measurements, full_matrices=False)
@@ -283,7 +296,7 @@ families = {
     "all covariances": (full, {"mean": jnp.zeros(3), "tri": jnp.zeros((3, 3))}),
 }
 small_steps = 60 if SMOKE else 1500
-small_optimiser = optax.adam(optax.cosine_decay_schedule(0.05, small_steps))
+small_optimizer = optax.adam(optax.cosine_decay_schedule(0.05, small_steps))
 
 
 @partial(jax.jit, static_argnames="family")
@@ -299,12 +312,12 @@ def fit(family, used, key):
             joint = partial(small_joint, used=used)
             return -vi.sticking_the_landing(joint, make(params), key, num_samples=8)
 
-        change, state = small_optimiser.update(jax.grad(loss)(params), state)
+        change, state = small_optimizer.update(jax.grad(loss)(params), state)
         params = optax.apply_updates(params, change)
         return (params, state), params
 
     keys = jax.random.split(key, small_steps)
-    return jax.lax.scan(step, (params, small_optimiser.init(params)), keys)[1]
+    return jax.lax.scan(step, (params, small_optimizer.init(params)), keys)[1]
 
 
 @partial(jax.jit, static_argnames=("family", "closed"))
@@ -351,25 +364,25 @@ axes[1].set(
     xscale="log",
     yscale="log",
     xlabel="step",
-    ylabel="variance along the means",
-    title="569 tumours, three weights",
+    ylabel="variance along the means, one draw",
+    title="569 tumors, three weights",
 )
 for axis in axes:
     axis.legend()
 plt.show()
 
 # %% [markdown]
-# Left: a narrow $q$ pays dearly for leaving the score out, and at $s = 1$ the noise is gone. Right: in the
-# family that holds (nearly) the posterior, the noise falls with training to a small part of the other's; in
-# the mean field it cannot fall that far, because $q$ never gets there. And the gain comes at the end, where a
-# converging run needs it.
+# Left: for a narrow $q$ leaving the score out increases the variance by a large factor, and at $s = 1$ the
+# noise is 0. Right: in the family that holds (nearly) the posterior, the noise falls with training to a small
+# part of the other's; in the mean field it cannot fall that far, because $q$ never gets there. The gain comes
+# at the end, where a converging run needs it.
 #
 # ## More samples in one bound
 #
 # The mean of $K$ importance weights $w_k = p(y, z_k) / q(z_k)$ inside the logarithm gives a bound that is
 # tighter the larger $K$ is: $\mathbb{E} \log \frac1K \sum_k w_k$, the IWAE bound. Here is what it does to
 # $\log p(y)$, and what it does to the gradient of $q$. For the latter, $q$ is put where it is in the middle
-# of a training run: a little off, and broader than the posterior, here that of 100 tumours.
+# of a training run: a little off, and broader than the posterior, here that of 100 tumors.
 
 # %%
 ends = jax.tree.map(lambda p: p[:, -1], paths)  # of all covariances
@@ -446,18 +459,19 @@ plt.show()
 
 # %% [markdown]
 # A better bound with a worse gradient: the ratio of signal to noise falls as $K^{-1/2}$ (Rainforth et al.,
-# 2018). The mean of $K$ weights comes close to $p(y)$, which knows nothing of $q$: so the signal fades as $1/K$,
-# and the noise only as $K^{-1/2}$. What makes the noise is the score again, and DReG (Tucker et al., 2019) puts
-# a second path derivative in its place: the same mean, and a ratio that *rises* as $K^{1/2}$. The gradient along
-# the *model's* parameters needs no such help. (`sf.GradientSNR` watches this ratio while you train.)
+# 2018). The mean of $K$ weights comes close to $p(y)$, which does not depend on $q$: so the signal fades as
+# $1/K$, and the noise only as $K^{-1/2}$. The noise comes from the score again, and DReG (Tucker et al.,
+# 2019) puts a second path derivative in its place: the same mean, and a ratio that *rises* as $K^{1/2}$. The
+# gradient along the *model's* parameters needs no such help. (`sf.GradientSNR` watches this ratio while you
+# train.)
 #
-# Both rules ask for weights of finite variance: that is why $q$ was broader here. A $q$ that is narrower than
-# the posterior, as the ELBO likes it, has heavy-tailed weights, and no such rule holds.
+# Both rules need weights of finite variance: that is why $q$ was broader here. A $q$ that is narrower than
+# the posterior, as the ELBO tends to make it, has heavy-tailed weights, and neither rule holds.
 #
 # ## How sure are we?
 #
-# What all this was for. The posterior gives not one line between malignant and benign but a cloud of lines,
-# and the mean of their predictions. With 12 tumours, with 60, and with all of them:
+# The posterior gives not one line between malignant and benign but a distribution of lines,
+# and the mean of their predictions. With 12 tumors, with 60, and with all of them:
 
 # %%
 span = jnp.linspace(-3.5, 3.5, 60)
@@ -493,7 +507,7 @@ for axis, i in zip(axes, (3, 2, 0), strict=True):
             alpha=0.8,
         )
     axis.set(
-        title=f"{int(case.sum())} tumours",
+        title=f"{int(case.sum())} tumors",
         xlabel="first component",
         xlim=(-3.5, 3.5),
         ylim=(-3.5, 3.5),
@@ -504,9 +518,9 @@ figure.colorbar(shade, ax=axes, label="standard deviation of the probability", s
 plt.show()
 
 # %% [markdown]
-# Lines: where the predicted probability of *benign* is 0.1, 0.5, 0.9. Grey: how much the draws of $q$ disagree.
-# With 12 tumours the model knows what it does not know: away from them the plane is grey. With 569 only the
-# border is. And how good is a Gaussian for 12 tumours? The exact prediction, by quadrature:
+# Lines: where the predicted probability of *benign* is 0.1, 0.5, 0.9. Gray: how much the draws of $q$ disagree.
+# With 12 tumors the model is uncertain away from them: the plane is gray there. With 569 it is uncertain
+# only near the border. And how good is a Gaussian for 12 tumors? The exact prediction, by quadrature:
 
 # %%
 q = full(jax.tree.map(lambda p: p[3], ends))
@@ -526,15 +540,15 @@ print(
 #
 # 1. `sticking_the_landing` leaves out a part `coefficient` of the score. In the toy, at $s = 0.3$, which
 #    coefficient is best, and what is left? Let it be fitted: `coefficient=None`, with `entropy` as a function.
-# 2. `vi.renyi` has a dial: `alpha=0` is IWAE, towards 1 it is the ELBO, below 0 it turns into an *upper* bound
-#    for large $K$. Check it against the evidence of the 100 tumours, with $K = 64$.
-# 3. Too many data for one step? Write the ELBO on a random minibatch of 64 tumours, and check its mean
+# 2. `vi.renyi` has a parameter: `alpha=0` is IWAE, towards 1 it is the ELBO, below 0 it turns into an *upper*
+#    bound for large $K$. Check it against the evidence of the 100 tumors, with $K = 64$.
+# 3. Too many data for one step? Write the ELBO on a random minibatch of 64 tumors, and check its mean
 #    gradient against the exact one. How much noise does the minibatch add at the start?
 #
 # ## Solutions
 #
-# **1.** The variance with coefficient $a$ is $(a/s - s)^2$, so $a = s^2$ leaves nothing: the score is then a
-# control variate that explains all. The fit finds it, for each draw from the others.
+# **1.** The variance with coefficient $a$ is $(a/s - s)^2$, so $a = s^2$ leaves no variance: the score is
+# then a perfect control variate. The fit finds it, for each draw from the others.
 
 
 # %%
@@ -574,7 +588,7 @@ for alpha, bound in zip(alphas, renyi(alphas), strict=True):
     print(f"alpha {alpha:6.3f}: {bound:.3f}, {bound - evidence:+.3f} from log p(y)")
 
 # %% [markdown]
-# **3.** The log-likelihood of 64 tumours, times 569 / 64, has the right mean; the divergence is not scaled.
+# **3.** The log-likelihood of 64 tumors, times 569 / 64, has the right mean; the divergence is not scaled.
 
 
 # %%

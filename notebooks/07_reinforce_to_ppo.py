@@ -2,11 +2,22 @@
 # # 7. From REINFORCE to PPO
 #
 # "Reward × grad log π" is a correct policy gradient, and hardly used for training. This notebook goes from
-# there to PPO, one repair at a time: each section says what is still wrong, mends it, and measures what
-# that gained and what it cost. At the end the same parts make RLOO and GRPO for language models.
+# there to PPO, one improvement at a time: each section says what is still missing, adds it, and measures the
+# gain and the cost. At the end RLOO and GRPO for language models are built from the same parts.
 #
 # [All notebooks](README.md) · previous: [6. Variational inference](06_variational_inference.ipynb) · next:
 # [8. Programs](08_programs.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import itertools
@@ -23,7 +34,8 @@ from scipy.stats import binom
 import scorefn as sf
 from scorefn import policy
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
@@ -33,7 +45,7 @@ SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 # draws come from an environment, often from another machine, and all that arrives are arrays. So
 # `scorefn.policy` takes arrays: log-probabilities and rewards go in, a *loss* to minimize comes out, one
 # number for each action. `score_surrogate` is REINFORCE: its value means nothing, its derivative is
-# $-r\,\nabla\log\pi(a)$. Weighed by how often each arm comes, it is the exact gradient:
+# $-r\,\nabla\log\pi(a)$. Weighted by the probability of each arm, it is the exact gradient:
 
 # %%
 reward_of_arm, logits = jnp.array([1.0, 3.0, 0.5]), jnp.array([0.5, -0.2, 0.1])
@@ -51,13 +63,13 @@ print("exact gradient:               ", exact)
 np.testing.assert_allclose(found, exact, rtol=1e-5)
 
 # %% [markdown]
-# What it lacks: a game is not one decision. A move is followed by other moves, and rewards come all along.
+# What is missing: a game is not one decision. A move is followed by other moves, and each may bring a reward.
 #
 # ## Episodes
 #
-# The smallest game with a time: a walk of 8 steps on a line, left or right, that earns 1 whenever it is on
-# one of two places, 1 and 2. The policy has one logit for each place. There are $2^8 = 256$ episodes. We go
-# through *all* of them: every mean, bias and variance below is exact, without any sampling.
+# The smallest game with several steps: a walk of 8 steps on a line, left or right, that earns 1 whenever it
+# is on one of two places, 1 and 2. The policy has one logit for each place. There are $2^8 = 256$ episodes.
+# We go through *all* of them: every mean, bias and variance below is exact, without any sampling.
 
 # %%
 T = 8
@@ -97,8 +109,8 @@ print(f"expected return {expected_return(theta):.3f} of at most {reward.sum(1).m
 # - **The whole return**, $w_t = \sum_s r_s$: the formula as it stands.
 # - **The reward-to-go**, $w_t = \sum_{s \ge t} r_s$: an action cannot change what was earned before it. Those
 #   terms have mean 0 (the mean score is 0, whatever the past), and are pure noise.
-# - **The advantage**, reward-to-go less $V(s_t)$, what was to be expected in that state: leave out, too,
-#   what this action was not the cause of. $V$ does not depend on the action, so it changes no mean.
+# - **The advantage**, reward-to-go minus $V(s_t)$, the expected reward in that state: this leaves out what
+#   the action did not cause. $V$ does not depend on the action, so it changes no mean.
 #
 # Here $V$ is known: backwards in time, from the end.
 
@@ -154,21 +166,21 @@ plt.show()
 
 # %% [markdown]
 # Seven of the 256 episodes. All three weights have *exactly* the same mean gradient, which the cell asserts;
-# the variance of one episode's estimate is in the titles. On the left a good last step praises the first
-# one and a bad one alike. On the right only what was better or worse than expected is left.
+# the variance of one episode's estimate is in the titles. On the left a good last step gives credit to every
+# earlier step, good or bad. On the right only the difference to what was expected is left.
 #
-# What it lacks: $V$ is not given. It is learned, and wrong.
+# What is missing: $V$ is not given. It is learned, and inexact.
 #
 # ## GAE: how far to trust the critic
 #
 # A *critic* predicts the value. If it were right, one step would be enough to judge an action:
 # $\delta_t = r_t + V(s_{t+1}) - V(s_t)$, with no noise from what follows. If it is wrong, this is biased.
-# Generalized advantage estimation goes between, with one number $\lambda$:
+# Generalized advantage estimation interpolates between the two, with one number $\lambda$:
 #
 # $$A_t = \delta_t + \lambda\,\delta_{t+1} + \lambda^2\,\delta_{t+2} + \dots$$
 #
-# At $\lambda = 1$ the critic's values cancel but the first: reward-to-go less value, unbiased whatever the
-# critic says. `policy.gae` takes `value` and `next_value` apart, so that the end of an episode (discount 0)
+# At $\lambda = 1$ the critic's values cancel except for the first: reward-to-go minus value, unbiased for
+# any critic. `policy.gae` takes `value` and `next_value` apart, so that the end of an episode (discount 0)
 # and a time limit (more would follow) can be told apart. Three critics, all $\lambda$, exact:
 
 # %%
@@ -196,8 +208,9 @@ axes[1].legend(*axes[0].get_legend_handles_labels(), title="the critic is")
 plt.show()
 
 # %% [markdown]
-# A right critic makes no bias at any $\lambda$, and the noise is least somewhere in the middle. With a useless
-# critic, $\lambda < 1$ is a wrong gradient with little noise. The usual 0.95 is a cautious trade:
+# An exact critic causes no bias at any $\lambda$, and the variance is least at a $\lambda$ between 0 and 1.
+# With a useless critic, $\lambda < 1$ gives a wrong gradient with little variance. The usual 0.95 is a
+# cautious compromise:
 
 # %%
 mean, variance = judged_by(0.5, np.array([0.95, 1.0]))
@@ -211,15 +224,15 @@ np.testing.assert_allclose(target, policy.lambda_returns(reward, 1.0, **half), r
 # %% [markdown]
 # (The last lines: advantage + value is the *λ-return*, to which the critic is trained.)
 #
-# What it lacks: each batch serves one step, and is thrown away.
+# What is missing: each batch is used for one step, and then discarded.
 #
 # ## The ratio: using a batch again
 #
 # After one step the policy has moved, and the batch is that of the *old* policy. A mean over the old one
 # becomes a mean over the new one by the weight $\pi_{new}/\pi_{old}$ of the *whole episode*. That is a
-# product over all steps, and products of many noisy factors are wild. So PPO takes each step's own ratio. It
-# is right where the move begins, and leaves out that the new policy meets other states. Exact, for moves
-# along the gradient:
+# product over all steps, and a product of many noisy factors has a large variance. So PPO takes each step's
+# own ratio. It is right for small moves, and ignores that the new policy visits other states. Below are
+# exact numbers for moves along the gradient:
 
 # %%
 p, log_old = np.asarray(probability(theta)), np.asarray(log_prob(theta, before, actions))
@@ -257,22 +270,24 @@ for i, chance in enumerate((0.55, 0.6, 0.7)):
     weight = np.exp(np.cumsum(log_new - log_old, axis=1))
     summed = 1 / (p @ weight**2)  # over all 256 episodes, at each step
     np.testing.assert_allclose(summed, share[:T], rtol=1e-4)
-axes[2].set(title="effective share of the episodes, %", xlabel="steps of an episode", yscale="log")
+axes[2].set(
+    title="effective sample size (% of the episodes)", xlabel="steps of an episode", yscale="log"
+)
 axes[2].set_ylim(1e-2, 200)
 axes[2].legend(title="P(right), old → new")
 plt.show()
 
 # %% [markdown]
-# The whole episode's ratio has no bias (asserted). Its price is on the right: of $n$ weighted episodes only
+# The whole episode's ratio has no bias (asserted). Its cost is on the right: of $n$ weighted episodes only
 # about $n / \mathbb{E}[w^2]$ count, and that falls exponentially with their length. (The lines are the closed
 # form for a coin; the cell checks the first 8 steps against all episodes.) A policy that goes right 6 times
-# in 10 instead of 5 leaves 2 % of the episodes of 100 steps. The ratio of the step stays tame, and is wrong
-# in proportion to the move: so *do not move far*.
+# in 10 instead of 5 leaves 2 % of the episodes of 100 steps. The ratio of the step keeps a moderate
+# variance, and its bias is proportional to the move: so *the moves must stay small*.
 #
 # ## Clipping
 #
-# PPO's way to say this. The surrogate of one step is $r A$, with the ratio $r$ and the advantage $A$; and it
-# stops to grow once $r$ has left $[1 - \epsilon, 1 + \epsilon]$ in the direction that pays:
+# PPO limits the moves by clipping. The surrogate of one step is $r A$, with the ratio $r$ and the advantage
+# $A$; and it stops growing once $r$ has left $[1 - \epsilon, 1 + \epsilon]$ in the direction that increases it:
 #
 # $$L = \min\big(r A,\ \mathrm{clip}(r, 1 - \epsilon, 1 + \epsilon)\, A\big).$$
 
@@ -301,21 +316,21 @@ plt.show()
 
 # %% [markdown]
 # Everything starts at the dot, where the batch was drawn: there the slope is that of REINFORCE. Where the
-# dotted line is 0 this step has had its share, and adds nothing more. On the *wrong* side (a good action that
-# became rarer, a bad one that became likelier) nothing is clipped: mistakes can always be taken back. That is
-# what the minimum is for; the clipped ratio alone would be flat there too.
+# dotted line is 0 this step does not contribute any more. On the *wrong* side (a good action that
+# became rarer, a bad one that became likelier) nothing is clipped: mistakes can always be corrected. That is
+# the purpose of the minimum; the clipped ratio alone would be flat there too.
 #
 # ## How far: a divergence
 #
-# The other way to stay near is to pay for the distance, $\mathrm{KL}(\pi \| \pi_{ref}) =
+# The other way to keep the moves small is a penalty on the distance, $\mathrm{KL}(\pi \| \pi_{ref}) =
 # \mathbb{E}_{a\sim\pi}[\log \pi(a) - \log \pi_{ref}(a)]$. From samples, with $d = \log \pi(a) - \log
 # \pi_{ref}(a)$, three estimators are in use:
 #
 # $$k_1 = d, \qquad k_2 = d^2 / 2, \qquad k_3 = e^{-d} - 1 + d.$$
 #
 # The mean of $k_1$ and $k_3$ *is* the divergence, and $k_3$ is never negative. So it is tempting to use them
-# as a loss. But a loss is used by its gradient, and the mean of a gradient is not the gradient of a mean if
-# the samples move. Five outcomes, all summed:
+# as a loss. But training uses the gradient of a loss, and the mean of a gradient is not the gradient of the
+# mean if the distribution of the samples moves. Here are five outcomes, all summed:
 
 # %%
 logits = jnp.array([1.0, 0.4, -0.3, -0.8, 0.2])
@@ -377,7 +392,7 @@ plt.show()
 #
 # ## CartPole
 #
-# Now a game that is not summed up: a pole on a cart, pushed left or right every 0.02 s; each step that it
+# Now a game that cannot be summed: a pole on a cart, pushed left or right every 0.02 s; each step that it
 # stands earns 1, and after 200 the episode is cut. All of it in JAX, so that a training run is one compiled
 # program, and `vmap` makes it eight runs.
 
@@ -442,7 +457,7 @@ def rollout(params, key):
 
 
 # %% [markdown]
-# The losses, each with one idea more than the one before. First those that use a batch once:
+# The losses, each with one more idea than the one before. First those that use a batch once:
 
 
 # %%
@@ -475,7 +490,7 @@ def with_value(params, b):
 
 # %% [markdown]
 # Then those that use it ten times. All have the same advantages: GAE, on a common scale by `whiten`. Where
-# the pole fell the discount is 0; where the time was up it is not, and the critic says what would follow.
+# the pole fell the discount is 0; where the time was up it is not, and the critic estimates what would follow.
 
 
 # %%
@@ -514,14 +529,14 @@ LOSSES = [loss for _, loss in METHODS.values()]
 @jax.jit  # one program for all methods: the loss is picked while it runs
 @partial(jax.vmap, in_axes=(None, None, 0))
 def train(method, updates, key):
-    optimiser = optax.adam(0.02)
+    optimizer = optax.adam(0.02)
 
     def batch(carry, key):
         b = rollout(carry[0], key)
 
         def update(_, carry):
             gradient = jax.grad(lambda x: jax.lax.switch(method, LOSSES, x, b))(carry[0])
-            change, memory = optimiser.update(gradient, carry[1])
+            change, memory = optimizer.update(gradient, carry[1])
             return optax.apply_updates(carry[0], change), memory
 
         after = jax.lax.fori_loop(0, updates, update, carry)
@@ -532,7 +547,7 @@ def train(method, updates, key):
 
     first, rest = jax.random.split(key)
     params = start(first)
-    carry = (params, optimiser.init(params))
+    carry = (params, optimizer.init(params))
     return jax.lax.scan(batch, carry, jax.random.split(rest, BATCHES))[1]
 
 
@@ -558,9 +573,9 @@ for i, (name, (curve, moved, _)) in enumerate(runs.items()):
         end="",
     )
     print(f"moved {moved.mean():.4f} nats a batch")
-axes[0].set(title="a batch serves 1 step", ylabel="steps that the pole stood")
-axes[1].set(title="a batch serves 10 steps")
-axes[2].set(title="KL(old‖new) of a batch's steps, nats", yscale="log")
+axes[0].set(title="1 gradient step per batch", ylabel="steps until the pole fell (at most 200)")
+axes[1].set(title="10 gradient steps per batch")
+axes[2].set(title="KL(old‖new) after a batch (nats)", yscale="log")
 for axis in axes:
     axis.set_xlabel("batch of 16 episodes")
 for axis in axes[:2]:
@@ -569,10 +584,10 @@ for axis in axes[:2]:
 plt.show()
 
 # %% [markdown]
-# Lines are means over the seeds, bands go from the 10th to the 90th percentile. On the left each idea steadies
-# the one before it. In the middle ten steps from one batch learn several times faster, *and* break what
-# was learned, unless something holds the policy back: without it the steps of one batch move it some hundred
-# times as far (right, and printed). Clip and penalty do that equally well here, and take no speed.
+# Lines are means over the seeds, bands go from the 10th to the 90th percentile. On the left each idea makes
+# training more stable. In the middle ten steps per batch learn several times faster, *and* destroy what was
+# learned, unless the move is limited: without a limit the steps of one batch move the policy some hundred
+# times as far (right panel, and printed). Clip and penalty limit it equally well here, and do not slow it down.
 #
 # What does it look like? One episode each, of the first seed of PPO: before learning, after five batches, at
 # the end. The tilt is drawn four times as large as it is. An episode is over when the pole is tilted by more
@@ -604,12 +619,13 @@ axes[2, 0].set_xlabel("cart, m")
 plt.show()
 
 # %% [markdown]
-# ## Language models: the critic goes, the group comes
+# ## Language models: a group instead of a critic
 #
 # A language model's answer is an episode: its tokens are the actions, and one reward comes at the end. A
-# critic of the size of the model is expensive. But the same prompt can be answered several times, and the *other*
-# answers say what was to be expected: leave-one-out, as in notebook 2. With REINFORCE that is **RLOO**. With
-# PPO's clip, the mean of the whole group, and a division by the group's standard deviation it is **GRPO**.
+# critic of the size of the model is expensive. But the same prompt can be answered several times, and the
+# *other* answers estimate what was to be expected: leave-one-out, as in notebook 2. With REINFORCE that is
+# **RLOO**. With PPO's clip, the mean of the whole group, and a division by the group's standard deviation it
+# is **GRPO**.
 #
 # A model small enough that everything can be listed: the prompt is a number from 1 to 8, the answer up to
 # four digits, 1 or 2, and then the end (0), and it is right if the digits add up to the prompt. The policy is
@@ -687,7 +703,7 @@ for i, mode in enumerate(modes):
     weight = jax.jit(jax.grad(mean))(np.ones((2, LENGTH)), two)
     axes[1].bar(np.arange(2) + 0.2 * (i - 1.5), weight[:, 0], 0.2, label=mode, color=f"C{i}")
 axes[1].set_xticks([0, 1], ["answer of 1 token", "answer of 4 tokens"])
-axes[1].set(title="what one token weighs, in a batch of the two", ylim=(0, 0.85))
+axes[1].set(title="weight of one token, in a batch of the two", ylim=(0, 0.85))
 axes[1].legend(loc="upper center", ncols=2)
 plt.show()
 
@@ -695,13 +711,13 @@ plt.show()
 # Leave-one-out is exact. Divided by the deviation the gradient is too long, most where nearly all answers
 # fail or nearly all are right. It is no longer the gradient of $p$ but, in large groups, of
 # $2 \arcsin\sqrt{p}$: prompts that the model hardly solves get more weight. That may be what you want; it is
-# another objective. And a group of equal rewards is 0 in both: nothing to compare.
+# another objective. A group of equal rewards gives 0 in both: there is nothing to compare.
 #
 # ### The weight of a long answer
 #
-# The loss of a token has to become one number, and on the right is how. The score of an answer is the
-# *sum* of its tokens, and only `seq-mean-token-sum` keeps that (`-norm` up to a constant). The others divide
-# by lengths that the policy chooses itself. All pairs of answers to prompt 4, summed:
+# The losses of the tokens have to become one number; the right panel shows the ways to do it. The score of an
+# answer is the *sum* of its tokens, and only `seq-mean-token-sum` keeps that (`-norm` up to a constant). The
+# others divide by lengths that the policy chooses itself. All pairs of answers to prompt 4, summed:
 
 # %%
 pairs = np.array(list(itertools.product(range(len(answers)), repeat=2)))
@@ -733,13 +749,15 @@ for mode in modes:
     mean = -np.tensordot(p_pair, jax.jit(each)(reference, pairs), 1)
     angle = np.degrees(np.arccos(min(along(mean, truth), 1.0)))
     extra = along(mean, longer) / along(truth, longer)
-    print(f"{mode:24s} angle to the gradient {angle:4.1f}°, push on the length {extra:.2f}")
+    print(
+        f"{mode:24s} angle to the gradient {angle:4.1f}°, change of the length relative to the gradient {extra:.2f}"
+    )
     if mode == modes[0]:
         np.testing.assert_allclose(mean, truth, atol=1e-6)
 
 # %% [markdown]
 # A mean for each answer turns the gradient by some 20 degrees, and here it lengthens answers more than the
-# reward asks for: a long wrong answer is blamed less, token by token, than a short one.
+# reward asks for: each token of a long wrong answer is penalized less than that of a short one.
 #
 # ### RLOO and GRPO, exactly
 #
@@ -790,7 +808,7 @@ def reached(log_prob):
 @jax.jit
 @partial(jax.vmap, in_axes=(None, None, 0))
 def fine_tune(recipe, updates, key):
-    optimiser, prompts = optax.adam(0.05), jnp.arange(PROMPTS)[:, None]
+    optimizer, prompts = optax.adam(0.05), jnp.arange(PROMPTS)[:, None]
 
     def batch(carry, key):
         # A language model draws token by token; here the list is short.
@@ -805,14 +823,14 @@ def fine_tune(recipe, updates, key):
             return jax.lax.switch(recipe, losses, token_log_prob(table)[prompts, drawn], b)
 
         def update(_, carry):
-            change, memory = optimiser.update(jax.grad(loss)(carry[0]), carry[1])
+            change, memory = optimizer.update(jax.grad(loss)(carry[0]), carry[1])
             return optax.apply_updates(carry[0], change), memory
 
         carry = jax.lax.fori_loop(0, updates, update, carry)
         return carry, reached(answer_log_prob(carry[0]))
 
     steps = jax.random.split(key, 3 if SMOKE else 300)
-    return jax.lax.scan(batch, (reference, optimiser.init(reference)), steps)[1]
+    return jax.lax.scan(batch, (reference, optimizer.init(reference)), steps)[1]
 
 
 @jax.jit
@@ -841,16 +859,16 @@ for i, (name, (updates, _)) in enumerate(RECIPES.items()):
     axes[1].plot(kl_now.mean(0), reward_now.mean(0), color=f"C{i}")
     print(f"{name:19s} objective at the end {objective[:, -1].mean():.3f}")
 axes[0].set(xlabel="batch of 8 × 8 answers", title="objective, exact", xscale="log")
-axes[1].set(xlabel="KL(π‖ref), nats", ylabel="expected reward", title="what reward costs")
+axes[1].set(xlabel="KL(π‖ref), nats", ylabel="expected reward", title="reward against divergence")
 axes[0].legend()
 axes[1].legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# On the right, no policy is above the dotted line, and the dot is the best for this $\beta$. RLOO with one step
-# a batch is slow. With PPO's clip and four steps a batch it is several times faster, and ends at the same
-# height. GRPO with the right divergence comes close here; with $k_3$ as a loss it stays behind, at less reward
-# for the same divergence. That is bias: no number of batches removes it.
+# On the right, no policy is above the dotted line, and the dot is the best for this $\beta$. RLOO with one
+# step a batch is slow. With PPO's clip and four steps a batch it is several times faster, and ends at the
+# same objective. GRPO with the right divergence comes close here; with $k_3$ as a loss it stays behind, at
+# less reward for the same divergence. That is bias: no number of batches removes it.
 #
 # Other papers' losses are other choices of the same parts: [docs/policy.md](../docs/policy.md) has twelve,
 # two to five lines each.
@@ -877,8 +895,8 @@ print(f"largest mean {np.abs(mean).max():.1e}, variance {variance:.1f}")
 np.testing.assert_allclose(mean, 0.0, atol=1e-5)
 
 # %% [markdown]
-# **2.** 10: on the wrong side nothing is clipped, and one action that became much likelier by accident
-# governs the batch. The dual clip ends that, at the price of not taking it back from there.
+# **2.** 10: on the wrong side nothing is clipped, and one action that became much more likely by accident
+# dominates the batch. The dual clip limits that; in return such an action is not corrected beyond the limit.
 
 # %%
 for dual_clip in (None, 3.0):
@@ -887,7 +905,8 @@ for dual_clip in (None, 3.0):
     print(f"dual_clip {dual_clip}: weight {abs(slope):.1f}")
 
 # %% [markdown]
-# **3.** The weight is the probability of the outcome under $\pi$, by that under the policy that drew it.
+# **3.** The weight is the probability of the outcome under $\pi$, divided by that under the policy that drew
+# it.
 
 # %%
 log_old_5 = jnp.full(5, jnp.log(1 / 5))

@@ -1,12 +1,23 @@
 # %% [markdown]
 # # 8. Programs: several choices, credit assignment, Hessians
 #
-# So far a loss had one random choice. Now it has several, one after the other, each with an estimator of
-# its own. Then who is to blame: which cost belongs to which choice; second derivatives that are right; and
-# chains of a few states, which need no draws at all.
+# So far a loss had one random choice. Now it has several, one after the other, each with its own estimator.
+# Then: which cost is credited to which choice; second derivatives that are right; and chains of a few
+# states, which need no draws.
 #
 # [All notebooks](README.md) · previous: [7. From REINFORCE to PPO](07_reinforce_to_ppo.ipynb) · next:
 # [9. Black boxes and finance](09_black_box_and_finance.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import itertools
@@ -22,14 +33,15 @@ import optax
 
 import scorefn as sf
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
 # ## Two choices
 #
 # You drive to an appointment. A coin decides between the motorway (1) and the back road (0), and then
-# chance says how long the road takes, in units of ten minutes: the motorway is faster, and less sure. You
+# chance says how long the road takes, in units of ten minutes: the motorway is faster, and less reliable. You
 # choose how likely the motorway is, by a logit, and when to leave. The cost is the square of how far off
 # you arrive:
 #
@@ -53,8 +65,8 @@ print("exact gradient:", jax.grad(exact)(theta))
 # %% [markdown]
 # A *program* is a generator. It yields each choice with its estimator, gets the draw back, and returns the
 # cost. The coin is discrete and needs a score (or a sum); the arrival is a Gaussian under a smooth cost,
-# made for the pathwise derivative. Neither knows of the other: each estimator is handed the *rest of the
-# program* as its f.
+# which suits the pathwise derivative. The two are independent: each estimator gets the *rest of the program*
+# as its f.
 
 
 # %%
@@ -97,13 +109,13 @@ for name, how in choices.items():
 # standard errors). The choice of estimators is the choice of variance. `Enumerate` in the middle of a
 # program sums that choice and leaves the noise of the others.
 #
-# ## Whose fault is it?
+# ## Which cost belongs to which choice?
 #
 # A chain of $N$ coins, and each coin has its own cost. The score-function estimator of all of them at once
 # multiplies *every* score by the sum of *all* costs. But a choice cannot change a cost that was paid before
 # it; and if the coins do not look at each other, coin $n$ cannot change any cost but its own. What a choice
-# cannot change has the mean 0 under its score, and only adds noise. With a table of who can change what,
-# $I_{cn} \in \{0, 1\}$,
+# cannot change has the mean 0 under its score, and only adds noise. With a table of which choice can change
+# which cost, $I_{cn} \in \{0, 1\}$,
 #
 # $$\nabla J = \mathbb{E}\Big[\sum_n \nabla\log p(b_n) \sum_c I_{cn}\, \text{cost}_c\Big].$$
 #
@@ -161,7 +173,7 @@ for name, values in variances.items():
 # %% [markdown]
 # The mean is the same for all three (asserted, over all draws). The variance of the first two grows like
 # the *cube* of the number of choices: more scores, each times the square of a longer sum. With the right
-# credit it only adds up.
+# credit it grows linearly.
 #
 # In a program you do not fill a table. `yield sf.cost(...)` says *when* a cost arises, so that it is
 # credited to the choices before it only; `depends_on` says more.
@@ -191,8 +203,8 @@ for name, table in tables.items():
     print(f"{name:13} drew {bits}: gradient {np.round(gradient, 3)}")
 
 # %% [markdown]
-# Draw by draw the program is the formula with that table. And a claim is checked, not believed. Here the
-# second coin looks at the first one, and says that it does not:
+# Draw by draw the program is the formula with that table. The library checks this declaration. Here the
+# second coin depends on the first one, and the program declares that it does not:
 
 
 # %%
@@ -225,7 +237,7 @@ stop = jax.lax.stop_gradient
 
 def day(policy, wear, value):
     """One day; value [5] is what is expected to be paid from its choice on, for each state."""
-    yield sf.cost(running[wear])  # before the choice: not its fault
+    yield sf.cost(running[wear])  # before the choice: not credited to it
     guided = sf.ScoreFunction(sf.ConstantBaseline(value[wear]))
     repair = yield sf.sample(sf.Bernoulli(policy[wear]), guided)
     wears = yield sf.sample(sf.Bernoulli(jnp.log(wearing / (1 - wearing))), guided)
@@ -358,10 +370,10 @@ print("exact:", truth, sep="\n")
 np.testing.assert_allclose(hessians["attach_score"], truth, rtol=1e-3, atol=1e-4)
 
 # %% [markdown]
-# The same gradient; but the curvature along `leave` has the wrong sign, and what the two parameters have to
-# do with each other is gone. The scores of scorefn are all attached in this way, so `jax.hessian` of a program
-# is an unbiased estimate of the Hessian, wherever its estimators are right at all orders. One that is right
-# to first order only says so:
+# The same gradient; but the curvature along `leave` has the wrong sign, and the mixed second derivative is
+# 0. The scores of scorefn are all attached in this way, so `jax.hessian` of a program is an unbiased estimate
+#    of the Hessian, wherever its estimators are right at all orders. One that is right to first order only
+#    says so:
 
 # %%
 second = jax.hessian(lambda theta, key: drive(theta, score, score, 2)(key))
@@ -386,20 +398,19 @@ for i, (axis, name) in enumerate(zip(axes, ["logit of the motorway", "leave"], s
         axis.plot(moved[:, i], model, "--", label=f"parabola by {form}")
     axis.plot(theta[i], exact(theta), "o", color="C0")
     axis.set(xlabel=name, ylabel="J, (10 min)²")
-figure.suptitle("what a method of second order believes, at the dot", fontsize=10)
+figure.suptitle("quadratic models of J at the dot, by two Hessians", fontsize=10)
 axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# Newton's method with the wrong Hessian is not a little worse: when to leave it would choose by walking
-# uphill.
+# Newton's method with the wrong Hessian would increase the cost along the time to leave.
 #
 # ## A chain that is hidden
 #
 # Now the wear is not seen, only a reading of vibration each day, noisy, with a mean that depends on the
 # wear: a *hidden Markov model*. `log_weight` weights each state by how well it explains the reading, and
 # `forward_recursion` returns the log-likelihood of all readings and the expected cost *given* them. For six
-# days there are $3^6 = 729$ paths, and nothing is taken on trust:
+# days there are $3^6 = 729$ paths, over which everything is summed as a check:
 
 
 # %%
@@ -448,11 +459,12 @@ for found, by_sum in zip(*map(jax.tree.leaves, (gradients, wanted)), strict=True
     np.testing.assert_allclose(found, by_sum, rtol=1e-3, atol=1e-4)
 
 # %% [markdown]
-# Values and all gradients agree. One of these is worth a second look: what is the derivative of the
+# Values and all gradients agree. One of them has a meaning of its own: what is the derivative of the
 # log-likelihood along a number $e_{tz}$ that is added to the log-weight of state $z$ on day $t$?
 #
 # $$\frac{\partial}{\partial e_{tz}} \log \sum_{\text{paths}} w(\text{path})
-#   = \frac{\sum_{\text{paths through } z \text{ at } t} w}{\sum_{\text{paths}} w} = P(z_t = z \mid \text{all readings}).$$
+#   = \frac{\sum_{\text{paths through } z \text{ at } t} w}{\sum_{\text{paths}} w} = P(z_t = z \mid \text{all
+#   readings}).$$
 #
 # So `jax.grad` is the backward pass of "forward-backward". Three hundred days, drawn from the model; its
 # parameters fitted to the readings alone; and where the machine was, day by day.
@@ -500,7 +512,7 @@ for z in range(3):
     axes[0].axhline(fitted["level"][z], color=colors[z], linestyle="--", linewidth=0.8)
 axes[0].set(
     ylabel="vibration",
-    title="readings, coloured by the wear that nobody saw; dashed: fitted levels",
+    title="readings, colored by the hidden wear; dashed: fitted levels",
 )
 axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 axes[1].stackplot(np.arange(T), posterior.T, colors=colors, alpha=0.8)
@@ -509,7 +521,7 @@ for left, right in itertools.pairwise([0, *changes, T - 1]):
     z = int(wear[int(left + 1)])
     axes[1].plot([left, right], [1.08, 1.08], color=colors[z], linewidth=5, solid_capstyle="butt")
 axes[1].set(xlabel="day", ylabel="probability", ylim=(0, 1.13), xlim=(0, T - 1))
-axes[1].set_title("the wear given all readings, by one jax.grad; bar above: the truth")
+axes[1].set_title("the wear given all readings, by one jax.grad; bar above: the true wear")
 axes[1].grid(visible=False)
 plt.show()
 
@@ -535,10 +547,10 @@ for name, table in tables.items():
     print(f"{name:13} without baselines {variances[name][-1]:8.4f}, with them {variance:.4f}")
 
 # %% [markdown]
-# A great help, and no substitute: the baseline knows the mean of what a choice is not to blame for, credit
-# leaves its noise out too.
+# Baselines help, but do not replace credit assignment: a baseline removes the mean of the costs that a
+# choice cannot change, credit assignment removes their noise too.
 #
-# **2.** The sum and the path leave little to chance.
+# **2.** The sum and the path have little variance.
 
 # %%
 second = jax.hessian(lambda theta, key: drive(theta, sf.Enumerate(), pathwise, 1)(key))

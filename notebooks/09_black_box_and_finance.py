@@ -1,12 +1,23 @@
 # %% [markdown]
 # # 9. Black boxes and finance
 #
-# Two places where the log-derivative trick earns its living. A bet that pays all or nothing: how its price
-# moves with the market is a derivative that no path knows, beside the closed form. And a simulator in plain
-# NumPy, called from inside a jitted training loop, which has no derivative at all.
+# Two applications that need the log-derivative trick. A bet that pays all or nothing: the derivative of its
+# price along the market cannot be computed by paths, and is compared with the closed form. And a simulator
+# in plain NumPy, called from inside a jitted training loop, which has no derivative.
 #
-# [All notebooks](README.md) · previous: [8. Programs](08_programs.ipynb) · next:
-# [10. Composing into your model](10_composing_into_your_model.ipynb)
+# [All notebooks](README.md) · previous: [8. Programs](08_programs.ipynb) · next: [10. Composing into your
+# model](10_composing_into_your_model.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import os
@@ -22,7 +33,8 @@ from jax.scipy.stats import norm
 
 import scorefn as sf
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
@@ -76,13 +88,13 @@ for name, value, row in zip(["digital", "call"], closed_form(market), exact, str
     print(f"{name:8}{value:7.3f}", "".join(f"{x:8.3f}" for x in row))
 
 # %% [markdown]
-# ## What a path does not know
+# ## What the pathwise derivative misses
 #
-# By simulation: draw log-prices, average the payoffs, differentiate. Two ways are known from
-# [notebook 3](03_three_gradients.ipynb): the *pathwise* derivative moves each draw and watches its payoff,
-# and the *score function* leaves the draws and moves their probabilities. The payoff of a digital is flat
-# on both sides of its jump. Each path says 0, and so does their mean, while every euro that the share gains
-# does push some paths over the strike. No library can see a jump in your f; a test can:
+# By simulation: draw log-prices, average the payoffs, differentiate. Two ways are known from [notebook
+# 3](03_three_gradients.ipynb): the *pathwise* derivative moves each draw and differentiates its payoff, and
+# the *score function* keeps the draws and moves their probabilities. The payoff of a digital is flat on both
+# sides of its jump. Each path says 0, and so does their mean, while every euro that the share gains does push
+# some paths over the strike. No library can see a jump in your f; a test can:
 
 
 # %%
@@ -103,9 +115,9 @@ report = sf.check_unbiased(
 print(report)
 
 # %% [markdown]
-# Others than the score function can cope. The *measure-valued* derivative is a difference of payoffs under
-# two distributions, one to either side. And people *smooth* the payoff, replace the jump by a sigmoid, to
-# use paths after all. All Greeks by all four, 16 draws a time:
+# Two more estimators are possible. The *measure-valued* derivative is a difference of payoffs under
+# two distributions, one to either side. It is also common to *smooth* the payoff, replacing the jump by a
+# sigmoid, in order to use paths. All Greeks by all four, 16 draws a time:
 
 
 # %%
@@ -162,10 +174,10 @@ np.testing.assert_array_equal(found["pathwise"][0][0], 0.0)
 # %% [markdown]
 # - Pathwise: right for the delta and vega of the call, and hard to beat there; for the digital, and for the
 #   gamma of the call (its delta jumps at the strike), 0, with a standard error of 0.
-# - The score function is right everywhere, gamma included: it is never told what the payoff looks like.
-# - Measure-valued: right, and less noisy, for more evaluations; of first order only, so it is not asked for
-#   gamma.
-# - Smoothed: close, and for the digital off by more than its errors say.
+# - The score function is right everywhere, gamma included: it needs only values of the payoff.
+# - Measure-valued: right, and less noisy, for more evaluations; right to first order only, so gamma is left
+#   out.
+# - Smoothed: close, but for the digital the bias exceeds the standard errors.
 #
 # How noisy, and where? The relative standard error of delta after a thousand evaluations of the payoff (a
 # measure-valued term takes 4), over the price of the share and over the time that is left:
@@ -212,13 +224,13 @@ axes[1, 1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 plt.show()
 
 # %% [markdown]
-# Far from the strike, and the sooner it ends, the fewer draws see both sides of it, and all get worse
-# together. Close to it a measure-valued pair has one draw on either side nearly always: then there is next
-# to no noise. For the call the path stays the best, and for the digital there is none.
+# Far from the strike, and for short times, few draws are on the other side of it, and all estimators get
+# worse. Close to it a measure-valued pair has one draw on either side nearly always: then there is almost no
+# noise. For the call the pathwise derivative stays the best; for the digital it does not exist.
 #
 # ## Fewer draws
 #
-# What goes around any estimator ([notebook 4](04_control_variates_and_sampling.ipynb)) goes around these.
+# Techniques that wrap any estimator ([notebook 4](04_control_variates_and_sampling.ipynb)) can wrap these.
 # *Antithetic*: each draw with its mirror image. A *control variate*: the mean of $S_T$ is known,
 # $S_0 e^{rT}$, so the part of the payoff that looks like $S_T$ needs no sampling; how large a part, is
 # fitted to other keys. *Quasi-Monte Carlo*: draws at the points of a Sobol sequence, which leave no gaps.
@@ -250,7 +262,7 @@ def variance_of_delta(payoff, estimator, num_samples):
     return over(few, delta)[1]
 
 
-# A baseline that no draw has a part in: the points of a sequence know of one another.
+# A baseline that depends on no draw: the points of a sequence depend on one another.
 cases = {
     "digital": (lambda x: payoffs(x)[0], sf.ScoreFunction(sf.ConstantBaseline(50.0))),
     "call": (lambda x: payoffs(x)[1], sf.Pathwise()),
@@ -276,13 +288,14 @@ axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 plt.show()
 
 # %% [markdown]
-# Mirror images remove what is odd around the center. The path derivative of a call is nearly that; a payoff
-# of ±50 times a score that changes sign as well is *even*, and the second evaluation is for nothing. The
-# points of a sequence help both, jump or not, for there is one dimension to fill.
+# Antithetic draws remove the part that is odd around the center. The path derivative of a call is nearly
+# odd; a payoff of ±50 times a score that changes sign as well is *even*, and the second evaluation is
+# wasted. The points of a sequence help in both cases, with or without a jump, because there is only one
+# dimension to fill.
 #
-# With more dimensions, and no closed form, a good control variate is worth more than anything else. An
-# *Asian* call pays on the average of twelve month-end prices. Were it the geometric mean, its logarithm
-# would be Gaussian, and there is a closed form; the two payoffs are all but equal.
+# With more dimensions, and no closed form, a good control variate helps most. An *Asian* call pays on the
+# average of twelve month-end prices. The logarithm of the geometric mean is Gaussian, so its price has a
+# closed form; the two payoffs are almost equal.
 
 # %%
 months = 12
@@ -339,14 +352,14 @@ for name, estimator in {"plain": sf.Pathwise(), "geometric control": control}.it
     mean, spread[name], error = over(few, partial(price_delta_vega, estimator=estimator))
     cells = zip(["price", "delta", "vega"], mean, error, strict=True)
     print(f"{name:18}", "   ".join(f"{what} {m:.4f} ± {e:.4f}" for what, m, e in cells))
-print("variance divided by", np.round(spread["plain"] / spread["geometric control"]))
+print("variance reduced by the factors", np.round(spread["plain"] / spread["geometric control"]))
 
 # %% [markdown]
 # ## A simulator without a derivative
 #
 # Now f is a program written elsewhere. A ball is thrown from a height of 1.5 m, is slowed by the air, bounces
 # off the floor and off a wall of 1 m, three meters away; its second bounce should hit a cup at 8 m. The
-# code is plain NumPy. It goes through a batch of throws at once, but knows nothing of JAX.
+# code is plain NumPy. It goes through a batch of throws at once, but does not use JAX.
 
 # %%
 wall, cup, start = 3.0, 8.0, jnp.array([3.0, 4.7])
@@ -371,7 +384,7 @@ def throw(x):
 
 
 def miss(x):
-    """How far from the cup the second bounce is, in metres, [...]."""
+    """How far from the cup the second bounce is, in meters, [...]."""
     track = throw(x)
     second = np.argmax(np.cumsum(track[..., 2], -1) == 2, -1)
     place = np.take_along_axis(track[..., 0], second[..., None], -1)[..., 0]
@@ -390,16 +403,16 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# *Evolution strategies* ask it for costs only. Throw with a little noise
-# $\varepsilon \sim \mathcal{N}(0, 1)$ on the parameters, once with $+\varepsilon$ and once with
-# $-\varepsilon$:
+# *Evolution strategies* need only its costs. Throw with a little noise $\varepsilon \sim \mathcal{N}(0, 1)$
+# on the parameters, once with $+\varepsilon$ and once with $-\varepsilon$:
 #
-# $$\nabla\, \mathbb{E}\, f(x + s\,\varepsilon) \approx \frac{f(x + s\,\varepsilon) - f(x - s\,\varepsilon)}{2 s}\, \varepsilon.$$
+# $$\nabla\, \mathbb{E}\, f(x + s\,\varepsilon) \approx \frac{f(x + s\,\varepsilon) - f(x -
+# s\,\varepsilon)}{2 s}\, \varepsilon.$$
 #
-# That is the score function of a Gaussian with antithetic draws; and the objective is no trick, it is the
+# That is the score function of a Gaussian with antithetic draws; and the objective has a meaning: it is the
 # expected miss of an arm that is off by $s$. `sf.Deterministic(x)` says that the parameters themselves are
 # the point to look around. Beside it the score function, and *SPSA*, which takes one small step along
-# random signs and so estimates the derivative of $f$ itself. The truth about the first two: a sum over a
+# random signs and so estimates the derivative of $f$ itself. The reference for the first two is a sum over a
 # fine grid of noise.
 
 # %%
@@ -436,10 +449,10 @@ for name, loss in {
 assert slope[1] < 0 < means["SPSA, step 0.02"][1]
 
 # %% [markdown]
-# The first two agree with the grid. SPSA answers another question, and its answer points the other way: at
+# The first two agree with the grid. SPSA estimates another derivative, and it points the other way: at
 # this throw the ball hits the wall, and the bounce that comes *locally* nearest to the cup is that of a
-# slower ball. What is to be won is behind a cliff in the cost, and only who looks around by $s$ can see
-# over it.
+# slower ball. The better throws are behind a cliff in the cost, and only an estimator that evaluates points
+# as far away as $s$ can find them.
 #
 # A training loop, all in one `lax.scan`, with the callback inside; three runs each. *Ranked* evolution
 # strategies replace the costs of a step by their ranks, so that neither outliers nor units matter (biased,
@@ -500,10 +513,10 @@ axes[1].legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
-# Evolution strategies see the valley beyond the cliff, go there, and stay away from its edge, where an arm
+# Evolution strategies find the valley beyond the cliff, move there, and stay away from its edge, where an arm
 # of that accuracy would often hit the wall. SPSA follows the local slope to the nearest hollow, a ball that
-# comes back from the wall. And ranks can mislead: they count *how often* the throws of a step do better,
-# not by how much, and at the start most of them see the slope in front of the wall.
+# comes back from the wall. Ranks can mislead: they count *how often* the throws of a step do better,
+# not by how much, and at the start most of them are on the slope in front of the wall.
 #
 # ## Exercises
 #
@@ -512,8 +525,8 @@ plt.show()
 #    of *that*. How much variance is saved?
 # 2. Smoothing: for widths from 0.3 to 0.003, find the bias and the standard error of the delta of the
 #    digital after 1000 draws. Which width is the best, and is it better than the score function?
-# 3. A scale of 0.5 finds the valley, and then blurs it. `scale` is a leaf of the estimator: let it shrink
-#    while training, from 0.5 to 0.02, and see how close the throw comes.
+# 3. A scale of 0.5 finds the valley, but is too large to settle in it. `scale` is a leaf of the estimator:
+#    let it shrink while training, from 0.5 to 0.02, and see how close the throw comes.
 #
 # ## Solutions
 #

@@ -9,11 +9,22 @@
 # next: [11. Which estimator?](11_which_estimator.ipynb)
 
 # %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
+
+# %%
 import os
 import re
 import time
 
-# Eight devices out of one CPU, for the section on devices. It counts only before jax is imported.
+# Eight devices out of one CPU, for the section on devices. It is read when jax is first used.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import distrax
@@ -33,18 +44,20 @@ from sklearn.datasets import make_moons
 import scorefn as sf
 from scorefn import vi
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
 # ## One loss, three libraries
 #
 # Two moons of points $x$, each with a label $y$. A network makes six numbers of a point, the logits of six
-# random bits $b$; from the bits alone it must tell the label. What is to be made small is
+# random bits $b$; from the bits alone it must predict the label. The loss is
 #
-# $$L(\theta) = \frac{1}{N} \sum_i \mathbb{E}_{b \sim p_\theta(b \mid x_i)}\big[-\log p_\theta(y_i \mid b)\big],$$
+# $$L(\theta) = \frac{1}{N} \sum_i \mathbb{E}_{b \sim p_\theta(b \mid x_i)}\big[-\log p_\theta(y_i \mid
+# b)\big],$$
 #
-# where $\theta$ sits in both: in the bits' distribution, and in the cost. Written down once, for any
+# where $\theta$ is in both: in the distribution of the bits, and in the cost. Written down once, for any
 # `network` that has the two parts `encode` and `decode`:
 
 # %%
@@ -68,7 +81,7 @@ def loss(network, key, estimator, **options):
 
 
 # %% [markdown]
-# The same network three times. Nothing in it knows of `scorefn`.
+# The same network three times. It does not use `scorefn`.
 
 
 # %%
@@ -118,7 +131,7 @@ class EquinoxNet(eqx.Module):
 
 # %% [markdown]
 # All three get the weights of the first, so that their gradients can be compared. Linen keeps weights
-# apart, in a dict; nnx and equinox keep them in the network. (Equinox stores matrices the other way round.)
+# apart, in a dict; nnx and equinox keep them in the network. (Equinox stores matrices transposed.)
 
 # %%
 linen_net = LinenNet()
@@ -167,8 +180,8 @@ for name, gradient in found.items():
 #
 # The layer of bits may be an object of distrax, TFP or numpyro as it is: whatever has `sample` and
 # `log_prob`. Batch dimensions of one draw are independent factors, so six logits are six bits. The object
-# draws with its own sampler, and the estimate may be another one; the exact gradient, a sum over all $2^6$
-# draws, may not:
+# draws with its own sampler, so the estimate may differ; the exact gradient, a sum over all $2^6$ draws,
+# does not:
 
 # %%
 layers = {
@@ -192,8 +205,8 @@ for name, gradient in exact.items():
 
 # %% [markdown]
 # Which one should you take? `sf.Bernoulli` and `sf.Categorical` draw faster (categories by far: see
-# [estimators](../docs/estimators.md#bits-and-categories-that-are-drawn-fast)); an object of a library is
-# one line less if your model has it already.
+# [estimators](../docs/estimators.md#bits-and-categories-that-are-drawn-fast)); an object of a library saves
+# a line if your model has one already.
 #
 # ## A flow, as a posterior and as a proposal
 #
@@ -210,7 +223,7 @@ flow = flowjax.flows.coupling_flow(
     jax.random.key(0), base_dist=fjd.Normal(jnp.zeros(2)), flow_layers=4, nn_width=16, nn_depth=1
 )
 arrays, static = eqx.partition(flow, eqx.is_inexact_array)
-optimiser = optax.adam(4e-3)
+optimizer = optax.adam(4e-3)
 
 
 def banana(c, x):
@@ -229,23 +242,23 @@ def fit(arrays, keys):
     def step(state, key):
         arrays, memory = state
         value, gradient = jax.value_and_grad(divergence)(arrays, key)
-        change, memory = optimiser.update(gradient, memory)
+        change, memory = optimizer.update(gradient, memory)
         return (optax.apply_updates(arrays, change), memory), value
 
-    (arrays, _), values = jax.lax.scan(step, (arrays, optimiser.init(arrays)), keys)
+    (arrays, _), values = jax.lax.scan(step, (arrays, optimizer.init(arrays)), keys)
     return arrays, values
 
 
 trained, values = fit(arrays, jax.random.split(jax.random.key(2), 20 if SMOKE else 1000))
-print(f"divergence: {values[0]:.2f} nats at first, {values[-20:].mean():.3f} at last")
+print(f"divergence: {values[0]:.2f} nats at the start, {values[-20:].mean():.3f} at the end")
 
 # %% [markdown]
 # Now the flow serves as a *proposal*. We ask how $\mathbb{E}_{p_c}[x_2] = c$ changes with $c$ (the answer
-# is 1), with draws that come from $q$ and weights $w = p_c(x) / q(x)$ that put right where they come from:
+# is 1), with draws that come from $q$ and weights $w = p_c(x) / q(x)$ that correct for that:
 #
 # $$\nabla_c\, \mathbb{E}_{p_c}[f(x)] = \mathbb{E}_{q}\big[w(x)\,(f(x) - b)\,\nabla_c \log p_c(x)\big].$$
 #
-# The sampler of $p_c$ is never run. It only says what a draw looks like.
+# The sampler of $p_c$ is never run. It is only needed for the shape of a draw.
 
 
 # %%
@@ -261,7 +274,7 @@ def derivative(arrays, keys):
 
 
 keys = jax.random.split(jax.random.key(3), 20 if SMOKE else 100)
-for name, state in {"as it was made": arrays, "trained": trained}.items():
+for name, state in {"before training": arrays, "trained": trained}.items():
     mean, variance, count = derivative(state, keys)
     error = jnp.sqrt(variance / count)
     print(f"flow {name:15s} derivative {mean:.3f} ± {error:.3f}, variance {variance:.3g}; exact: 1")
@@ -272,7 +285,7 @@ across, up = np.meshgrid(np.linspace(-3, 3, 80), np.linspace(-3, 7, 80))
 density = jnp.exp(
     jax.jit(jax.vmap(banana, (None, 1)))(1.0, jnp.stack([across.ravel(), up.ravel()]))
 )
-for axis, name, state in zip(axes, ["as it was made", "trained"], [arrays, trained], strict=False):
+for axis, name, state in zip(axes, ["before training", "trained"], [arrays, trained], strict=False):
     draws = eqx.combine(state, static).sample(jax.random.key(4), (400,))
     axis.contour(across, up, density.reshape(up.shape), [0.01, 0.05, 0.1, 0.2, 0.3], colors="0.6")
     axis.plot(*draws.T, "o", color="C2", markersize=2.5, alpha=0.6)
@@ -283,18 +296,18 @@ axes[2].set(xlabel="step", ylabel="nats", title="estimate of KL(flow ∥ banana)
 plt.show()
 
 # %% [markdown]
-# Grey: the banana. A proposal must cover what it stands in for. Where it does not, the weights are huge and
-# rare: what would put the estimate right has mostly not been drawn yet, and its error bar knows no better.
+# Gray: the banana. A proposal must cover the target. Where it does not, the weights are huge and rare: the
+# draws that would correct the estimate have mostly not occurred, and its standard error is too small as well.
 #
 # ## Training in a scan
 #
-# Back to the moons. A step hands out three things besides the weights:
+# Back to the moons. A step uses two features of the library:
 #
-# - **aux**: with `has_aux=True` the cost may return anything else beside itself, of each sample: here whether
-#   the label was told right. It costs no further evaluation.
-# - **a monitor**: `GradientSNR` compares each gradient with the one before it, and says how the norm of the
-#   mean gradient compares with the noise. While the parameters move, this is a lower bound. It is a value that
-#   the scan carries like the state of the optimizer.
+# - **aux**: with `has_aux=True` the cost may return anything else beside itself, of each sample: here
+#   whether the label was predicted correctly. It needs no further evaluation.
+# - **a monitor**: `GradientSNR` compares each gradient with the one before it, and estimates the ratio of the
+#   norm of the mean gradient to the noise. While the parameters move, this is a lower bound. It is a value
+#   that the scan carries like the state of the optimizer.
 
 
 # %%
@@ -322,7 +335,7 @@ def step(state, key):
     change, memory = adam.update(gradient, memory)
     monitor = monitor.update(gradient)
     state = (optax.apply_updates(params, change), memory, monitor)
-    return state, {"loss, nats": value, "share right": right, "signal / noise": monitor.snr()}
+    return state, {"loss, nats": value, "accuracy": right, "signal / noise": monitor.snr()}
 
 
 train = jax.jit(lambda state, keys: jax.lax.scan(step, state, keys))
@@ -333,8 +346,8 @@ keys = jax.random.split(jax.random.key(5), 30 if SMOKE else 300)
 
 # %% [markdown]
 # The same steps one by one from Python give the same numbers. What such a loop adds is a call for each step,
-# with all arrays as arguments and results: much for a short step, little for a long one. And a scan is one
-# program, which can be run by `vmap` for many seeds.
+# with all arrays as arguments and results: this matters for a short step, and little for a long one. And a
+# scan is one program, which can be run by `vmap` for many seeds.
 
 
 # %%
@@ -356,7 +369,7 @@ def seconds_of_a_step(run, *args, keys):
 one_step = jax.jit(step)
 in_loop = seconds_of_a_step(by_loop, keys=keys[:30])
 in_scan = seconds_of_a_step(train, start, keys=keys)
-print(f"CPU time of a step, by loop / by scan: {in_loop / in_scan:.1f}")
+print(f"CPU time of a step, ratio of loop to scan: {in_loop / in_scan:.1f}")
 np.testing.assert_allclose(by_loop(keys[:20]), history["loss, nats"][:20], rtol=1e-3)
 
 # %%
@@ -372,13 +385,13 @@ plt.show()
 # %% [markdown]
 # Where the ratio on the right is below 1, a single step is mostly noise, and it is the mean over many steps
 # that learns. The ratio is a lower bound, because a step along the noise of one gradient makes the next one
-# point back. It would be nan, a gap in the curve, where no signal is seen in the noise of the last 20 steps
-# or so. Then more samples, or an estimator of less variance, begin to pay
-# ([11. Which estimator?](11_which_estimator.ipynb)).
+# point back. It would be nan, a gap in the curve, where no signal is visible in the noise of about the last
+# 20 steps. Then more samples, or an estimator of less variance, help ([11. Which
+# estimator?](11_which_estimator.ipynb)).
 #
 # What has it learned? Six bits are few enough to sum exactly at each point of the plane; a cost may be a
-# pytree, so the mean of the prediction and of its square come from one call. Where the bits do not agree,
-# the network is unsure *before* it has said so in its output.
+# pytree, so the mean of the prediction and of its square come from one call. Where the draws disagree, the
+# network is uncertain even if the mean of its output is not near 1/2.
 
 
 # %%
@@ -421,9 +434,9 @@ plt.show()
 # %% [markdown]
 # ## A million samples in the memory of some thousand
 #
-# A mean over samples needs no sample kept. The library goes through them in chunks, and gathers value and
-# gradient in the same pass, leave-one-out included. How much memory a program takes is written in the
-# compiled program; to read it, nothing has to run. Here for the gradient of one point's loss:
+# A mean over samples does not need to keep the samples. The library processes them in chunks, and computes
+# value and gradient in the same pass, leave-one-out included. The compiled program states how much memory it
+# takes; it need not run for that. Here for the gradient of one point's loss:
 
 
 # %%
@@ -455,9 +468,9 @@ for name, used in memory.items():
 assert max(memory["in chunks of 1000"]) < 0.5 < 4 < memory["all at once"][-1]
 
 # %% [markdown]
-# You need not say `chunk_size`: by default all samples are taken at once while together they compute up to
+# You need not set `chunk_size`: by default all samples are taken at once while together they compute up to
 # 64 MiB, and in chunks that fit a CPU's caches beyond. The result does not depend on it beyond rounding,
-# because sample $i$ always draws with the $i$-th key that is made of yours. And it is right:
+# because sample $i$ always draws with the $i$-th key derived from yours. And it is right:
 
 
 # %%
@@ -505,7 +518,7 @@ for c, program in spread_out.items():
     assert all_reduces(program) == (0 if c == 1 else 2)
 
 # %% [markdown]
-# The same gradient on any number of devices. What they tell each other is one number, the sum of the costs
+# The same gradient on any number of devices. They exchange one number, the sum of the costs
 # (leave-one-out wants the mean of the *other* samples, wherever they are), and then the gradient: two
 # all-reduces, of no more than the size of the weights. No draw leaves its device.
 
@@ -518,7 +531,7 @@ axes[0].legend()
 used = [mebibytes(spread_out[c]) for c in counts]
 axes[1].loglog(counts, used[0] / np.array(counts), "--", color="0.5", label="1 / devices")
 axes[1].loglog(counts, used, "o", color="C3", label="measured")
-axes[1].set(xlabel="devices", ylabel="MiB", title=f"of each device, {n:,} samples in all")
+axes[1].set(xlabel="devices", ylabel="MiB", title=f"memory of each device, {n:,} samples in total")
 axes[1].set_xticks(counts, counts)
 axes[1].set_yticks(used, [f"{mib:.2f}" for mib in used])
 axes[1].minorticks_off()
@@ -557,12 +570,12 @@ for name, options in {"in chunks, the default": {}, "all at once": {"chunk_size"
 # %% [markdown]
 # ## Exercises
 #
-# 1. In place of six bits, three variables of four values each, from `npd.Categorical`. What must `encode`
-#    and `decode` be told? Check the exact gradient against `sf.Categorical`.
+# 1. In place of six bits, three variables of four values each, from `npd.Categorical`. How must `encode` and
+#    `decode` change? Check the exact gradient against `sf.Categorical`.
 # 2. Inside `jax.shard_map` each device estimates by samples of its own, and `jax.lax.pmean` takes the mean.
 #    Leave `sharding` out, give each device a key of its own, and check the gradient against the mean of as
 #    many gradients on one device.
-# 3. The monitor of the training above watched all weights. Ask it for `snr_by_parameter()`: which layer hears
+# 3. The monitor of the training above watched all weights. Ask it for `snr_by_parameter()`: which layer has
 #    the least noise, and why?
 #
 # ## Solutions
@@ -590,7 +603,7 @@ print(of_numpyro)
 
 # %% [markdown]
 # **2.** The derivative is taken outside of `shard_map`; taken inside, JAX would *sum* the derivatives of what
-# all devices share. The draws are others than with `sharding=`, since the keys are.
+# all devices share. The draws differ from those with `sharding=`, since the keys differ.
 
 # %%
 mesh, here = over(counts[-1]).mesh, PartitionSpec()
@@ -612,7 +625,7 @@ jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), together,
 print(f"{counts[-1]} devices of 100 samples each: the mean of their gradients")
 
 # %% [markdown]
-# **3.** The last one, `out`. It stands behind the bits: its gradient is an ordinary derivative of the cost,
+# **3.** The last one, `out`. It comes after the bits: its gradient is an ordinary derivative of the cost,
 # averaged over draws. The layers before the bits are reached by scores only.
 
 # %%

@@ -1,12 +1,23 @@
 # %% [markdown]
 # # 11. Which estimator should I use?
 #
-# Thirty estimators, and none is chosen for you. A few questions leave three or four of them; `sf.compare`
-# measures these on your own loss, at the parameters that you have now. Then: whether a gradient is right at
-# all, how the answer changes while you train, and how to read what the benchmarks have measured.
+# There are over thirty estimators, and the library never chooses one for you. A few questions leave three or
+# four of them; `sf.compare` measures these on your own loss, at its present parameters. Then: how to check
+# that a gradient is right, how the answer changes while you train, and how to read the results of the
+# benchmarks.
 #
-# [All notebooks](README.md) ·
-# previous: [10. Composing into your model](10_composing_into_your_model.ipynb)
+# [All notebooks](README.md) · previous: [10. Composing into your model](10_composing_into_your_model.ipynb)
+
+# %%
+# Installs the package where it is missing, as on Colab.
+try:
+    import scorefn  # noqa: F401
+except ImportError:
+    import subprocess
+    import sys
+
+    pip = [sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]
+    subprocess.run(pip, check=True)
 
 # %%
 import json
@@ -24,14 +35,15 @@ from sklearn.datasets import load_diabetes
 
 import scorefn as sf
 
-plt.style.use("notebook.mplstyle")
+if os.path.exists("notebook.mplstyle"):  # not on Colab
+    plt.style.use("notebook.mplstyle")
 SMOKE = "SCOREFN_SMOKE" in os.environ  # set by the tests: fewer samples
 
 # %% [markdown]
 # ## A few questions first
 #
-# What is drawn, what is known of $f$, and how often can it be evaluated? Every estimator says itself what it
-# is good for, `sf.Pathwise.when`, and whether it is biased. The picture asks from the top down, and stops at
+# What is drawn, what is known of $f$, and how often can it be evaluated? Every estimator states what it is
+# good for, `sf.Pathwise.when`, and whether it is biased. The picture asks from the top down, and stops at
 # the first yes.
 
 # %%
@@ -65,13 +77,13 @@ for question, names in questions.items():
         axis.text(3.5, y, name, color=color, va="center", fontsize=8, weight="bold")
         axis.text(5.5, y, kind.when, color="0.2", va="center", fontsize=8)
     top -= height
-axis.set(xlim=(0, 11), ylim=(top, 0.3), title="blue: unbiased; orange: biased, and says so")
+axis.set(xlim=(0, 11), ylim=(top, 0.3), title="blue: unbiased; orange: biased")
 axis.axis("off")
 plt.show()
 
 # %% [markdown]
 # These are rules of thumb, with the numbers behind them in [the estimators](../docs/estimators.md). They
-# leave you with a few names. Which of them is best depends on your $f$ and on your parameters: measure it.
+# leave a few candidates. Which of them is best depends on your $f$ and on your parameters: measure it.
 #
 # ## Your own loss
 #
@@ -81,9 +93,10 @@ plt.show()
 # $$L(\theta) = \mathbb{E}_{b \sim p_\theta}\Big[\tfrac{1}{N} \sum_n \big|y_n - (b \odot w)^\top x_n\big|
 #   + 0.01 \sum_i b_i\Big].$$
 #
-# All $2^{10}$ draws can be summed here, and by the picture nothing else should be chosen. Let us say that $f$
-# is expensive, and keep the sum as a reference only. `compare` takes a function `loss(params, key, choice)`, and a
-# dict of choices; a choice is whatever the loss makes use of, here an estimator and a number of samples.
+# All $2^{10}$ draws can be summed here, and by the picture that would be the choice. Let us assume that $f$
+# is expensive, and keep the sum as a reference only. `compare` takes a function `loss(params, key, choice)`,
+# and a dict of choices; a choice is whatever the loss makes use of, here an estimator and a number of
+# samples.
 
 # %%
 features, targets = load_diabetes(return_X_y=True)
@@ -135,10 +148,10 @@ print(found)
 #   another day near neighbors may change places, and the last line says which pairs are not settled.
 # - **evals** counts the evaluations of $f$. If your $f$ is a simulator that takes minutes, forget the times
 #   and look at these.
-# - **snr**: the norm of the mean gradient by the standard deviation of one.
-# - **(b)**: it says that it is biased. **bias** is what was found, as a part of the gradient, and **z** by how
-#   many standard errors.
-# - An estimator that does not fit raises, and the row says what.
+# - **snr**: the norm of the mean gradient relative to the standard deviation of one gradient.
+# - **(b)**: the estimator declares a bias. **bias** is what was measured, relative to the gradient, and
+#   **z** is its size in standard errors.
+# - An estimator that does not apply raises, and the row shows the error.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 2.8))
@@ -159,14 +172,16 @@ for row in shown:
 evaluations = np.array([1.0, 20.0])
 per_evaluation = found["LeaveOneOut (4)"].variance * 4
 axes[1].loglog(evaluations, per_evaluation / evaluations, "--", color="0.6", linewidth=0.8)
-axes[1].set(xlabel="evaluations of f", ylabel="variance", title="dashed: leave-one-out, repeated")
+axes[1].set(
+    xlabel="evaluations of f", ylabel="variance", title="dashed: mean of repeated leave-one-out"
+)
 axes[1].set_xticks([1, 2, 4, 8, 16], [1, 2, 4, 8, 16])
 axes[1].minorticks_off()
 plt.show()
 
 # %% [markdown]
 # `best` picks among the unbiased ones, of least variance × time. With a budget it averages as many whole
-# gradients as fit, and names the least variance of that.
+# gradients as fit, and returns the estimator whose average has the least variance.
 
 # %%
 print("best:                       ", found.best())
@@ -175,12 +190,12 @@ for budget in (4, 11, 22):
 print("best of a tenth of a second:", found.best(max_seconds=0.1))
 
 # %% [markdown]
-# ## Is it right at all?
+# ## Is the gradient right?
 #
 # A variance means nothing if the mean is wrong. Three ways to be sure, on your own model:
 #
-# **The score.** $\mathbb{E}[\nabla \log p(x)] = 0$ for every density that belongs to its sampler. Here a
-# rate was taken for a scale:
+# **The score.** $\mathbb{E}[\nabla \log p(x)] = 0$ if the density belongs to the sampler. Here a rate was
+# mistaken for a scale:
 
 
 # %%
@@ -214,8 +229,8 @@ for name in ("ARMS (4)", "StraightThrough"):
 
 # %% [markdown]
 # **Each other.** If no exact gradient is known, let two estimators check each other. `Pathwise` is unbiased for
-# an $f$ without jumps; this one has a jump, which no derivative of $f$ sees and no library can see for you. It
-# is ahead by its variance. `best` does not fall for it:
+# an $f$ without jumps; this one has a jump, which does not show in the derivative of $f$, so that no library
+# can detect it. `Pathwise` has the least variance here. `best` raises, because the two disagree:
 
 
 # %%
@@ -244,7 +259,8 @@ except ValueError as error:
 # ## While you train, the answer changes
 #
 # What was best at the start need not be so later. The model is trained with leave-one-out of 4, and
-# `sf.moments` measures at six of its steps the mean and the variance that other estimators *would* have had: one
+# `sf.moments` measures at six of its steps the mean and the variance that other estimators *would* have had:
+# one
 # program for each, with the logits as an argument. The run itself carries a `GradientSNR`.
 
 # %%
@@ -299,7 +315,11 @@ figure, axes = plt.subplots(1, 3, figsize=(10, 3))
 reference = measured["LeaveOneOut (4)"][1]
 for color, name in zip(["C0", "C2", "C3"], names[:3], strict=True):
     axes[0].plot(measured[name][1] / reference, "o-", color=color, label=name)
-axes[0].set(yscale="log", ylabel="variance, by leave-one-out", title="four evaluations of f each")
+axes[0].set(
+    yscale="log",
+    ylabel="variance relative to leave-one-out (4)",
+    title="four evaluations of f each",
+)
 axes[0].set_yticks([0.5, 1, 2], [0.5, 1, 2])
 axes[0].minorticks_off()
 axes[0].legend()
@@ -326,18 +346,18 @@ assert min(early, key=early.get) == "DoubleCV (4)"
 assert late["DoubleCV (4)"] > late["LeaveOneOut (4)"]
 
 # %% [markdown]
-# At the start, where all bits are open, `DoubleCV` halves the variance: the slopes of $f$ at other draws say
-# well how $f$ goes on. Once most bits are decided its straight line misleads, and leave-one-out is better off
-# without it. (Its coefficient is 1 here; it can be learned, by `sf.squared_gradient`.) The biased estimator
-# goes the other way: the true gradient gets small, and its bias does not.
+# At the start, where all bits are undecided, `DoubleCV` halves the variance: the slopes of $f$ at other
+# draws predict $f$ well. Once most bits are decided the linear prediction is poor, and leave-one-out has
+# less variance. (Its coefficient is 1 here; it can be learned, by `sf.squared_gradient`.) The biased
+# estimator gets worse during training: the true gradient gets small, and its bias does not.
 #
-# The monitor needs some steps to settle, costs next to nothing, and tells you when to look again: far below 1,
-# steps are mostly noise, and more samples or an estimator of less variance will pay; far above 1, neither will.
+# The monitor needs some steps to settle and takes almost no time. It shows when to compare again: far below 1,
+# steps are mostly noise, and more samples or an estimator of less variance help; far above 1, neither does.
 #
 # ## What the benchmarks have measured
 #
-# The suites of `python -m benchmarks` did the same for many losses; [all of it](../docs/results/README.md)
-# is committed, as plain JSON. A row is one estimator on one problem. Here is variance × time, divided by that of
+# The suites of `python -m benchmarks` did the same for many losses; [all of it](../docs/results/README.md) is
+# committed, as plain JSON. A row is one estimator on one problem. Here is variance × time, divided by that of
 # the plain choice on the same problem: below 1 is better than plain.
 
 # %%
@@ -345,7 +365,7 @@ results = Path("../benchmarks/results")
 
 
 def table(suite, keep, column, plain):
-    """{estimator: {column: variance x time, by that of the plain estimator}}, unbiased ones only."""
+    """{estimator: {column: variance x time relative to the plain estimator}}, unbiased ones only."""
     found = {}
     for row in json.loads((results / f"{suite}.json").read_text())["rows"]:
         if row["unbiased"] and keep(row):
@@ -358,28 +378,6 @@ def table(suite, keep, column, plain):
 
 def labelled(row, name):
     return f"{row[name].replace('able', '.').replace('atic', '.')}\n{row['at']}"
-
-
-bits = table(
-    "discrete",
-    lambda row: row["objective"] in ("separable", "quadratic", "vae"),
-    lambda row: labelled(row, "objective"),
-    "LeaveOneOut (2)",
-)
-categories = table(
-    "discrete",
-    lambda row: row["objective"] == "thousand",
-    lambda row: f"entropy\n{row['at']}",
-    "LeaveOneOut (2)",
-)
-continuous = table(
-    "vi",
-    lambda row: (
-        (row["form"], row["parameter"]) == ("Pathwise", "mean") and row["target"] != "minibatches"
-    ),
-    lambda row: labelled(row, "target"),
-    "plain",
-)
 
 
 def heat(axis, cells, title):
@@ -403,12 +401,44 @@ def heat(axis, cells, title):
     axis.tick_params(length=0)
 
 
-figure = plt.figure(figsize=(10, 5.4))
-panels = figure.add_gridspec(2, 2, height_ratios=[6, 10], width_ratios=[10, 11])
-heat(figure.add_subplot(panels[:, 0]), bits, "independent bits, by leave-one-out of 2")
-heat(figure.add_subplot(panels[0, 1]), categories, "one of 1000 values, by leave-one-out of 2")
-heat(figure.add_subplot(panels[1, 1]), continuous, "around Pathwise, means, by plain")
-plt.show()
+if results.exists():
+    bits = table(
+        "discrete",
+        lambda row: row["objective"] in ("separable", "quadratic", "vae"),
+        lambda row: labelled(row, "objective"),
+        "LeaveOneOut (2)",
+    )
+    categories = table(
+        "discrete",
+        lambda row: row["objective"] == "thousand",
+        lambda row: f"entropy\n{row['at']}",
+        "LeaveOneOut (2)",
+    )
+    continuous = table(
+        "vi",
+        lambda row: (
+            (row["form"], row["parameter"]) == ("Pathwise", "mean")
+            and row["target"] != "minibatches"
+        ),
+        lambda row: labelled(row, "target"),
+        "plain",
+    )
+    figure = plt.figure(figsize=(10, 5.4))
+    panels = figure.add_gridspec(2, 2, height_ratios=[6, 10], width_ratios=[10, 11])
+    heat(figure.add_subplot(panels[:, 0]), bits, "independent bits, relative to LeaveOneOut (2)")
+    heat(
+        figure.add_subplot(panels[0, 1]),
+        categories,
+        "one of 1000 values, relative to LeaveOneOut (2)",
+    )
+    heat(
+        figure.add_subplot(panels[1, 1]),
+        continuous,
+        "techniques around Pathwise (means), relative to plain",
+    )
+    plt.show()
+else:
+    print("The results are in a clone of the repository: run this cell there.")
 
 # %% [markdown]
 # Left: 200 separable bits, by their probability; 8 bits that interact, in a quadratic; an autoencoder at three
@@ -417,21 +447,22 @@ plt.show()
 #
 # A frame is around the best of each column; purple is better than plain, orange worse. Some rows change their
 # color from problem to problem. And they change in training: the columns of `vae`, and of each target on the
-# right, are stages of one run, and most of what was far ahead at the start is less so later. So no row of this
-# table is the answer for *your* loss. It says what is worth a place in your own `compare`.
+# right, are stages of one run, and most of what was far better at the start is less so later. So no row of
+# this table is the answer for *your* loss. It shows which estimators are worth comparing on it.
 #
 # ## Exercises
 #
-# 1. An evaluation of your $f$ takes an hour on a cluster, and as many of them as you like run side by side. Which
-#    choice above would you take, and does the ranking by variance × time agree?
+# 1. An evaluation of your $f$ takes an hour on a cluster, and as many of them as you like run side by side.
+#    Which choice above would you take, and does the ranking by variance × time agree?
 # 2. Write a loss of your own whose distribution is *continuous*, and compare `Pathwise()` with
 #    `QuasiMonteCarlo(Pathwise())` at 16 draws.
 # 3. Leave-one-out of 4 and of 16 samples: how much is *one evaluation* worth in each, at the start?
 #
 # ## Solutions
 #
-# **1.** What counts is the variance of one step, not the number of evaluations: of the choices above that is
-# `LocalExpectation`, whatever its place in the ranking. And if 1024 machines are free, the sum itself.
+# **1.** What counts is the variance of one step, not the number of evaluations: of the choices above
+# `LocalExpectation` has the least, independent of its place in the ranking. And if 1024 machines are free,
+# the sum itself.
 
 # %%
 in_an_hour = [row for row in found.rows if row.unbiased and row.error is None]
@@ -462,8 +493,8 @@ assert points["Sobol"].variance < points["independent"].variance
 
 # %% [markdown]
 # **3.** A gradient of $n$ samples has about $1/(n - 1)$ of the variance of one with a baseline from a single
-# other, because a baseline is itself a mean. So an evaluation is worth more in larger groups, $n / (n - 1)$: most
-# of what there is to gain is had at 4.
+# other, because a baseline is itself a mean. So an evaluation is worth more in larger groups, $n / (n - 1)$:
+# most of what there is to gain is had at 4.
 
 # %%
 measured["LeaveOneOut (16)"] = at_stages((sf.ScoreFunction(sf.LeaveOneOut()), 16))

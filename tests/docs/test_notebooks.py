@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -87,6 +89,18 @@ def test_the_notebook_has_exercises_with_solutions_and_links_that_lead_somewhere
     links = re.findall(r"\]\(([^)#]+)\)", text)
     assert "README.md" in links
     assert [link for link in links if not (FOLDER / link).exists()] == []
+
+
+def test_the_first_cell_installs_the_package_where_it_is_missing(monkeypatch):
+    code = [[c.source for c in build.notebook(s).cells if c.cell_type == "code"] for s in SCRIPTS]
+    (cell,) = {cells[0] for cells in code}
+    calls = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
+    exec(cell, {})
+    assert calls == []
+    monkeypatch.setitem(sys.modules, "scorefn", None)
+    exec(cell, {})
+    assert calls == [[sys.executable, "-m", "pip", "install", "-q", "scorefn[notebooks]"]]
 
 
 def test_the_list_of_notebooks_is_complete():

@@ -212,7 +212,7 @@ def page(table: dict[str, dict[str, str]]) -> str:
         [
             "# Every family of every library",
             "",
-            "What scorefn makes of each distribution of distrax, TFP, numpyro and flowjax,",
+            "Each distribution of distrax, TFP, numpyro and flowjax under every kind of estimator,",
             "compared with SciPy, quadrature or closed forms. This page is written by",
             "`PYTHONPATH=.. python -m support.sweep`, run in tests/; it takes about half an hour.",
             "",

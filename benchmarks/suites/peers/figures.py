@@ -79,8 +79,8 @@ def _legend(figure: Figure, title: str) -> None:
 
 # The calls that differentiate a draw directly, and the one here that does not.
 DIRECT = (
-    ("distrax", "jax.grad of sample", "distrax: jax.grad through sample"),
-    ("tfp", "jax.grad of sample", "TFP: jax.grad through sample"),
+    ("distrax", "jax.grad of sample", "distrax: jax.grad of sample"),
+    ("tfp", "jax.grad of sample", "TFP: jax.grad of sample"),
     ("numpyro", "Trace_ELBO", "NumPyro: Trace_ELBO"),
     ("scorefn", "ScoreFunction", "scorefn: ScoreFunction()"),
 )
@@ -95,18 +95,21 @@ SHOWN = {
 def _zeros(rows: list[Row]) -> Figure:
     """The first component of the mean gradient, relative to the exact one."""
     toys = [toy for toy in SHOWN if any(row["toy"] == toy for row in rows)]
-    figure, axes = panels(1, len(toys), size=(2.5, 1.9), sharey=True, sharex=True)
-    for axis, toy in zip(axes.flat, toys, strict=True):
+    figure, axes = panels((len(toys) + 1) // 2, 2, size=(2.4, 1.75), sharey=True, sharex=True)
+    for axis, toy in zip(axes.flat, toys, strict=False):
         found = {(row["package"], row["call"]): row for row in rows if row["toy"] == toy}
         for i, (package, call, _) in enumerate(DIRECT):
             if (row := found.get((package, call))) is not None:
                 _bar(axis, i, row)
         axis.axvline(1, color="black", linewidth=1)
         axis.set_title(SHOWN[toy], size=9)
-        axis.set(xlim=(0, 1.2), ylim=(len(DIRECT) - 0.5, -0.5))
+        axis.set(xlim=(0, 1.25), ylim=(len(DIRECT) - 0.5, -0.5))
         axis.set_xticks([0, 0.5, 1], ["0", "50%", "exact"])
+        axis.tick_params(axis="x", labelbottom=True)
+        axis.set_yticks(range(len(DIRECT)), [label for _, _, label in DIRECT])
         axis.grid(visible=False, axis="y")
-    axes.flat[0].set_yticks(range(len(DIRECT)), [label for _, _, label in DIRECT])
+    for axis in list(axes.flat)[len(toys) :]:
+        axis.axis("off")
     figure.supxlabel("mean of 40 000 gradients of 10 samples / exact gradient", size=9)
     return figure
 
