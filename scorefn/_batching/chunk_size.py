@@ -4,21 +4,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import Literal, jaxprs_in_params
 
 # Smaller chunks are dominated by dispatch time.
 LEAST = 256
-# About a third of the arrays of a chunk are in use at one time. On a CPU they should fit into the
-# caches; on an accelerator they should be large, so that the start of a chunk takes no time.
-_CPU_BYTES, _ACCELERATOR_BYTES = 12 * 2**20, 2**32
-# Up to this size of all samples, chunks are slower on a CPU than one batch.
-_ALL_BYTES = 2**26
+# The compiler fuses operations: about a third of the arrays of a chunk are in memory at one time.
+# Larger chunks are a little faster on a CPU, and on an accelerator, where each start takes time.
+_CPU_BYTES, _ACCELERATOR_BYTES = 36 * 2**20, 2**32
+# Up to this size of all samples, chunks are slower on a CPU than one batch, and far beyond it one
+# batch is slower: what needs more than 32 MiB is given new pages by the system in each call.
+_ALL_BYTES = 96 * 2**20
+# Their results are stored, whatever is fused.
+_STORED = {"conv_general_dilated", "dot_general", "random_bits"}
 
 
 def fitting(num_samples: int, jaxpr: Any) -> int:
     """The largest chunk of samples of this jaxpr that fits the budget, at most all."""
     budget = _CPU_BYTES if jax.default_backend() == "cpu" else _ACCELERATOR_BYTES
-    each = max(_bytes(jaxpr.jaxpr), 1)
+    (key, *_), drawn = jaxpr.jaxpr.invars, set(jaxpr.jaxpr.invars)
+    each = 3 * _size(key) + _bytes(jaxpr.jaxpr, drawn)
     most = max(LEAST, budget // each)
     if num_samples * each <= _ALL_BYTES:
         most = num_samples
@@ -36,11 +40,26 @@ def is_narrow(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
 
 
-def _bytes(jaxpr: Any) -> int:
-    """The size of all computed arrays, an upper bound on the memory."""
+def _bytes(jaxpr: Any, drawn: set[Any]) -> int:
+    """The size of the arrays that depend on what is drawn, thrice that of those that are stored.
+
+    All others are computed once for all samples.
+    """
     total = 0
-    for equation in jaxpr.eqns:
-        inner = list(jaxprs_in_params(equation.params))
-        total += sum(map(_bytes, inner)) if inner else 0
-        total += sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars if not inner)
+    for eqn in jaxpr.eqns:
+        if drawn.isdisjoint(v for v in eqn.invars if not isinstance(v, Literal)):
+            continue
+        drawn.update(eqn.outvars)
+        inner = list(jaxprs_in_params(eqn.params))
+        for each in inner:
+            pairs = zip(reversed(each.invars), reversed(eqn.invars), strict=False)
+            inside = {v for v, w in pairs if not isinstance(w, Literal) and w in drawn}
+            total += _bytes(each, inside)
+        if not inner:
+            factor = 3 if eqn.primitive.name in _STORED else 1
+            total += factor * sum(map(_size, eqn.outvars))
     return total
+
+
+def _size(var: Any) -> int:
+    return var.aval.size * var.aval.dtype.itemsize

@@ -270,6 +270,20 @@ batching.primitive_batchers[_minimized] = lambda xs, dims: (_minimized.bind(*xs)
 jet_rules[_minimized] = _no_forward
 
 
+def zero_with_derivative(x: jax.Array) -> jax.Array:
+    """Zeros with every derivative of x, whose value need not be computed."""
+    return _zero.bind(x)
+
+
+_zero = Primitive("scorefn_zero")
+_zero.def_impl(jnp.zeros_like)
+_zero.def_abstract_eval(lambda aval: aval)
+mlir.register_lowering(_zero, mlir.lower_fun(jnp.zeros_like, multiple_results=False))
+ad.primitive_jvps[_zero] = lambda primals, tangents: (_zero.bind(*primals), tangents[0])
+batching.primitive_batchers[_zero] = lambda xs, dims: (_zero.bind(*xs), dims[0])
+jet_rules[_zero] = lambda primals, series: (_zero.bind(*primals), series[0])
+
+
 def minimizes(jaxpr: Any) -> bool:
     """Whether a jaxpr holds a `minimized` loss, at any depth."""
     return any(

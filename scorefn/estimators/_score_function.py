@@ -111,7 +111,7 @@ class ScoreFunction(Estimator):
             self._check_given(distribution)
 
         def one(row: Any) -> Any:
-            x, log_prob, lost = self.guarded_draw(plain, row)
+            x, log_prob, lost = self.guarded_draw(plain, row, given=given)
             weight = self.baseline.weight(x, plain)
             with without_scores(lost, x):
                 cost, aux = f(x)
@@ -142,11 +142,16 @@ class ScoreFunction(Estimator):
             )
 
     def guarded_draw(
-        self, distribution: Distribution, key: Any
+        self, distribution: Distribution, key: Any, *, given: bool = False
     ) -> tuple[Any, jax.Array, Lost | None]:
-        """One stopped draw and its log-density, guarded; and elements for `without_scores`."""
+        """One stopped draw, its log-density up to a constant, and elements for `without_scores`.
+
+        A draw that is given, and not made here, may be impossible.
+        """
 
         def log_density(distribution: Distribution, x: Any) -> jax.Array:
             return log_densities(distribution, x, self.factor_ndim)
 
-        return scored_draw(distribution, key, log_density, name=type(self).__name__)
+        return scored_draw(
+            distribution, key, log_density, name=type(self).__name__, score_only=not given
+        )

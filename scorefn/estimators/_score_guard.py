@@ -30,8 +30,11 @@ import numpy as np
 
 from scorefn._core.arrays import convert_closure, is_float, stop
 from scorefn._core.dependence import Dependence, Value, constant
+from scorefn._core.derivatives import zero_with_derivative
+from scorefn._core.finite import score_alone
 from scorefn._core.refusals import nondifferentiable, without_refusals
 from scorefn._core.types import PyTree
+from scorefn.distributions._discrete import Categorical, OneHotCategorical
 from scorefn.distributions._distribution import Distribution, is_object
 from scorefn.distributions._interop.scores import sampling_copies, support_arrays
 
@@ -130,17 +133,31 @@ def scored_draw(
     log_density: Callable[[Distribution, Any], jax.Array] = Distribution.log_density,
     *,
     name: str,
+    score_only: bool = False,
 ) -> tuple[Any, jax.Array, Lost | None]:
-    """One stopped draw and its log-density, guarded; and elements for `without_scores`."""
+    """One stopped draw and its log-density, guarded; and elements for `without_scores`.
+
+    With `score_only` the log-density is 0, with its derivative, where it is known to be finite.
+    """
 
     def draw_and_log_density(distribution: Distribution, key: jax.Array) -> tuple[Any, jax.Array]:
         x = distribution.stopped_draw(key)
-        return x, log_density(distribution, x)
+        if not score_only:
+            return x, log_density(distribution, x)
+        if isinstance(distribution.params, Categorical | OneHotCategorical):
+            return x, _of_categories(log_density(distribution, x), distribution.params.plain())
+        return x, score_alone(partial(log_density, distribution), x)
 
     guarded, lost = guard_score(draw_and_log_density, distribution, key, log_density, name=name)
     x, log_prob = guarded(key)
     # Stopped once more: a barrier gives the draw a derivative of 0, which f may refuse to take.
     return stop(x), log_prob, lost
+
+
+def _of_categories(log_prob: jax.Array, logits: jax.Array) -> jax.Array:
+    """0, with the derivative of the log-probability: no category of probability 0 is drawn."""
+    broken = jnp.any(jnp.isnan(stop(logits)))
+    return zero_with_derivative(log_prob) + jnp.where(broken, jnp.nan, 0).astype(log_prob.dtype)
 
 
 def _traced(
