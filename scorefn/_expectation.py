@@ -91,9 +91,9 @@ def expectation(
         num_samples: the number of terms. The estimator determines the cost of one term.
         chunk_size: the number of samples evaluated at a time (on each device, with `sharding`).
             None evaluates all samples at once. "auto" bounds the memory for a scalar f without
-            `has_aux` and `sharding`, and is None otherwise: samples that compute at most 64 MiB
-            together form one chunk; others form chunks of about 12 MiB on a CPU or 4 GiB on an
-            accelerator, and of at least 256 samples. 16-bit samples form chunks of 256, summed in
+            `has_aux` and `sharding`, and is None otherwise: samples that need at most some 32
+            MiB together form one chunk; others form chunks that need about 10 MiB on a CPU or 1 GiB
+            on an accelerator, of at least 256 samples. 16-bit samples form chunks of 256, summed in
             32 bits. For a scalar f, and samples that are not coupled or coupled by leave-one-out
             only, value and gradient take one pass and no sample is stored. Otherwise, with a
             `LearnedBaseline`, in forward mode and for higher derivatives, chunks are recomputed and

@@ -256,10 +256,10 @@ def temporary_bytes(fn: Any) -> int:
 
 
 def test_memory_does_not_grow_with_the_samples() -> None:
-    few, many = (temporary_bytes(jax.grad(gaussian_loss(n))) for n in (10**4, 10**7))
-    assert few == many <= 2**22
+    few, many = (temporary_bytes(jax.grad(gaussian_loss(n))) for n in (10**5, 10**7))
+    assert few == many <= 13 * 2**20
     # All at once they do not fit: the measure can tell.
-    assert temporary_bytes(jax.grad(gaussian_loss(10**4, None))) > 10**4 * 100 * 4
+    assert temporary_bytes(jax.grad(gaussian_loss(10**5, None))) > 10**5 * 100 * 4
 
 
 def test_a_value_alone_costs_no_score() -> None:
@@ -283,21 +283,24 @@ def test_f_is_evaluated_once_a_sample() -> None:
 
 
 def test_auto_takes_all_at_once_what_is_little() -> None:
-    # Of 100 numbers some 10 kB are computed: 5000 samples stay below 64 MiB, 20 000 do not.
+    # Of 100 numbers some 3 kB are stored: 10 000 samples stay below 32 MiB, 100 000 do not.
     few, many = (
         [temporary_bytes(jax.grad(gaussian_loss(n, c))) for c in (None, "auto")]
-        for n in (5_000, 20_000)
+        for n in (10_000, 100_000)
     )
     assert few[0] == few[1]
     assert many[0] > 5 * many[1]
 
 
 def test_auto_fills_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as fit into 4 GiB before anything is fused, or a divisor above half of it."""
-    each = 100 * 4
+    """As many as fit into 4 GiB before anything is fused, or a divisor above half of it.
+
+    The argument is stored, and counts thrice.
+    """
+    each = (3 + 1) * 100 * 4
     square = jax.make_jaxpr(lambda x: jnp.sum(x**2))(jnp.zeros(100))
     on_cpu = fitting(10**8, square)
-    assert 6 * 2**20 / each < on_cpu <= 12 * 2**20 / each
+    assert 20 * 2**20 / each < on_cpu <= 40 * 2**20 / each
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     found = fitting(10**8, square)
     assert 2**31 / each < found <= 2**32 / each

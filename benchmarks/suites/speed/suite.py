@@ -3,13 +3,13 @@
 (a) Estimators against the best of several hand-written spellings with the same key for each
 sample, and beside it against one that draws all samples from one key. All samples at once, so that
 the two programs can be compared. (b) Many samples: the library as it is by default, in chunks,
-against the obvious jit with all of them at once. (c) What one call of a jitted loss takes more than
-one written by hand. (d) Other packages, where they are installed. (e) Draws of categories. (f)
-Packages on PyTorch. (g) How long programs of many choices take to compile, in CPU time everywhere.
-The two programs of a row take turns; `ratio` is the median over the rounds of the library's time by
-the other's, `q25` and `q75` its quartiles. Times are CPU time on a CPU, and wall time on an
-accelerator. Flops and temporary bytes are those of the compiled program, whatever the machine is
-doing.
+against the obvious jit with all of them at once; and the default size of chunks against others. (c)
+What one call of a jitted loss takes more than one written by hand. (d) Other packages, where they
+are installed. (e) Draws of categories. (f) Packages on PyTorch. (g) How long programs of many
+choices take to compile, in CPU time everywhere. The two programs of a row take turns; `ratio` is
+the median over the rounds of the library's time by the other's, `q25` and `q75` its quartiles.
+Times are CPU time on a CPU, and wall time on an accelerator. Flops and temporary bytes are those of
+the compiled program, whatever the machine is doing.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import scorefn as sf
 from benchmarks._packages.call import module
 from benchmarks._suite import Sizes, Step, Suite
 
-from . import cases, compiling, tables, vae
+from . import cases, chunks, compiling, tables, vae
 from . import torch as on_torch
 from .cases import Case
 from .figures import figures
@@ -161,6 +161,8 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
     for estimator in ESTIMATORS:
         for samples in sizes["many"]:
             plan[f"{estimator} {samples}"] = partial(_many_rows, estimator, samples, seed, sizes)
+    for case in chunks.cases(sizes):
+        plan[f"chunks {' '.join(map(str, case))}"] = partial(chunks.rows, *case, seed, sizes)
     plan["call"] = partial(_call_rows, seed, sizes)
     plan["monitor"] = partial(_monitor_rows, seed, sizes)
     for part, found in {"peers": others, "draws": draws}.items():
@@ -189,6 +191,11 @@ SUITE = Suite(
         "many": [100, 10_000, 30_000, 1_000_000, 10_000_000],
         "grown": [1_000_000],
         "most_bytes": 4 * 2**30,
+        "chunked": [100, 1000, 3000, 10_000, 30_000, 100_000, 1_000_000],
+        "chunked_sizes": [1, 10, 100, 1000],
+        "chunk_sizes": [1000, 5000],
+        "numbers": 30_000_000,
+        "chunk_timing": {"rounds": 21, "least_seconds": 3e-3, "most_seconds": 1.0},
         "images": 100,
         "jacobians": [[100, 1000], [1000, 100]],
         "values": [10, 100, 1000],
@@ -204,6 +211,11 @@ SUITE = Suite(
         "many": [100, 200_000],
         "grown": [200_000],
         "most_bytes": 2**20,
+        "chunked": [400],
+        "chunked_sizes": [2],
+        "chunk_sizes": [200],
+        "numbers": 1000,
+        "chunk_timing": {"rounds": 1, "least_seconds": 1e-4, "most_seconds": 0.1},
         "images": 4,
         "jacobians": [[4, 8], [8, 4]],
         "values": [4],
@@ -217,6 +229,7 @@ SUITE = Suite(
     tables={
         "speed_hand": tables.hand,
         "speed_many": tables.many,
+        "speed_chunks": tables.chunks,
         "speed_beside": tables.beside,
         "speed_torch": tables.on_torch,
         "speed_draws": tables.draws,

@@ -24,7 +24,7 @@ def terminal(results: Results) -> Table:
     for name in ("ratio", "quartiles"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in results["rows"]:
-        if row["part"] not in ("alike", "compile"):
+        if row["part"] not in ("alike", "chunks", "compile"):
             head = [row["case"], str(row["samples"] or ""), row["note"] or row["against"]]
             spread = "" if row["ratio"] is None else f"{_short(row['q25'])}-{_short(row['q75'])}"
             table.add_row(*head, _short(row["ratio"]), spread)
@@ -69,6 +69,19 @@ def many(results: Results) -> str:
             for what in ("temp_bytes", "growth_bytes"):
                 cells += [_scaled(row[f"{whose}{what}"], 2**20) for whose in ("", "other_")]
             lines.append(cells)
+    return markdown(header, lines)
+
+
+def chunks(results: Results) -> str:
+    """The default against the fastest of other sizes of chunks, by the number of samples."""
+    rows = [row for row in results["rows"] if row["part"] == "chunks"]
+    samples = sorted({row["samples"] for row in rows})
+    found = {(row["case"], row["samples"]): row for row in rows}
+    header = ["estimator, f and size", *(f"{n:,}".replace(",", " ") for n in samples)]
+    lines = [
+        [name, *(_short(found[name, n]["ratio"]) if (name, n) in found else "" for n in samples)]
+        for name in dict.fromkeys(row["case"] for row in rows)
+    ]
     return markdown(header, lines)
 
 
