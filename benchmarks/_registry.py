@@ -2,6 +2,7 @@
 
 from benchmarks.suites.bernoulli.suite import SUITE as bernoulli
 from benchmarks.suites.discrete.suite import SUITE as discrete
+from benchmarks.suites.exact.suite import SUITE as exact
 from benchmarks.suites.gaussian.suite import SUITE as gaussian
 from benchmarks.suites.logistic_regression.suite import SUITE as logistic_regression
 from benchmarks.suites.peers.suite import SUITE as peers
@@ -17,6 +18,7 @@ SUITES = {
     for suite in (
         bernoulli,
         gaussian,
+        exact,
         discrete,
         rodeo,
         logistic_regression,

@@ -172,6 +172,13 @@ def _check_rodeo(results: dict[str, Any]) -> None:
     assert curve["elbo"][-1] > curve["elbo"][0] + 15
 
 
+def _check_exact(results: dict[str, Any]) -> None:
+    """Every problem has its rows, and the claims hold in small sizes too."""
+    assert len({row["table"] for row in results["rows"]}) == len(SUITES["exact"].tables)
+    claims = SUITES["exact"].claims(results).splitlines()[2:]
+    assert all(line.split(" | ")[-1] in ("holds |", "partly |") for line in claims), claims
+
+
 def _check_sample_size(results: dict[str, Any]) -> None:
     """The orderings of the paper, and every run learns."""
     found = {(row["estimator"], row["samples"]): row["variance"] for row in results["rows"]}
@@ -294,6 +301,7 @@ EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "bernoulli": _check_bernoulli,
     "gaussian": _check_gaussian,
     "discrete": _check_discrete,
+    "exact": _check_exact,
     "policy": _check_policy,
     "speed": _check_speed,
     "scaling": _check_scaling,
