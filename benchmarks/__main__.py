@@ -1,6 +1,7 @@
 """``python -m benchmarks``: runs the suites, prints their tables and writes their results."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the arguments ask for; the exit status."""
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without the letter µ shows a question mark; it does not end the run.
+        sys.stdout.reconfigure(errors="replace")
     console = Console()
     if options.list:
         for suite in SUITES.values():
@@ -37,13 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _write_report(parser, options.out, console)
     names = _chosen(parser, asked)
     out = _folder(parser, options)
-    status = run_all(
-        [SUITES[name] for name in names],
-        seed=options.seed,
-        quick=options.quick,
-        out=out,
-        console=console,
-    )
+    suites = [SUITES[name] for name in names]
+    try:
+        with _store.alone(out):
+            status = run_all(
+                suites, seed=options.seed, quick=options.quick, out=out, console=console
+            )
+    except _store.InUseError as error:
+        parser.error(f"{error}: wait until it ends, or give another folder by --out")
     return status or (_write_report(parser, None, console) if options.update else 0)
 
 
@@ -67,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=_seed, default=0, help="the seed of all random numbers (0)")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_directory,
         metavar="DIR",
         help="the folder to write to (benchmarks/output, which git ignores)",
     )
@@ -85,6 +90,12 @@ def _seed(text: str) -> int:
     if not 0 <= seed < 2**32:
         raise argparse.ArgumentTypeError(f"a seed is a number from 0 to 2^32 - 1, got {seed}")
     return seed
+
+
+def _directory(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
 
 
 def _folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Path:

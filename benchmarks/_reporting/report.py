@@ -108,7 +108,7 @@ def write(
     write_file(out / "README.md", page(suites, found, figures, folder))
     made = tables.in_markdown_of(suites, found)
     for document in documents:
-        write_file(document, tables.filled(document.read_text(), made))
+        write_file(document, tables.filled(document.read_text(encoding="utf-8"), made))
     return [name for name in suites if name not in found]
 
 

@@ -13,9 +13,9 @@ from rich.table import Column
 
 import scorefn as sf
 from benchmarks._reporting.plots import png_files
-from benchmarks._store import Partial, to_json
+from benchmarks._store import Partial, to_json, write
 from benchmarks._suite import Suite, assemble
-from scorefn.diagnostics._compare.files import to_csv, write
+from scorefn.diagnostics._compare.files import to_csv
 
 
 def run(
@@ -27,7 +27,7 @@ def run(
     replaced only when all steps are done.
     """
     head = header(suite, seed, quick=quick)
-    partial = Partial(out / f"{suite.name}.partial.json", head)
+    partial = Partial(out, suite.name, head)
     if partial.note:
         console.print(partial.note, style="yellow", highlight=False)
     steps = suite.steps(suite.quick if quick else suite.full, seed)

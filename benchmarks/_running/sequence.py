@@ -22,7 +22,7 @@ def run_all(suites: Sequence[Suite], *, seed: int, quick: bool, out: Path, conso
     again after an interruption, does not repeat these.
     """
     heads = {suite.name: header(suite, seed, quick=quick) for suite in suites}
-    kept = _store.Partial(out / "all.partial.json", {"suites": list(heads.values())})
+    kept = _store.Partial(out, "all", {"suites": list(heads.values())})
     finished = [name for name in kept.done if _is_of(heads[name], out / f"{name}.json")]
     note = f"finished before the interruption: {', '.join(finished)}" if finished else kept.note
     if note and len(suites) > 1:
@@ -42,6 +42,9 @@ def run_all(suites: Sequence[Suite], *, seed: int, quick: bool, out: Path, conso
     except KeyboardInterrupt:
         console.print("interrupted; run the same command again to resume", style="yellow")
         return 130
+    except _store.NotWrittenError as error:
+        console.print(f"{error}; mend this and run the same command again to resume", style="red")
+        return 1
     if len(suites) > 1:
         kept.path.unlink(missing_ok=True)
     console.print(f"results are in {out}", highlight=False, soft_wrap=True)

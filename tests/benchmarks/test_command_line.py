@@ -1,6 +1,11 @@
 """The command line: which suites run, where files are written, what is refused."""
 
+import errno
+import io
+import itertools
+import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,9 +56,9 @@ def test_all_resumes_at_the_suite_and_the_step(
     three["second"].failing, three["second"].error = "3", KeyboardInterrupt
     arguments = ["all", "--out", str(tmp_path)]
     assert command.main(arguments) == 130
-    assert {path.name for path in tmp_path.glob("*.json")} == {
-        *("first.json", "second.partial.json", "all.partial.json")
-    }
+    kept = sorted(path.name.split(".")[::2] for path in tmp_path.glob("*.partial.json"))
+    assert kept == [["all", "partial"], ["second", "partial"]]
+    assert (tmp_path / "first.json").exists()
     three["second"].failing = ""
     capsys.readouterr()
     assert command.main(arguments) == 0
@@ -106,6 +111,48 @@ def test_all_with_other_settings_starts_again(tmp_path: Path, three: dict[str, C
     three["second"].failing = ""
     assert command.main(["all", "--seed", "1", "--out", str(tmp_path)]) == 0
     assert [len(counter.computed) for counter in three.values()] == [10, 5, 5]
+    # And what was interrupted goes on: only its first suite was replaced since.
+    assert command.main(["all", "--out", str(tmp_path)]) == 0
+    assert [len(counter.computed) for counter in three.values()] == [15, 10, 10]
+
+
+def test_a_full_disk_ends_in_advice_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three: dict[str, Counter]
+) -> None:
+    write, calls = os.fsync, itertools.count()
+
+    def filling(file: int) -> None:
+        if next(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(file)
+
+    monkeypatch.setattr(os, "fsync", filling)
+    assert command.main(["first", "--out", str(tmp_path)]) == 1
+    assert command.main(["first", "--out", str(tmp_path)]) == 0
+    assert three["first"].computed == ["0", "1", "2", "3", "3", "4"]
+
+
+def test_a_second_run_in_the_same_folder_is_refused(
+    tmp_path: Path, three: dict[str, Counter], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with _store.alone(tmp_path), pytest.raises(SystemExit):
+        command.main(["first", "--out", str(tmp_path)])
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"another run is writing to {tmp_path}: wait until it ends, or give another" in error
+    assert three["first"].computed == []
+    assert command.main(["first", "--out", str(tmp_path)]) == 0
+
+
+def test_a_terminal_without_the_letters_of_a_table_shows_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three: dict[str, Counter]
+) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert command.main(["all", "--out", str(tmp_path)]) == 0
+    sys.stdout.flush()
+    assert b"number 4" in shown.getvalue()
+    assert b"var ? ?s" in shown.getvalue()
+    assert all(len(counter.computed) == 5 for counter in three.values())
 
 
 def test_unknown_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +218,7 @@ def test_files_are_written_where_git_ignores_them(
         monkeypatch.setattr(command, name, tmp_path / name)
     assert command.main(["first"]) == command.main(["first", "--quick"]) == 0
     names = {"first.json", "first.csv", "counter.png"}
-    assert {path.name for path in tmp_path.rglob("*.*")} == names
+    assert {path.name for path in tmp_path.rglob("[!.]*.*")} == names
     assert {path.parent.name for path in tmp_path.rglob("*.*")} == {"OUT", "quick"}
     assert len(three["first"].computed) == 5 + 3
 
@@ -206,7 +253,16 @@ def test_an_update_is_of_a_full_run_in_its_place(
     assert three["first"].computed == []
 
 
-@pytest.mark.parametrize("seed", [str(2**32), "-1"])
+def test_a_folder_without_a_name_is_refused(
+    three: dict[str, Counter], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["first", "--out", ""])
+    assert "the name of the folder is empty" in capsys.readouterr().err
+    assert three["first"].computed == []
+
+
+@pytest.mark.parametrize("seed", [str(2**32), "-1", "1" + 20 * "0"])
 def test_a_seed_that_jax_would_wrap_is_refused(
     seed: str, three: dict[str, Counter], capsys: pytest.CaptureFixture[str]
 ) -> None:

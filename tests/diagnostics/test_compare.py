@@ -9,7 +9,9 @@ import itertools
 import json
 import math
 import os
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from types import SimpleNamespace
@@ -146,6 +148,22 @@ def test_a_file_is_whole_or_not_written(
         found.to_json(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(found: sf.Comparison, tmp_path: Any) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link, file = tmp_path / "a.csv", tmp_path / "elsewhere" / "b.csv"
+    link.symlink_to(file)
+    found.to_csv(link)
+    assert link.is_symlink()
+    assert file.read_text().startswith("estimator,")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as thread:
+        read = thread.submit(pipe.read_text)
+        found.to_csv(pipe)
+        assert read.result(timeout=60) == file.read_text()
+    assert pipe.is_fifo()
 
 
 def test_pandas_gets_the_rows(found: sf.Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,6 +338,49 @@ def test_it_stops_when_the_ranking_is_settled() -> None:
     assert found["wide"].repeats == found["narrow"].repeats < 20_000
     assert [row.estimator for row in found.rows] == ["narrow", "wide"]
     assert "Ranking settled." in " ".join(str(found).split())
+
+
+def _interrupts_at(batch: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    add, calls = Moments.add, itertools.count(1)
+
+    def adding(moments: Moments, batches: Any) -> None:
+        add(moments, batches)
+        if next(calls) == batch:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Moments, "add", adding)
+
+
+@pytest.mark.parametrize("reference", [None, "wide"])
+def test_an_interruption_keeps_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch, reference: str | None
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    long_run = 2 if reference else 0  # Batches of the reference come first.
+    _interrupts_at(3 + long_run, 1, monkeypatch)
+    found = sf.compare(
+        noisy,
+        {"wide": {"scale": 3.0}, "wider": {"scale": 3.1}},
+        PARAMS,
+        KEY,
+        num_repeats=10**6,
+        stop_early=False,
+        reference=reference,
+        reference_repeats=512 if reference else None,
+    )
+    assert found.stopped == "interrupted"
+    assert found["wide"].repeats == found["wider"].repeats == 3 * 256
+    assert "Interrupted. 768 gradients each" in str(found)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_interruption_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    _interrupts_at(1, 2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        sf.compare(noisy, {"wide": {"scale": 3.0}}, PARAMS, KEY, num_repeats=10**6)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_the_time_limit_is_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

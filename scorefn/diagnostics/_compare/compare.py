@@ -55,6 +55,9 @@ def compare(
     yet can deceive it, as they deceive every estimate of a variance. And an estimator that showed
     no variance counts as one without any: n repeats miss an event of probability p with (1 - p)^n.
 
+    Ctrl-C while it measures ends it after the batch in hand: it returns what it has, and says that
+    it was interrupted. A second Ctrl-C raises KeyboardInterrupt, as one during compilation does.
+
     Compiles two programs for each estimator and a small one to count evaluations of f. Memory does
     not grow with `num_repeats`: `chunk_size` gradients, and their mean in double precision.
 
@@ -130,10 +133,11 @@ def compare(
         errors = experiment.errors
         if named in errors or not experiment.gradients:
             raise errors[named or next(iter(errors))]
-        if named is not None and reference_repeats is not None:
-            run = experiment.long_run(named, reference_key, reference_repeats)
-            long_run = mean_of(run, named, same_draws=False)
-        found = experiment.measure(run_key)
+        with experiment.interruptible():
+            if named is not None and reference_repeats is not None:
+                run = experiment.long_run(named, reference_key, reference_repeats)
+                long_run = mean_of(run, named, same_draws=False)
+            found = experiment.measure(run_key)
     against = long_run or reference_in(found.moments, reference, estimators)
     rows = measured_rows(found, estimators, against, alpha=alpha)
     rows += [failed(name, estimators[name], error) for name, error in errors.items()]

@@ -25,7 +25,8 @@ class Comparison:
             ``largest_share``, ``time_us``, ``time_us_se``, ``variance_x_time``, ``snr``, ``bias``,
             ``relative_bias``, ``bias_z``, ``bias_found``, ``error``.
         open_pairs: the pairs of names whose order is not settled.
-        stopped: why it ended: ``"settled"``, ``"num_repeats"`` or ``"max_seconds"``.
+        stopped: why it ended: ``"settled"``, ``"num_repeats"``, ``"max_seconds"`` or
+            ``"interrupted"``, by Ctrl-C.
         looks: how often it was tested whether the ranking is settled.
         alpha: the chance that any pair is settled in the wrong order, or that any bias is found
             where there is none.
@@ -116,6 +117,8 @@ class Comparison:
     def __str__(self) -> str:
         repeats = max(row.repeats for row in self.rows)
         notes = [f"{repeats} gradients each, on {self.device}.", self._order()]
+        if self.stopped == "interrupted":
+            notes.insert(0, "Interrupted.")
         if self.reference is not None:
             notes.append(f"Bias against {self.reference}.")
         if any(row.unbiased is False for row in self.rows):

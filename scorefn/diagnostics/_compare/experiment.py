@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from scorefn._core.types import PyTree
 
 from .evaluations import evaluations
 from .gradients import Batch, Components, Gradients, Loss
+from .interrupt import first_interrupt_kept
 from .moments import Moments
 from .ranking import open_pairs, spent
 from .timing import Stopwatch
@@ -143,6 +144,7 @@ class Experiment:
         self._sizes = plan.sizes()
         self._components = Components(params)
         self._evaluations: dict[str, int | None] = {}
+        self._is_interrupted: Callable[[], bool] = lambda: False
 
     def compile(self, key: jax.Array, *, first: str | None) -> None:
         """Compiles all programs, those of the estimator `first` before the others.
@@ -197,6 +199,13 @@ class Experiment:
                 f"left, and {seconds:.2g} s are needed"
             )
 
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Lets the first Ctrl-C end the measurements of the block, which keep what they have."""
+        with first_interrupt_kept() as is_interrupted:
+            self._is_interrupted = is_interrupted
+            yield
+
     def measure(self, key: jax.Array) -> Found:
         """Measures all of them, until the ranking is settled or a limit is reached."""
         plan = self._plan
@@ -210,7 +219,7 @@ class Experiment:
             took = self._add(moments, draw_key)
             self._bar.update(self._sizes["size"])
             is_full = moments.count + self._sizes["size"] > plan.num_repeats
-            is_last = is_full or took > plan.seconds_left
+            is_last = is_full or took > plan.seconds_left or self._is_interrupted()
             if not is_last and moments.count < next_look:
                 continue
             looks, next_look = looks + 1, 1.5 * moments.count
@@ -220,8 +229,9 @@ class Experiment:
             alpha = spent(plan.alpha, looks)
             pairs = open_pairs(moments, log_seconds, finite, alpha=alpha, tolerance=plan.tolerance)
             is_settled = plan.stop_early and len(finite) > 1 and not pairs
-            if is_last or is_settled or took > plan.seconds_left:
+            if is_last or is_settled or took > plan.seconds_left or self._is_interrupted():
                 limit = "num_repeats" if is_full else "max_seconds"
+                limit = "interrupted" if self._is_interrupted() else limit
                 stopped = "settled" if is_settled else limit
                 return Found(self._evaluations, moments, log_seconds, looks, pairs, stopped)
 
@@ -232,7 +242,8 @@ class Experiment:
         while True:
             took = self._add(alone, key)
             is_full = alone.count + self._sizes["size"] > repeats
-            if is_full or time.perf_counter() + took > halfway:
+            is_late = time.perf_counter() + took > halfway
+            if is_full or is_late or self._is_interrupted():
                 return alone
 
     def _add(self, moments: Moments, key: jax.Array) -> float:
@@ -255,7 +266,8 @@ class Experiment:
         halfway, took = self._plan.halfway, 0.0
         while stopwatch.rounds < wanted:
             begin = time.perf_counter()
-            if stopwatch.rounds >= LEAST_ROUNDS and begin + took > halfway:
+            is_late = begin + took > halfway or self._is_interrupted()
+            if stopwatch.rounds >= LEAST_ROUNDS and is_late:
                 return
             stopwatch.run()
             took = time.perf_counter() - begin

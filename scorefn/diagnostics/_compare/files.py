@@ -25,8 +25,15 @@ def to_json(value: Mapping[str, Any]) -> str:
 
 
 def write(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes a file atomically: it holds the old content or the new one."""
+    """Writes a file atomically: it holds the old content or the new one.
+
+    A link stays a link, and its file is written; a device or a pipe is written to as it is.
+    """
     path, data = Path(path), content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
