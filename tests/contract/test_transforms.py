@@ -311,14 +311,27 @@ def test_raw_keys_equal_typed_keys(entry: Entry, kind: str) -> None:
 
 
 @pytest.mark.slow
+@x64
 @pytest.mark.parametrize(("entry", "kind"), each())
-def test_other_key_implementations_run(entry: Entry, kind: str) -> None:
-    p = problem(kind).in_dtype(jnp.float32)
+def test_other_key_implementations_give_gradients_of_the_same_mean(entry: Entry, kind: str) -> None:
+    """Other numbers: |z| < 7.5 over 2048 keys of each kind.
+
+    Of normal means, 52 rows, two kinds beside threefry and five components fail with chance 4e-11.
+    """
+    p = problem(kind)
     loss, flat = loss_of(p, entry.build(p))
-    keys = [jax.random.key(1, impl=name) for name in ("rbg", "unsafe_rbg")]
-    for value, grad in fast(lambda keys: [jax.value_and_grad(loss)(flat, k) for k in keys])(keys):
-        assert jnp.isfinite(value)
-        assert jnp.all(jnp.isfinite(grad))
+    kinds = ("threefry2x32", "rbg", "unsafe_rbg")
+    keys = [jax.random.split(jax.random.key(1, impl=name), 2048) for name in kinds]
+
+    def gradients(keys: Any) -> Any:
+        return [jax.lax.map(lambda key: jax.grad(loss)(flat, key), some) for some in keys]
+
+    first, *others = map(np.asarray, fast(gradients)(keys))
+    for found in others:
+        error = np.sqrt((first.var(0) + found.var(0)) / len(found))
+        assert np.all(np.abs(found.mean(0) - first.mean(0)) <= 7.5 * error + 1e-9)
+        # Samples that shared their numbers would have the mean, and more variance.
+        assert abs(found.var(0).sum() - first.var(0).sum()) <= 0.5 * first.var(0).sum() + 1e-9
 
 
 def test_samples_have_keys_of_their_own_that_do_not_depend_on_their_number() -> None:
