@@ -232,6 +232,12 @@ KIN += ("QuadraticSurrogate", "AntitheticBits", "Stratified", "SelfNormalized", 
 KIN += ("GumbelSoftmax", "ES", "RankedES", "optimal", "DoubleCV", "FittedCV", "UnorderedSet")
 KIN += ("GumbelRao", "MinibatchCV", "SPSA", "StatisticPath", "SIMPLE", "path", "ranking")
 
+
+def once(*, is_kin: bool) -> list[pytest.MarkDecorator]:
+    """The marks of a row that is tested on one version of Python if it is kin of another."""
+    return [pytest.mark.slow] if is_kin else []
+
+
 EXACT = [entry for entry in ENTRIES if entry.noise is not None]
 
 
@@ -257,7 +263,7 @@ def each(kinds: Sequence[str] = tuple(PROBLEMS), num_samples: int = 3) -> list[A
             entry,
             next(k for k in entry.kinds if k in kinds),
             id=entry.name,
-            marks=[pytest.mark.slow] if entry.name in KIN else [],
+            marks=once(is_kin=entry.name in KIN),
         )
         for entry in ENTRIES
         if entry.at_most >= num_samples and set(entry.kinds) & set(kinds)
