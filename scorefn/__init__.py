@@ -92,4 +92,4 @@ from .programs import resample as resample
 from .programs import rollout as rollout
 from .programs import sample as sample
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

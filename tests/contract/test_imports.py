@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,15 @@ def test_public_names() -> None:
     assert all(getattr(sf, alias) is getattr(sf, name) for alias, name in ALIASES.items())
     assert all(inspect.ismodule(getattr(sf, room)) for room in ROOMS)
     assert sf.__version__.count(".") == 2
+
+
+def test_the_version_is_that_of_the_changelog_and_of_the_citation() -> None:
+    changelog, citation = (
+        (PACKAGE.parent / name).read_text() for name in ("CHANGELOG.md", "CITATION.cff")
+    )
+    version, date = re.findall(r"^## (\S+) - (\S+)$", changelog, re.MULTILINE)[0]
+    assert version == sf.__version__
+    assert f"\nversion: {version}\ndate-released: {date}\n" in citation
 
 
 def test_the_package_is_a_list_of_names() -> None:
