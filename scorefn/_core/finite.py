@@ -28,7 +28,7 @@ def score_alone(log_density: Callable[[Any], jax.Array], x: Any) -> jax.Array:
     jaxpr = traced.jaxpr
     found: dict[Any, bool] = {}
     drawn = set(jaxpr.invars)
-    if not _plain(jaxpr, drawn, found) or drawn.isdisjoint(jaxpr.outvars):
+    if not _plain(jaxpr, drawn, found) or not any(_is_in(v, drawn) for v in jaxpr.outvars):
         return jax.core.eval_jaxpr(jaxpr, traced.consts, *leaves)[0]
     borders = jaxpr.replace(outvars=[*jaxpr.outvars, *found])
     log_prob, *arrays = jax.core.eval_jaxpr(borders, traced.consts, *leaves)
@@ -56,7 +56,7 @@ def _plain(jaxpr: Any, drawn: set[Any], found: dict[Any, bool]) -> bool:
 
 def _plain_step(eqn: Any, drawn: set[Any], found: dict[Any, bool]) -> bool:
     name = eqn.primitive.name
-    others = [v for v in eqn.invars if isinstance(v, Literal) or v not in drawn]
+    others = [v for v in eqn.invars if not _is_in(v, drawn)]
     if len(others) == len(eqn.invars):
         return True
     if name in ("jit", "pjit"):
@@ -66,14 +66,21 @@ def _plain_step(eqn: Any, drawn: set[Any], found: dict[Any, bool]) -> bool:
         own: dict[Any, bool] = {}
         if not _plain(inner, inside, own) or not all(v in outer for v in own):
             return False
-        drawn.update(w for v, w in zip(inner.outvars, eqn.outvars, strict=True) if v in inside)
+        drawn.update(
+            w for v, w in zip(inner.outvars, eqn.outvars, strict=True) if _is_in(v, inside)
+        )
         return all(_noted(outer[v], divides, found) for v, divides in own.items())
     drawn.update(eqn.outvars)
     kept = name in _PLAIN and not (name == "integer_pow" and eqn.params["y"] < 1)
-    if name == "div" and eqn.invars[1] in drawn:
+    if name == "div" and _is_in(eqn.invars[1], drawn):
         return False
     floats = all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars)
     return kept and floats and all(_noted(v, name == "div", found) for v in others)
+
+
+def _is_in(var: Any, found: set[Any]) -> bool:
+    """Whether a variable is in a set; a literal, which has no hash, is in none."""
+    return not isinstance(var, Literal) and var in found
 
 
 def _noted(var: Any, divides: bool, found: dict[Any, bool]) -> bool:  # noqa: FBT001

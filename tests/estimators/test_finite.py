@@ -28,7 +28,12 @@ def bits(params: Any, x: jax.Array) -> jax.Array:
     return sf.Bernoulli(params[0]).log_prob(x)
 
 
-PLAIN = {"gaussian": gaussian, "inside jit": inside_jit, "bits": bits}
+def halved(params: Any, x: jax.Array) -> jax.Array:
+    """A division by a literal, which has no hash in a jaxpr."""
+    return jnp.sum(-((x - params[0]) ** 2) / 2 - params[1])
+
+
+PLAIN = {"gaussian": gaussian, "inside jit": inside_jit, "bits": bits, "halved": halved}
 PARAMS = (jnp.array([0.5, 0.1]), jnp.array([0.2, -0.3]))
 
 
@@ -57,6 +62,7 @@ UNKNOWN = {
     "a power": lambda p, x: jnp.sum(p * x**-2),
     "an infinite number": lambda p, x: jnp.sum(p * x) - jnp.inf,
     "no draw": lambda p, x: p + 0 * len(x),
+    "a literal": lambda *_: 1.5,
     "a table inside jit": lambda p, x: jax.jit(lambda p, x: p[x.astype(int)].sum())(p + X, x),
     "a parameter inside jit": lambda p, x: jax.jit(lambda p, x: jnp.sum(x) * jnp.log(p))(p, x),
 }
