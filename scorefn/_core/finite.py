@@ -19,7 +19,7 @@ _PLAIN |= {"reshape", "square", "squeeze", "stop_gradient", "sub", "transpose"}
 
 
 def score_alone(log_density: Callable[[Any], jax.Array], x: Any) -> jax.Array:
-    """The log-density of a draw, or 0 with its derivative where it is finite at every draw.
+    """The log-density of a draw; 0 with its derivative if it is always finite.
 
     It is so if the draw enters by sums and products only, as in a Gaussian, and what is combined
     with the draw is finite; if that is not, the result is nan.

@@ -1,4 +1,4 @@
-"""Where the divergence from a reference stands: in the reward or in the loss, as k1, k2 or k3."""
+"""The divergence from a reference, in the reward or in the loss: k1, k2, k3."""
 
 import jax
 import jax.numpy as jnp

@@ -22,7 +22,7 @@ def row(
     estimates: np.ndarray,
     weights: np.ndarray,
 ) -> Row:
-    """What is known of estimates [s, d] that have weights [s].
+    """The bias and deviation of estimates [s, d] with weights [s].
 
     The bias and the standard deviation are relative to the length of the exact gradient; the cosine
     is that of the angle between it and the mean, None where the mean is 0.

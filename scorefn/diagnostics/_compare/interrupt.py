@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def first_interrupt_kept() -> Iterator[Callable[[], bool]]:
-    """Keeps the first Ctrl-C of the block, which asks whether there was one; a second one raises.
+    """Keeps the first Ctrl-C of the block, for it to ask; a second one raises.
 
     So numbers that belong together are never left half updated.
     """
