@@ -41,7 +41,7 @@ def known(
     mean: np.ndarray,
     variance: float | None,
 ) -> Row:
-    """The same, where mean and variance are known."""
+    """A row from a known mean and variance."""
     length, of_mean = np.linalg.norm(exact), np.linalg.norm(mean)
     cosine = None if of_mean < SMALL * length else float(exact @ mean / (length * of_mean))
     return {
@@ -62,7 +62,7 @@ def groups(categories: int, n: int) -> np.ndarray:
 
 
 def counts(drawn: np.ndarray, categories: int) -> np.ndarray:
-    """How often each category is in each group, [groups, categories]."""
+    """The number of each category in each group, [groups, categories]."""
     return np.sum(drawn[..., None] == np.arange(categories), axis=1)
 
 
