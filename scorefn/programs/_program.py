@@ -29,6 +29,8 @@ from ._rollout import Rollout
 
 # Costs, keyed by the set of choices that can change them: bit i represents choice i.
 Costs = dict[int, PyTree]
+# Since jax 0.12 True leaves the inlining to the compiler.
+_INLINE: Any = jax.Inline.JAX_EARLY if hasattr(jax, "Inline") else True
 
 
 @pytree_dataclass
@@ -64,7 +66,8 @@ class Run:
         The key is consumed.
         """
         key = check_key(key)
-        past = Past(self.body, self.has_aux)
+        eager = not isinstance(jnp.zeros(()), jax.core.Tracer)
+        past = Past(self.body, self.has_aux, eager)
         costs, aux = _rest(past, self.body(), None, key)
         if past.tally.claims:
             check_claims(self.body, past.tally.draws, key)
@@ -187,9 +190,9 @@ def _estimated(
 
     # Under jit it is traced once for any number of calls, and the first trace uses the generator
     # that waits here: a program of N choices takes N steps to trace, not N^2 or 2^N.
-    @jax.jit
+    @functools.partial(jax.jit, inline=_INLINE if past.eager else False)
     def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], Beside]:
-        x = kept(x)
+        x = x if past.eager else kept(x)
         here = past.after(x, choice.depends_on)
         costs, aux = _rest(here, waiting.pop() if waiting else here.again(), x, key)
         others = {mask: costs[mask] for mask in costs if not mask & bit}
@@ -208,7 +211,7 @@ def _estimated(
     keys = dealt(draw_key, choice.num_samples)
     estimator = with_baseline_of_total(choice.estimator)
     distribution, sample = choice.distribution, choice.distribution.sample
-    if not is_given(distribution):
+    if not (past.eager or is_given(distribution)):
         distribution = replace(distribution, sample=lambda *args: kept(sample(*args)))
     terms, beside = estimator(f, distribution, keys, has_aux=True, vmap=branches.vmap)
     mean = jax.tree.map(_mean, terms)

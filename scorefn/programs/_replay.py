@@ -42,6 +42,7 @@ class Past:
 
     body: Body
     has_aux: bool = False
+    eager: bool = False
     sent: tuple[Any, ...] = ()
     draws: tuple[Any, ...] = ()
     masks: tuple[int, ...] = ()
