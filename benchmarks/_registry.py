@@ -1,6 +1,7 @@
 """The suites, in the order in which they run. Nothing else but the command line knows them."""
 
 from benchmarks.suites.bernoulli.suite import SUITE as bernoulli
+from benchmarks.suites.compile.suite import SUITE as compiling
 from benchmarks.suites.discrete.suite import SUITE as discrete
 from benchmarks.suites.exact.suite import SUITE as exact
 from benchmarks.suites.gaussian.suite import SUITE as gaussian
@@ -26,6 +27,7 @@ SUITES = {
         policy,
         vi,
         speed,
+        compiling,
         scaling,
         peers,
     )

@@ -17,6 +17,7 @@ from scorefn._core.arrays import (
 )
 from scorefn._core.checks import check_count
 from scorefn._core.refusals import up_to_order
+from scorefn._core.scored import scored
 
 
 def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0) -> jax.Array:
@@ -30,7 +31,7 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
     and so on at every order, in forward and in reverse mode. For ``x`` drawn from ``p`` and
     ``log_prob = log p(stop_gradient(x))``, every derivative of the result is an unbiased estimate
     of that derivative of ``E[cost]``. A baseline that does not depend on the draw changes only the
-    variance. The cost is two multiplications and one ``expm1``.
+    variance. It computes nothing but the derivative.
 
     A draw of infinite ``log_prob`` (impossible under the parameters) adds no score; its cost still
     counts in the value. A non-finite ``cost`` or ``baseline`` leaves the value unchanged and makes
@@ -71,12 +72,7 @@ def attach_score(cost: ArrayLike, log_prob: ArrayLike, baseline: ArrayLike = 0.0
         # sample each takes twice as long to compile.
         cost, log_prob, baseline = (jnp.reshape(x, ()) for x in (cost, log_prob, baseline))
 
-    weight = cost.astype(dtype) - jax.lax.stop_gradient(baseline)
-    # The guard must precede the subtraction: a `where` around inf - inf still has derivative nan.
-    log_prob = without_impossible(log_prob)
-    zero = log_prob - jax.lax.stop_gradient(log_prob)
-    score = finite_product(jnp.expm1(zero), weight)
-    return jnp.reshape(cost + score.astype(cost.dtype), shape)
+    return jnp.reshape(scored(cost, log_prob, baseline), shape)
 
 
 def attach_centered_scores(costs: jax.Array, log_probs: jax.Array) -> jax.Array:
@@ -120,7 +116,7 @@ def attach_centered_scores(costs: jax.Array, log_probs: jax.Array) -> jax.Array:
 
 def without_impossible(log_prob: jax.Array) -> jax.Array:
     """The log-probabilities, with those of impossible draws replaced by 0, without a score."""
-    return jnp.where(jnp.isinf(log_prob), 0, log_prob)
+    return jnp.where(jnp.isinf(jax.lax.stop_gradient(log_prob)), 0, log_prob)
 
 
 def leave_one_out(

@@ -151,7 +151,7 @@ def finite_product(zero: jax.Array, weight: jax.Array) -> jax.Array:
     A non-finite weight makes the derivative non-finite and not the value.
     """
     # 0 * inf would make the value nan; sqrt(0) is 0 and has an infinite derivative.
-    usable = jnp.isfinite(weight)
+    usable = jnp.isfinite(jax.lax.stop_gradient(weight))
     alarm = jnp.sqrt(jnp.where(usable, 1, zero))
     return jnp.where(usable, zero * jnp.where(usable, weight, 0), alarm)
 

@@ -21,7 +21,7 @@ _EACH = frozenset(
     abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
     convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge
     gt integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg not or pcast pow
-    pvary random_gamma rem round rsqrt select_n sign sin sinh sqrt square
+    pvary random_gamma rem round rsqrt scorefn_scored select_n sign sin sinh sqrt square
     stop_gradient sub tan tanh xor
     """.split()
 )

@@ -102,10 +102,12 @@ class Bernoulli(OfLogits):
         given = self.plain()
         most = jnp.full_like(given, jnp.finfo(given.dtype).max / 2)
         logits = jnp.clip(given, -most, most)
-        overflow = jnp.where(jnp.isinf(given), 4, 1).astype(given.dtype)
+        # Stopped: these comparisons lose no derivative, and the guards need not follow them.
+        fixed = jax.lax.stop_gradient(given)
+        overflow = jnp.where(jnp.isinf(fixed), 4, 1).astype(given.dtype)
         # max(l, 0) + log1p(exp(-|l|)), by branches: the derivatives of max and abs at 0 do not add
         # up to 1/2.
-        positive = logits >= 0
+        positive = fixed >= 0
         size = jnp.where(positive, logits, -logits)
         log_normalizer = jnp.where(positive, logits, 0) + jnp.log1p(jnp.exp(-size))
         return (jnp.asarray(x, logits.dtype) * logits - log_normalizer) * overflow

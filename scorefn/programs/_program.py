@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +33,9 @@ from ._rollout import Rollout
 Costs = dict[int, PyTree]
 # Since jax 0.12 True leaves the inlining to the compiler.
 _INLINE: Any = jax.Inline.JAX_EARLY if hasattr(jax, "Inline") else True
+# One in so many choices is a function of its own under jit, because JAX follows functions inside of
+# functions recursively; and Python's frames while the program is traced, about 40 for a choice.
+_NESTED, _FRAMES = 4, 20_000
 
 
 @pytree_dataclass
@@ -68,7 +73,8 @@ class Run:
         key = check_key(key)
         eager = not isinstance(jnp.zeros(()), jax.core.Tracer)
         past = Past(self.body, self.has_aux, eager)
-        costs, aux = _rest(past, self.body(), None, key)
+        with _deep():
+            costs, aux = _rest(past, self.body(), None, key)
         if past.tally.claims:
             check_claims(self.body, past.tally.draws, key)
         if not costs:
@@ -148,6 +154,17 @@ def program(
     return bind
 
 
+@contextmanager
+def _deep() -> Iterator[None]:
+    """A context in which Python may nest as deeply as a program of some hundred choices."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _FRAMES))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 def _rest(
     past: Past, generator: Generator[Any, Any, PyTree], value: Any, key: Any
 ) -> tuple[Costs, PyTree]:
@@ -188,9 +205,12 @@ def _estimated(
     branches = Branches(choice.chunk_size, rest_key)
     waiting = [generator]
 
-    # Under jit it is traced once for any number of calls, and the first trace uses the generator
-    # that waits here: a program of N choices takes N steps to trace, not N^2 or 2^N.
-    @functools.partial(jax.jit, inline=_INLINE if past.eager else False)
+    # It is traced once for any number of calls, and the first trace uses the generator that waits
+    # here: a program of N choices takes N steps to trace, not N^2 or 2^N. Outside of jit nothing is
+    # compiled: a function made by this call would be compiled anew at the next one.
+    inlined = past.eager or len(past.draws) % _NESTED
+
+    @functools.partial(jax.jit, inline=_INLINE if inlined else False)
     def rest(x: Any, key: jax.Array) -> tuple[list[PyTree], Beside]:
         x = x if past.eager else kept(x)
         here = past.after(x, choice.depends_on)

@@ -34,6 +34,7 @@ class Past:
     Attributes:
         body: a function that starts the program.
         has_aux: whether the program returns a pair of a cost and aux.
+        eager: whether the program started outside of jit.
         sent: the values sent to its choices and rollouts so far.
         draws: the draws among these values.
         masks: the set of each draw and its dependencies; bit i represents draw i.

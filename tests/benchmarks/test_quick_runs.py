@@ -259,6 +259,17 @@ def _check_speed(results: dict[str, Any]) -> None:
     assert ran >= {"numpyro TraceGraph_ELBO", "TFP monte_carlo.expectation"}
 
 
+def _check_compile(results: dict[str, Any]) -> None:
+    """Every case is measured, and the library writes at least what code by hand writes."""
+    rows = results["rows"]
+    assert {row["note"] for row in rows} == {None}
+    assert len(rows) == 9
+    for row in rows:
+        assert row["q25"] <= row["ratio"] <= row["q75"]
+        assert min(row["trace_ms"], row["hand_compile_ms"]) > 0
+        assert row["operations"] >= row["hand_operations"]
+
+
 def _check_scaling(results: dict[str, Any]) -> None:
     """More devices: the same variance of the same samples, less memory, a gradient to reduce."""
     found = {(r["scaling"], r["estimator"], r["devices"]): r for r in results["rows"]}
@@ -305,6 +316,7 @@ EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "exact": _check_exact,
     "policy": _check_policy,
     "speed": _check_speed,
+    "compile": _check_compile,
     "scaling": _check_scaling,
     "peers": _check_peers,
     "logistic_regression": _check_logistic_regression,
