@@ -271,25 +271,15 @@ def _check_compile(results: dict[str, Any]) -> None:
 
 
 def _check_scaling(results: dict[str, Any]) -> None:
-    """More devices: the same variance of the same samples, less memory, a gradient to reduce."""
-    found = {(r["scaling"], r["estimator"], r["devices"]): r for r in results["rows"]}
-    assert len(found) == 8
-    settings, devices = results["settings"], jax.device_count()
-    for name, reduces in {"LeaveOneOut": 2, "Pathwise": 1}.items():
-        one, all_of_them = (found["strong", name, n] for n in (1, devices))
-        assert one["all_reduces"] == 0
-        assert all_of_them["all_reduces"] == reduces
-        assert all_of_them["reduced_bytes"] >= 4 * settings["size"]
-        assert all_of_them["bytes_without"] < one["bytes_without"] / 2
-        assert all_of_them["bytes_in_chunks"] <= one["bytes_in_chunks"] <= one["bytes_without"]
-        assert all_of_them["exact_variance"] == one["exact_variance"]
-        weak = [found["weak", name, n] for n in (1, devices)]
-        assert [row["evaluations"] for row in weak] == [
-            settings["samples"]["weak"] * n for n in (1, devices)
-        ]
+    """The gradient is reduced, and one number before it for leave-one-out; nothing else."""
+    found = {(row["estimator"], row["devices"]): row for row in results["rows"]}
+    size = 4 * results["settings"]["size"]
+    for name, reduced in {"LeaveOneOut": [4, size], "Pathwise": [size]}.items():
+        assert found[name, 1]["reduced_bytes"] == []
+        assert found[name, 8]["reduced_bytes"] == reduced
+        assert found[name, 8]["all_reduces"] == len(reduced)
+        assert found[name, 8]["bytes_without"] <= 1.1 * found[name, 1]["bytes_without"]
     assert all(row["other_collectives"] == 0 for row in results["rows"])
-    for curve in results["curves"].values():
-        assert min(*curve["cpu_us"], *curve["wall_us"]) > 0
 
 
 def _check_peers(results: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 
 import scorefn as sf
 from benchmarks.suites.sample_size import tables as sample_size_tables
-from benchmarks.suites.scaling import suite as scaling
 from benchmarks.suites.speed import torch_training as speed_torch_training
 from benchmarks.suites.speed import vae as speed_vae
 from benchmarks.suites.vi.problem import gradient, started, tuned
@@ -41,13 +40,6 @@ def test_leaves_are_learned() -> None:
     few = replace(problem.data, weight=1e-4)
     found = tuned(replace(problem, data=few), jax.random.key(0), num_steps=300)
     np.testing.assert_allclose(found.learned["a"], np.exp(-2.0), rtol=0.05)
-
-
-def test_numbers_of_devices() -> None:
-    assert scaling.device_counts(1, doublings=True) == [1]
-    assert scaling.device_counts(6, doublings=True) == [1, 2, 4, 6]
-    assert scaling.device_counts(8, doublings=True) == [1, 2, 4, 8]
-    assert scaling.device_counts(8, doublings=False) == [1, 8]
 
 
 def test_a_training_run_is_gradient_descent() -> None:

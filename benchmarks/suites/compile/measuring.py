@@ -20,7 +20,7 @@ def interleaved(
     """Seconds of CPU time, [rounds, stages] for each program, in random order in each round."""
     order, found = random.Random(seed), {name: [] for name in programs}
     with _without_persistent_cache():
-        for program in programs.values():
+        for program in programs.values() if rounds > 1 else ():
             # What is imported late, and what libraries keep for themselves.
             _seconds(program, arguments)
         for _ in range(rounds):

@@ -17,7 +17,6 @@ from benchmarks._packages.call import module
 from benchmarks._suite import Sizes, Step, Suite
 
 from .cases import Case, cases
-from .figures import figures
 from .measuring import STAGES, interleaved, operations
 from .tables import table, terminal
 
@@ -55,12 +54,11 @@ SUITE = Suite(
         "bits": 200,
         "choices": [20, 100],
         "steps": 1000,
-        "rounds": 7,
+        "rounds": 5,
         "once": ["program of 100 bits, ScoreFunction", "program of 100 Gaussians, Pathwise"],
     },
     quick={"bits": 4, "choices": [2], "steps": 3, "rounds": 1, "once": []},
     steps=steps,
-    figures=figures,
     shown=lambda _: True,
     default=False,
     tables={"compile": table},

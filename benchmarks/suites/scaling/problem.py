@@ -1,8 +1,12 @@
-"""One gradient on so many devices: the problem, its exact moments, and what its program costs."""
+"""One gradient on many devices, compiled from shapes: what the devices exchange and keep."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import distrax
@@ -12,9 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import scorefn as sf
-from scorefn._core.pytree import pytree_dataclass, static_field
 
-MEAN = 0.5
 ESTIMATORS: Mapping[str, sf.Estimator] = {
     "LeaveOneOut": sf.ScoreFunction(),
     "Pathwise": sf.Pathwise(),
@@ -22,77 +24,67 @@ ESTIMATORS: Mapping[str, sf.Estimator] = {
 COLLECTIVE = re.compile(
     r"= (\S.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\("
 )
+FLOATS = re.compile(r"f32\[([\d,]*)\]")
 
 
-@pytree_dataclass
-class Problem:
-    """The inputs of one gradient of E |x|^2 with x ~ N(mean, I), mean [size]."""
-
-    mean: jax.Array
-    name: str = static_field()
-    num_samples: int = static_field()
-    chunk_size: int | None = static_field()
-    devices: int = static_field()
-
-
-def problem(name: str, size: int, num_samples: int, chunk_size: int, devices: int) -> Problem:
-    """The problem whose mean has equal components."""
-    return Problem(jnp.full(size, MEAN), name, num_samples, chunk_size, devices)
-
-
-def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
-    """One estimate of the derivative in the mean, [size]: the samples spread over the devices."""
-    mesh = Mesh(np.array(jax.devices()[: problem.devices]), ("devices",), (AxisType.Auto,))
+def gradient(name: str, samples: int, chunk_size: int | None, mean: jax.Array, key: Any) -> Any:
+    """The derivative of E |x|^2 with x ~ N(mean, I), the samples spread over all devices."""
+    mesh = Mesh(np.array(jax.devices()), ("devices",), (AxisType.Auto,))
 
     def loss(mean: jax.Array) -> jax.Array:
         return sf.expectation(
             lambda x: jnp.sum(x**2),
             distrax.Independent(distrax.Normal(mean, 1.0), 1),
             key,
-            ESTIMATORS[problem.name],
-            num_samples=problem.num_samples,
-            chunk_size=problem.chunk_size,
+            ESTIMATORS[name],
+            num_samples=samples,
+            chunk_size=chunk_size,
             sharding=NamedSharding(mesh, PartitionSpec("devices")),
         )
 
-    return {"mean": jax.grad(loss)(problem.mean)}
+    return jax.grad(loss)(mean)
 
 
-def exact_gradient(size: int) -> np.ndarray:
-    """The exact gradient with respect to the mean, [size]."""
-    return np.full(size, 2 * MEAN)
+def counted(name: str, size: int, samples: int, chunk_size: int) -> dict[str, Any]:
+    """The collectives of the program for all devices, their bytes, and the memory of a device."""
 
+    def compiled(chunk_size: int | None) -> Any:
+        shapes = jax.ShapeDtypeStruct((size,), jnp.float32), jax.eval_shape(jax.random.key, 0)
+        return jax.jit(partial(gradient, name, samples, chunk_size)).lower(*shapes).compile()
 
-def exact_variance(name: str, size: int, n: int) -> float:
-    """The variance of one gradient of n samples, summed over its components."""
-    if name == "Pathwise":
-        # 2 x, averaged.
-        return 4 * size / n
-    # A sample covariance of f and the score e: by E[(f - E f)^2 e_j^2] for f = |mean + e|^2.
-    variance = 4 * size * MEAN**2 + 2 * size
-    fourth, covariance = variance + 8 * MEAN**2 + 8, 2 * MEAN
-    shares = fourth / n - (n - 2) / (n * (n - 1)) * covariance**2 + variance / (n * (n - 1))
-    return size * shares
-
-
-def program(problem: Problem) -> dict[str, Any]:
-    """The memory of the compiled program on each device, and the bytes that devices exchange."""
-    compiled, whole = _compiled(problem), _compiled(replace(problem, chunk_size=None))
-    found = COLLECTIVE.findall(compiled.as_text())
-    names = [name for _, name in found]
-    # Of float32, in each of them.
-    sizes = [re.findall(r"f32\[([\d,]*)\]", shapes) for shapes, _ in found]
-    numbers = [
-        int(np.prod([int(n) for n in dims.split(",") if n])) for row in sizes for dims in row
+    in_chunks, whole = compiled(chunk_size), compiled(None)
+    found = COLLECTIVE.findall(in_chunks.as_text())
+    sizes = [
+        sum(int(np.prod([int(n) for n in dims.split(",") if n])) for dims in FLOATS.findall(shapes))
+        for shapes, _ in found
     ]
+    names = [name for _, name in found]
     return {
         "all_reduces": names.count("all-reduce"),
         "other_collectives": len(names) - names.count("all-reduce"),
-        "reduced_bytes": 4 * sum(numbers),
-        "bytes_in_chunks": compiled.memory_analysis().temp_size_in_bytes,
+        "reduced_bytes": [4 * n for n in sizes],
+        "bytes_in_chunks": in_chunks.memory_analysis().temp_size_in_bytes,
         "bytes_without": whole.memory_analysis().temp_size_in_bytes,
     }
 
 
-def _compiled(problem: Problem) -> Any:
-    return jax.jit(gradient).lower(problem, jax.random.key(0)).compile()
+def on_virtual_devices(devices: int, **settings: Any) -> dict[str, Any]:
+    """`counted` in a process of its own, with so many virtual devices on the CPU."""
+    flag = "--xla_force_host_platform_device_count"
+    others = [f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(flag)]
+    flags = " ".join([*others, f"{flag}={devices}"])
+    run = subprocess.run(
+        [sys.executable, "-m", __name__, json.dumps(settings)],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode:
+        raise RuntimeError(f"{devices} virtual devices: {run.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(counted(**json.loads(sys.argv[1]))))

@@ -1,22 +1,38 @@
-"""The table of docs/scaling.md, made from the json."""
+"""The tables of the suite scaling: on the terminal, and in docs/scaling.md."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.table import Table
 
 from benchmarks._reporting.markdown import markdown, short
 from benchmarks._suite import Results
 
+HEADER = [
+    *("estimator", "devices", "samples", "all-reduces", "bytes in each", "other collectives"),
+    *("memory of a device, MiB", "in chunks"),
+]
+
+
+def terminal(results: Results) -> Table:
+    """What one gradient exchanges."""
+    title = "scaling: the compiled program of one gradient"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for i, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if i else "left")
+    for line in _lines(results):
+        table.add_row(*line)
+    return table
+
 
 def scaling(results: Results) -> str:
-    """Times, variance, memory and communication of one gradient, one number of devices a line."""
-    header = [
-        *("scaling", "estimator", "devices", "samples", "wall time, ms", "CPU time, ms"),
-        *("variance", "memory of a device, MiB", "in chunks", "all-reduces", "bytes in them"),
-    ]
-    lines = []
+    """Communication and memory of one gradient, one number of devices a line."""
+    return markdown(HEADER, list(_lines(results)))
+
+
+def _lines(results: Results) -> Iterator[list[str]]:
     for row in results["rows"]:
-        curve = results["curves"][f"{row['scaling']}, {row['estimator']}"]
-        cpu = curve["cpu_us"][curve["devices"].index(row["devices"])]
-        cells = [row["scaling"], row["estimator"], str(row["devices"]), str(row["evaluations"])]
-        cells += [short(row["time_us"] / 1e3, ".2f"), short(cpu / 1e3, ".2f")]
-        cells.append(short(row["variance"]))
-        cells += [short(row[of] / 2**20, ".2f") for of in ("bytes_without", "bytes_in_chunks")]
-        lines.append([*cells, str(row["all_reduces"]), str(row["reduced_bytes"])])
-    return markdown(header, lines, words=(0, 1))
+        counts = [str(row[name]) for name in ("devices", "samples", "all_reduces")]
+        each = ", ".join(map(str, row["reduced_bytes"])) or "none"
+        memory = [short(row[of] / 2**20, ".2f") for of in ("bytes_without", "bytes_in_chunks")]
+        yield [row["estimator"], *counts, each, str(row["other_collectives"]), *memory]
