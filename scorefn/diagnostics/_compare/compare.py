@@ -88,7 +88,8 @@ def compare(
         alpha: the chance that any pair is settled the wrong way; and the chance that any bias is
             found where there is none. For normal means; see above.
         tolerance: values of variance x time that differ by a smaller part than this count as equal.
-        progress: shows a bar, if tqdm is installed and stderr is a terminal.
+        progress: shows a bar, if tqdm is installed and stderr is a terminal. It first says how many
+            programs are compiled: three for each estimator, each of them once.
 
     Returns:
         A `Comparison`. An estimator that raises, for example `Pathwise` on a discrete draw, is a

@@ -156,7 +156,7 @@ class Experiment:
         compiling: dict[str, float] = {}
         one: dict[str, float] = {}
         for name in names:
-            self._bar.set_description(f"compiling {name}")
+            self._bar.set_description(f"compiling {3 * len(names)} programs: {name}")
             try:
                 if compiling:  # Two programs of this one, and one more of each of the others.
                     self._check_time(sum(compiling.values()) + 2 * max(compiling.values()))
