@@ -1,5 +1,6 @@
 """Programs under transformations, inside models of other libraries, and what they refuse."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -439,3 +440,20 @@ def test_programs_that_are_none_are_refused() -> None:
         sf.sample(sf.Bernoulli(0.3), sf.ScoreFunction)
     with pytest.raises(ValueError, match="chunk_size must be at most num_samples=1, got 2"):
         sf.sample(sf.Bernoulli(0.3), CONSTANT, chunk_size=2)
+
+
+def test_a_program_of_fifty_choices_is_traced_and_lowered() -> None:
+    """Python's limit of recursion is 1000, and a choice takes more than 20 frames."""
+    estimator = sf.ScoreFunction(sf.ConstantBaseline(0.0))
+
+    @sf.program
+    def model(logits: jax.Array) -> Any:
+        total = jnp.zeros(())
+        for logit in logits:
+            total += yield sf.sample(sf.Bernoulli(logit), estimator)
+        return total
+
+    before = sys.getrecursionlimit()
+    gradient = jax.jit(jax.grad(lambda logits, key: model(logits)(key)))
+    gradient.lower(jnp.zeros(50), jax.random.key(0))
+    assert sys.getrecursionlimit() == before
