@@ -18,7 +18,8 @@ def interleaved(
     programs: Mapping[str, Callable[..., Any]], arguments: Any, seed: int, rounds: int
 ) -> dict[str, np.ndarray]:
     """Seconds of CPU time, [rounds, stages] for each program, in random order in each round."""
-    order, found = random.Random(seed), {name: [] for name in programs}
+    order = random.Random(seed)
+    found: dict[str, list[list[float]]] = {name: [] for name in programs}
     with _without_persistent_cache():
         for program in programs.values() if rounds > 1 else ():
             # What is imported late, and what libraries keep for themselves.
@@ -54,7 +55,7 @@ def _seconds(program: Callable[..., Any], arguments: Any) -> list[float]:
 
 @contextmanager
 def _without_persistent_cache() -> Iterator[None]:
-    before = jax.config.jax_enable_compilation_cache
+    before = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009
     jax.config.update("jax_enable_compilation_cache", False)  # noqa: FBT003
     try:
         yield
