@@ -17,7 +17,8 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 RECIPE = re.compile(r"^([\w-]+)[^:=\n]*:\n((?: {4}.*\n)+)", re.MULTILINE)
 RECIPES = dict(RECIPE.findall((ROOT / "justfile").read_text()))
 del RECIPES["default"]  # it lists the others
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
 MODULE = "scorefn.estimators._discrete.self_critical"
@@ -90,3 +91,12 @@ def test_hooks_run_tools_that_the_test_extra_installs():
     assert tools == ["ruff", "ruff", "mypy"]
     assert set(tools) <= set(EXTRAS["test"])
     assert hooks.count("- id:") == hooks.count("language: system") == len(tools)
+
+
+def test_the_oldest_jax_that_is_allowed_is_tested():
+    allowed = [re.fullmatch(r"jax(?:lib)?>=(.*)", asked) for asked in PROJECT["dependencies"]]
+    (oldest,) = {found[1] for found in allowed if found}
+    tested = re.findall(
+        r"jax==([\d.]+) jaxlib==([\d.]+)", (ROOT / ".github/workflows/ci.yml").read_text()
+    )
+    assert tested == [(f"{oldest}.0",) * 2]
