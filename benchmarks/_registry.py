@@ -6,9 +6,9 @@ from benchmarks.suites.discrete.suite import SUITE as discrete
 from benchmarks.suites.exact.suite import SUITE as exact
 from benchmarks.suites.gaussian.suite import SUITE as gaussian
 from benchmarks.suites.logistic_regression.suite import SUITE as logistic_regression
+from benchmarks.suites.mnist.suite import SUITE as mnist
 from benchmarks.suites.peers.suite import SUITE as peers
 from benchmarks.suites.policy.suite import SUITE as policy
-from benchmarks.suites.rodeo.suite import SUITE as rodeo
 from benchmarks.suites.sample_size.suite import SUITE as sample_size
 from benchmarks.suites.scaling.suite import SUITE as scaling
 from benchmarks.suites.speed.suite import SUITE as speed
@@ -21,7 +21,7 @@ SUITES = {
         gaussian,
         exact,
         discrete,
-        rodeo,
+        mnist,
         logistic_regression,
         sample_size,
         policy,

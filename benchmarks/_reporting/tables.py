@@ -17,7 +17,7 @@ from .markdown import markdown, short
 
 ONLY_IN_FILES = (
     *("over", "unbiased", "exact_gradient", "exact_mean", "mean"),
-    *("variance_se", "variance_z", "relative_variance_se", "snr_se"),
+    *("variance_se", "variance_z", "relative_variance_se", "relative_bias_se", "snr_se"),
     *("all_reduces", "other_collectives", "reduced_bytes", "bytes_in_chunks"),
 )
 FORMATS = {"bias_z": ".1f"}

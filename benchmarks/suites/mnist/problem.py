@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import scorefn as sf
@@ -14,10 +13,9 @@ from benchmarks._measuring.trajectory import descended
 from scorefn._core.pytree import pytree_dataclass, static_field
 
 from . import model
-from .entries import ENTRIES, LONG_RUN, Image
+from .entries import Image, entry
 
 TUNING_RATE, TUNING_MINIBATCH = 0.01, 50
-LONG = "LocalExpectation"
 
 
 @pytree_dataclass
@@ -26,32 +24,38 @@ class Problem:
 
     Attributes:
         decoder: the weights.
-        logits: what is differentiated, [images, 200].
-        images: [images, 64].
+        logits: what is differentiated, [images, *code].
+        images: [images, 784].
         learned: of the estimator.
-        name: of `ENTRIES`, or `LONG`.
+        network: of `NETWORKS`.
+        name: of the estimator.
     """
 
     decoder: model.Layers
     logits: jax.Array
     images: jax.Array
     learned: Any
+    network: str = static_field()
     name: str = static_field()
 
 
-def loss(logits: jax.Array, key: jax.Array, learned: Any, problem: Problem) -> jax.Array:
-    """An estimate of the negative ELBO, summed over the images."""
-    entry = LONG_RUN if problem.name == LONG else ENTRIES[problem.name]
+def loss(
+    logits: jax.Array, decoder: model.Layers, learned: Any, problem: Problem, key: jax.Array
+) -> jax.Array:
+    """An estimate of the negative ELBO, summed over the images of the problem.
+
+    The logits, the decoder and the learned leaves are given apart, to be differentiated.
+    """
+    found = entry(problem.network, problem.name)
 
     def one(logits: jax.Array, image: jax.Array, key: jax.Array) -> jax.Array:
-        fixed = jax.lax.stop_gradient(logits)
-        of = Image(problem.decoder, fixed, image)
+        fixed = jax.lax.stop_gradient((decoder, logits))
         return sf.expectation(
-            partial(model.negative_bound, problem.decoder, fixed, image),
-            sf.Bernoulli(logits),
+            partial(model.negative_bound, decoder, logits, image),
+            model.posterior(logits),
             key,
-            entry.estimator(learned, of),
-            num_samples=entry.num_samples,
+            found.estimator(learned, Image(*fixed, image)),
+            num_samples=found.num_samples,
         )
 
     keys = jax.random.split(key, len(problem.images))
@@ -59,20 +63,18 @@ def loss(logits: jax.Array, key: jax.Array, learned: Any, problem: Problem) -> j
 
 
 def gradient(problem: Problem, key: jax.Array) -> dict[str, jax.Array]:
-    """One estimate of the gradient, [images, 200]."""
-    return {"logits": jax.grad(loss)(problem.logits, key, problem.learned, problem)}
+    """One estimate of the gradient, [images, *code]."""
+    return {
+        "logits": jax.grad(loss)(problem.logits, problem.decoder, problem.learned, problem, key)
+    }
 
 
-def started(params: model.Params, images: np.ndarray, name: str, key: jax.Array) -> Problem:
-    """The problem before anything is learned. Consumes the key."""
-    start = None if name == LONG else ENTRIES[name].start
-    return Problem(
-        decoder=params["decoder"],
-        logits=model.encode(params, images),
-        images=jnp.asarray(images),
-        learned=None if start is None else start(key),
-        name=name,
-    )
+def slopes(
+    learned: Any, problem: Problem, key: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, model.Layers]]:
+    """The squared gradient along the logits, which learning lowers; the gradients beside it."""
+    found = jax.grad(loss, argnums=(0, 1))(problem.logits, problem.decoder, learned, problem, key)
+    return jnp.sum(found[0] ** 2), found
 
 
 @partial(jax.jit, static_argnames=("num_steps",))
@@ -84,9 +86,7 @@ def tuned(problem: Problem, key: jax.Array, *, num_steps: int) -> Any:
         image_key, key = jax.random.split(key)
         chosen = jax.random.choice(image_key, len(problem.images), (minibatch,), replace=False)
         some = replace(problem, logits=problem.logits[chosen], images=problem.images[chosen])
-        return jax.grad(sf.squared_gradient, argnums=3)(
-            partial(loss, problem=some), some.logits, key, learned
-        )
+        return jax.grad(slopes, has_aux=True)(learned, some, key)[0]
 
     optimizer = optax.adam(optax.cosine_decay_schedule(TUNING_RATE, num_steps))
     return descended(slope, problem.learned, key, optimizer, num_steps=num_steps)
