@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
+from scipy.special import stdtrit
 
 from benchmarks._reporting.claims import (
     CERTAIN,
@@ -103,7 +103,7 @@ def _ordering(claim: str, source: str, differences: Sequence[np.ndarray]) -> Fin
     """The claim that differences are above 0, for each network by Student's interval."""
     means, halves = [], []
     for found in differences:
-        t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)
+        t = stdtrit(len(found) - 1, (1 + CONFIDENCE) / 2)
         means.append(float(np.mean(found)))
         halves.append(float(t * np.std(found, ddof=1) / np.sqrt(len(found))))
     certain = [mean > half for mean, half in zip(means, halves, strict=True)]

@@ -15,7 +15,7 @@ from .entries import entry
 from .problem import Problem, slopes
 
 # The weights, the learned leaves of the estimator, and the memory of the optimizer of each.
-Carry = tuple[model.Params, Any, Any, Any]
+Carry = tuple[Any, Any, Any, Any]
 
 MINIBATCH = 100
 WEIGHTS, LEARNED = optax.adam(1e-3), optax.adam(3e-3)
@@ -55,7 +55,7 @@ def start(network: str, name: str, key: jax.Array) -> Carry:
     weights_key, key = jax.random.split(key)
     weights = model.NETWORKS[network].start(weights_key)
     first = entry(network, name).start
-    learned = None if first is None else first(key)
+    learned: Any = None if first is None else first(key)
     return weights, WEIGHTS.init(weights), learned, LEARNED.init(learned)
 
 
