@@ -350,7 +350,8 @@ class _Trace:
 
 
 def _is_traced_float(x: Any) -> bool:
-    return isinstance(x, jax.core.Tracer) and is_float(x)
+    # An empty array has no derivative to lose.
+    return isinstance(x, jax.core.Tracer) and is_float(x) and x.size > 0
 
 
 def _is_mask(x: Any) -> bool:
