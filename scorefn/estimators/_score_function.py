@@ -111,7 +111,7 @@ class ScoreFunction(Estimator):
             self._check_given(distribution)
 
         def one(row: Any) -> Any:
-            x, log_prob, lost = self.guarded_draw(plain, row, given=given)
+            x, log_prob, lost = self.guarded_draw(plain, row, score_only=not given)
             weight = self.baseline.weight(x, plain)
             with without_scores(lost, x):
                 cost, aux = f(x)
@@ -142,16 +142,17 @@ class ScoreFunction(Estimator):
             )
 
     def guarded_draw(
-        self, distribution: Distribution, key: Any, *, given: bool = False
+        self, distribution: Distribution, key: Any, *, score_only: bool = True
     ) -> tuple[Any, jax.Array, Lost | None]:
-        """One stopped draw, its log-density up to a constant, and elements for `without_scores`.
+        """One stopped draw, its log-density, and elements for `without_scores`.
 
-        A draw that is given, and not made here, may be impossible.
+        With `score_only` a density that is known to be finite is 0, with its derivative. This is
+        not so for a draw that is given, and not made here: it may be impossible.
         """
 
         def log_density(distribution: Distribution, x: Any) -> jax.Array:
             return log_densities(distribution, x, self.factor_ndim)
 
         return scored_draw(
-            distribution, key, log_density, name=type(self).__name__, score_only=not given
+            distribution, key, log_density, name=type(self).__name__, score_only=score_only
         )

@@ -209,7 +209,8 @@ def _draw(choice: Choice, key: jax.Array) -> tuple[Any, jax.Array | None, jax.Ar
             f"ConstantBaseline(value(carry)) with value trained separately on the costs to go; "
             f"got {estimator!r}."
         )
-    x, score, _ = estimator.guarded_draw(choice.distribution, key)
+    # The rollout returns the value as well.
+    x, score, _ = estimator.guarded_draw(choice.distribution, key, score_only=False)
     baseline = estimator.baseline(jnp.zeros((1,), score.dtype))
     # An impossible draw has no score, and must not remove the scores of other draws.
     return x, jnp.where(jnp.isinf(score), 0, score), jnp.sum(baseline)
