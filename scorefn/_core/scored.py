@@ -1,4 +1,4 @@
-"""One operation for a cost with the score of its draw: it computes nothing until differentiated."""
+"""One operation for a cost with a score, which computes nothing until differentiated."""
 
 from typing import Any
 

@@ -25,12 +25,12 @@ def claims(results: Results) -> str:
     """Published claims, and the results: by network, linear first, and by stage of training."""
 
     def lower(name: str, base: str, *names: tuple[str, str]) -> Finding:
-        """Of variances; the names of the two for each number of evaluations."""
+        """The finding on variances, from the pair of names for each number of evaluations."""
         found = [pair for both in names for pair in _pairs(results, *both)]
         return less(f"{name} has less variance than {base}", _source(name), found)
 
     def better(name: str, base: str, *names: tuple[str, str]) -> Finding:
-        """Of bounds at the end of training."""
+        """The finding on bounds at the end of training."""
         differences = [
             _differences(results, network, *both)
             for both in names

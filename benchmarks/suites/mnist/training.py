@@ -61,7 +61,7 @@ def start(network: str, name: str, key: jax.Array) -> Carry:
 
 @partial(jax.jit, static_argnames=("network", "name"))
 def block(carry: Carry, data: jax.Array, keys: jax.Array, network: str, name: str) -> Carry:
-    """What `start` returns, one step later for each key."""
+    """The state that `start` returns, after one step for each key."""
 
     def step(carry: Carry, key: jax.Array) -> tuple[Carry, None]:
         weights, memory, learned, learned_memory = carry

@@ -15,7 +15,7 @@ HEADER = [
 
 
 def terminal(results: Results) -> Table:
-    """What one gradient exchanges."""
+    """The messages of one gradient."""
     title = "scaling: the compiled program of one gradient"
     table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for i, name in enumerate(HEADER):
