@@ -13,8 +13,9 @@ from .derivatives import jet_rules
 
 
 def scored(cost: jax.Array, log_prob: jax.Array, baseline: jax.Array) -> jax.Array:
-    """The cost, whose derivative is ``d cost + (cost - baseline) d log_prob`` at every order.
+    """The cost, with its score at every order.
 
+    Its derivative is ``d cost + (cost - baseline) d log_prob``, of which each factor has a score.
     Where log_prob is infinite there is no score. No derivative passes through the baseline.
 
     Args:
