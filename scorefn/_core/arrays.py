@@ -140,11 +140,6 @@ def spread_like(x: jax.Array, like: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, jax.sharding.PartitionSpec(sharding.spec[0]))
 
 
-def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """A scalar 0 whose derivative along x is the weight."""
-    return jnp.sum(weight * (x - jax.lax.stop_gradient(x)))
-
-
 def finite_product(zero: jax.Array, weight: jax.Array) -> jax.Array:
     """The product ``zero * weight``, with the value 0 for every weight.
 

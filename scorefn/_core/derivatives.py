@@ -284,6 +284,11 @@ batching.primitive_batchers[_zero] = lambda xs, dims: (_zero.bind(*xs), dims[0])
 jet_rules[_zero] = lambda primals, series: (_zero.bind(*primals), series[0])
 
 
+def zero_along(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """A scalar 0 whose derivative along x is the weight."""
+    return zero_with_derivative(jnp.sum(weight * (x - jax.lax.stop_gradient(x))))
+
+
 def minimizes(jaxpr: Any) -> bool:
     """Whether a jaxpr holds a `minimized` loss, at any depth."""
     return any(

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, stop, zero_along
+from scorefn._core.arrays import abstract_key, stop
+from scorefn._core.derivatives import zero_along
 from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree
 from scorefn.distributions._distribution import Distribution

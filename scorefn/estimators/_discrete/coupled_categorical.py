@@ -6,7 +6,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import abstract_key, stop, wide, zero_along
+from scorefn._core.arrays import abstract_key, stop, wide
+from scorefn._core.derivatives import zero_along
 from scorefn._core.pytree import pytree_dataclass
 from scorefn._core.refusals import first_order_only
 from scorefn._core.types import Cost, PyTree, Terms, Vmap
