@@ -32,10 +32,13 @@ def score_alone(log_density: Callable[[Any], jax.Array], x: Any) -> jax.Array:
         return jax.core.eval_jaxpr(jaxpr, traced.consts, *leaves)[0]
     borders = jaxpr.replace(outvars=[*jaxpr.outvars, *found])
     log_prob, *arrays = jax.core.eval_jaxpr(borders, traced.consts, *leaves)
-    zero = jnp.zeros((), log_prob.dtype)
+    # By shape, so that the compiler takes one sum for all arrays of a shape.
+    zeros: dict[Any, jax.Array] = {}
     for array, divides in zip(stop(arrays), found.values(), strict=True):
         if jnp.issubdtype(array.dtype, jnp.floating):
-            zero += jnp.sum(0 * (1 / array if divides else array)).astype(zero.dtype)
+            broken = (0 * (1 / array if divides else array)).astype(log_prob.dtype)
+            zeros[array.shape] = zeros.get(array.shape, 0) + broken
+    zero = sum(map(jnp.sum, zeros.values()), start=jnp.zeros((), log_prob.dtype))
     return zero_with_derivative(log_prob) + zero
 
 

@@ -227,6 +227,7 @@ SUITE = Suite(
     steps=steps,
     figures=figures,
     tables={
+        "speed_pay": tables.pay,
         "speed_hand": tables.hand,
         "speed_many": tables.many,
         "speed_chunks": tables.chunks,

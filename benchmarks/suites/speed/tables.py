@@ -1,5 +1,6 @@
 """The tables of the suite speed: on the terminal, and in docs/speed.md."""
 
+from statistics import median
 from typing import Any
 
 from rich import box
@@ -70,6 +71,76 @@ def many(results: Results) -> str:
                 cells += [_scaled(row[f"{whose}{what}"], 2**20) for whose in ("", "other_")]
             lines.append(cells)
     return markdown(header, lines)
+
+
+def pay(results: Results) -> str:
+    """All that is compared, in groups: the number of cases, and the least and the largest ratio."""
+    lines = []
+    for what, against, parts, names in _GROUPS:
+        rows = [
+            row
+            for row in results["rows"]
+            if row["part"] in parts and row["ratio"] and _is_one_of(row, names)
+        ]
+        if rows:
+            ratios = sorted(row["ratio"] for row in rows)
+            few = " to ".join(dict.fromkeys(_short(ratio) for ratio in (ratios[0], ratios[-1])))
+            middle = _short(median(ratios))
+            lines.append([what, against, str(len(rows)), middle, few])
+    return markdown(
+        ["what", "compared with", "cases", "median ratio", "range"], lines, words=(0, 1)
+    )
+
+
+# What is measured, against what, the parts of its rows, and what their names begin with.
+_GROUPS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("`Pathwise`", "the best by hand", ("hand",), ("Pathwise",)),
+    (
+        "`ScoreFunction`, f costs nothing",
+        "the best by hand",
+        ("hand",),
+        ("ScoreFunction, Normal", "ScoreFunction, Bernoulli", "ScoreFunction, Categorical"),
+    ),
+    (
+        "`ScoreFunction`, f is a model",
+        "the best by hand",
+        ("hand",),
+        ("ScoreFunction, logistic", "ScoreFunction, VAE"),
+    ),
+    ("`DisARM`", "the best by hand", ("hand",), ("DisARM",)),
+    ("`REBAR`", "the same by hand", ("alike",), ("REBAR",)),
+    ("`Enumerate`", "the best by hand", ("hand",), ("Enumerate",)),
+    (
+        "one key for each sample, Gaussians",
+        "draws in bulk",
+        ("bulk",),
+        ("ScoreFunction, Normal", "Pathwise, Normal"),
+    ),
+    ("the default size of chunks", "the best size", ("chunks",), ("",)),
+    ("10 000 samples of size 100", "the obvious jit", ("many",), ("", "10000")),
+    ("30 000", "the obvious jit", ("many",), ("", "30000")),
+    ("1 000 000", "the obvious jit", ("many",), ("", "1000000")),
+    ("a jitted call that computes nothing", "jit by hand", ("call",), ("estimator closed",)),
+    (
+        "`GradientSNR` on the head",
+        "the step alone",
+        ("monitor",),
+        ("VAE step with GradientSNR, head",),
+    ),
+    (
+        "`GradientSNR` on all weights",
+        "the step alone",
+        ("monitor",),
+        ("VAE step with GradientSNR, all",),
+    ),
+    ("a step of an autoencoder", "NumPyro", ("peers",), ("ScoreFunction, VAE",)),
+)
+
+
+def _is_one_of(row: Row, names: tuple[str, ...]) -> bool:
+    if names[0]:
+        return row["case"].startswith(names)
+    return len(names) == 1 or row["samples"] == int(names[1])
 
 
 def chunks(results: Results) -> str:
