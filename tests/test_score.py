@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.jet import jet
 from support.exact import FAST, assert_close, derivatives
 
 import scorefn as sf
@@ -395,3 +396,19 @@ def test_leave_one_out_keeps_its_dtype_under_strict_promotion(dtype: str, *, x64
 def test_leave_one_out_along_an_axis_that_is_not_there(axis):
     with pytest.raises(ValueError, match=r"axis must be an axis of x, of shape \(2, 3\), got"):
         sf.leave_one_out(jnp.ones((2, 3)), axis=axis)
+
+
+@pytest.mark.usefixtures("x64")
+def test_jet_gives_the_higher_derivatives_of_attach_score() -> None:
+    """Along a curve on which cost, log-probability and baseline all move."""
+
+    def curve(t: jax.Array) -> jax.Array:
+        cost, log_prob = jnp.sin(1 + t), t * jnp.cos(0.3 + t)
+        return sf.attach_score(cost, log_prob, 0.3 * jnp.exp(t))
+
+    derivatives = [curve]
+    for _ in range(3):
+        derivatives.append(jax.grad(derivatives[-1]))
+    value, terms = jet(curve, (0.4,), ((1.0, 0.0, 0.0),))
+    due = [fn(0.4) for fn in derivatives]
+    np.testing.assert_allclose([value, *terms], due, rtol=1e-12)

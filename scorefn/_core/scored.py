@@ -77,4 +77,6 @@ mlir.register_lowering(_scored, mlir.lower_fun(_value, multiple_results=False))
 ad.primitive_jvps[_scored] = _jvp
 ad.primitive_transposes[_scored] = _transpose
 batching.primitive_batchers[_scored] = _batch
-jet_rules[_scored] = lambda primals, series: jet.jet(_formula, tuple(primals), tuple(series))
+jet_rules[_scored] = lambda primals, series: jet.jet(
+    _formula, tuple(primals), tuple(series), factorial_scaled=False
+)
