@@ -32,7 +32,7 @@ def _rows(case: str, answers: Policy, k: int, n: int) -> list[Row]:
     best = answers.rewards[few].max(axis=1)
     whole = best[:, None] * np.sum(answers.scores[few], axis=1)
     exact = chances @ whole
-    variance = chances @ np.sum((whole - exact) ** 2, axis=1) / (n // k)
+    variance = float(chances @ np.sum((whole - exact) ** 2, axis=1)) / (n // k)
     found = [moments.known(TABLE, case, SEPARATE, n, exact, exact, variance)]
     drawn, weights = answers.groups(n)
     for name, baseline in BASELINES.items():
