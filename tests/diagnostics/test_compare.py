@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -340,6 +341,14 @@ def test_it_stops_when_the_ranking_is_settled() -> None:
     assert "Ranking settled." in " ".join(str(found).split())
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[Any]:
+    """Python's own handler, also where the tests run in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
 def _interrupts_at(batch: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     add, calls = Moments.add, itertools.count(1)
 
@@ -354,9 +363,8 @@ def _interrupts_at(batch: int, times: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("reference", [None, "wide"])
 def test_an_interruption_keeps_what_is_measured(
-    monkeypatch: pytest.MonkeyPatch, reference: str | None
+    monkeypatch: pytest.MonkeyPatch, ctrl_c: Any, reference: str | None
 ) -> None:
-    handler = signal.getsignal(signal.SIGINT)
     long_run = 2 if reference else 0  # Batches of the reference come first.
     _interrupts_at(3 + long_run, 1, monkeypatch)
     found = sf.compare(
@@ -372,15 +380,14 @@ def test_an_interruption_keeps_what_is_measured(
     assert found.stopped == "interrupted"
     assert found["wide"].repeats == found["wider"].repeats == 3 * 256
     assert "Interrupted. 768 gradients each" in str(found)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
 
 
-def test_a_second_interruption_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = signal.getsignal(signal.SIGINT)
+def test_a_second_interruption_raises(monkeypatch: pytest.MonkeyPatch, ctrl_c: Any) -> None:
     _interrupts_at(1, 2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         sf.compare(noisy, {"wide": {"scale": 3.0}}, PARAMS, KEY, num_repeats=10**6)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
 
 
 def test_the_time_limit_is_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
