@@ -1,1 +1,1 @@
-"""The suite `rodeo`."""
+"""The suite `mnist`."""
