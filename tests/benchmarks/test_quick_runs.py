@@ -167,8 +167,9 @@ def _check_mnist(results: dict[str, Any]) -> None:
     names = results["settings"]["estimators"]
     assert set(found) == {(name, step) for name in names for step in (0, 40)}
     assert found["LeaveOneOut (2)", 0] == 1
-    for name in ("DoubleCV (2)", "RODEO (2)"):
-        assert found[name, 0] < 0.95
+    # 0.31 and 0.007. Without its control variate each is leave-one-out, at 1.
+    assert found["DoubleCV (2)", 0] < 0.5
+    assert found["RODEO (2)", 0] < 0.1
     biased = [row for row in results["rows"] if not row["unbiased"]]
     assert {row["estimator"] for row in biased} == {"StraightThrough (1)"}
     for curve in results["curves"].values():

@@ -172,7 +172,7 @@ SUITE = Suite(
         "draws": [1, 4],
         "stages": [0, 40],
         "images": 4,
-        "tuning": 20,
+        "tuning": 100,
         "long_run": 10,
         "repeats": {"batches": 4, "size": 20},
         "rounds": 3,
