@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.jet import jet
+from jax.sharding import AxisType, Mesh, PartitionSpec
 from support.exact import FAST, assert_close, derivatives
 
 import scorefn as sf
@@ -412,3 +413,58 @@ def test_jet_gives_the_higher_derivatives_of_attach_score() -> None:
     value, terms = jet(curve, (0.4,), ((1.0, 0.0, 0.0),))
     due = [fn(0.4) for fn in derivatives]
     np.testing.assert_allclose([value, *terms], due, rtol=1e-12)
+
+
+def test_under_jet_an_infinite_cost_keeps_its_value_and_16_bits_their_dtype() -> None:
+    along = ([jnp.array(1.0)],)
+    value, _ = jet(lambda log_prob: sf.attach_score(jnp.inf, log_prob), (jnp.array(-1.0),), along)
+    assert value == jnp.inf
+    with jax.numpy_dtype_promotion("strict"):
+        cost = jnp.array(2.0, jnp.float16)
+        value, (slope,) = jet(lambda p: sf.attach_score(cost, p), (jnp.array(-1.0),), along)
+    assert (value, slope) == (2, 2)
+    assert value.dtype == slope.dtype == jnp.float16
+
+
+SPREAD = {
+    "cost": (PartitionSpec("x"), PartitionSpec()),
+    "log_prob": (PartitionSpec(), PartitionSpec("x")),
+    "both": (PartitionSpec("x"), PartitionSpec("x")),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("derivative", [jax.grad, jax.jacfwd, jax.hessian])
+@pytest.mark.parametrize("name", SPREAD)
+def test_arrays_may_lie_on_devices_in_different_ways(name: str, derivative: Any) -> None:
+    """A cost that is equal on all devices, with log-probabilities that are not, and the reverse."""
+    costs, log_probs = jnp.linspace(-1.0, 3.0, 2), jnp.linspace(-2.0, -1.0, 2)
+
+    def total(t: jax.Array, costs: jax.Array, log_probs: jax.Array) -> jax.Array:
+        n = min(len(costs), len(log_probs))
+        return sf.attach_score(t * costs[:n], t**2 * log_probs[:n], 0.3 * jnp.ones(n)).sum()
+
+    def of_constant(t: jax.Array, costs: jax.Array, log_probs: jax.Array) -> jax.Array:
+        each = jax.vmap(lambda log_prob: sf.attach_score(2 * t, t**2 * log_prob, 0.3))
+        return each(log_probs).sum() + costs.sum()
+
+    devices = np.array(jax.devices()[:2])
+    explicit = Mesh(devices, ("x",), axis_types=(AxisType.Explicit,))
+    t = jnp.array(0.7)
+    for fn in (total, of_constant):
+        due = derivative(fn)(t, costs, log_probs)
+        with jax.set_mesh(explicit):
+            pairs = zip((costs, log_probs), SPREAD[name], strict=True)
+            arrays = [jax.device_put(x, spec) for x, spec in pairs]
+            assert_close(jax.jit(derivative(fn))(t, *arrays), due, atol=1e-12)
+    manual = Mesh(devices, ("x",), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(
+        lambda *arrays: jax.lax.psum(total(*arrays), "x"),
+        mesh=manual,
+        in_specs=(PartitionSpec(), *SPREAD[name]),
+        out_specs=PartitionSpec(),
+    )
+    # What all devices have enters with its first element on each.
+    pairs = zip((costs, log_probs), SPREAD[name], strict=True)
+    due = derivative(total)(t, *(x if spec else jnp.repeat(x[:1], 2) for x, spec in pairs))
+    assert_close(jax.jit(derivative(mapped))(t, costs, log_probs), due, atol=1e-12)

@@ -154,6 +154,8 @@ class _Stream:
 
             keys = keys_of(arrays[0], indices)
             values, *log_probs = jax.vmap(one, (0, axes))(keys, some)
+            for log_prob in log_probs:  # As `attach_score`: a broken model stays visible.
+                values = jnp.where(jnp.isnan(log_prob), jnp.asarray(jnp.nan, values.dtype), values)
             return [values, *(without_impossible(log_prob) for log_prob in log_probs)]
 
         some = list(map(jnp.asarray, picked(arrays, moving)))

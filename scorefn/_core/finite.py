@@ -36,7 +36,9 @@ def score_alone(log_density: Callable[[Any], jax.Array], x: Any) -> jax.Array:
     zeros: dict[Any, jax.Array] = {}
     for array, divides in zip(stop(arrays), found.values(), strict=True):
         if jnp.issubdtype(array.dtype, jnp.floating):
-            broken = (0 * (1 / array if divides else array)).astype(log_prob.dtype)
+            nan = jnp.asarray(jnp.nan, array.dtype)
+            broken = jnp.where(array == 0, nan, 0 / array) if divides else 0 * array
+            broken = broken.astype(log_prob.dtype)
             zeros[array.shape] = zeros.get(array.shape, 0) + broken
     zero = sum(map(jnp.sum, zeros.values()), start=jnp.zeros((), log_prob.dtype))
     return zero_with_derivative(log_prob) + zero
@@ -88,5 +90,5 @@ def _is_in(var: Any, found: set[Any]) -> bool:
 
 def _noted(var: Any, divides: bool, found: dict[Any, bool]) -> bool:  # noqa: FBT001
     if isinstance(var, Literal):
-        return bool(np.isfinite(1 / np.asarray(var.val) if divides else var.val))
+        return bool(var.val != 0 and not np.isnan(var.val) if divides else np.isfinite(var.val))
     return found.setdefault(var, divides) == divides

@@ -8,7 +8,7 @@ from jax.experimental import jet
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from .arrays import as_local, wide
+from .arrays import wide
 from .derivatives import jet_rules
 
 
@@ -23,9 +23,15 @@ def scored(cost: jax.Array, log_prob: jax.Array, baseline: jax.Array) -> jax.Arr
         log_prob: of the axes of the cost, each equal or of length 1.
         baseline: likewise.
     """
-    if len({getattr(jax.typeof(x), "vma", None) for x in (cost, log_prob, baseline)}) > 1:
-        cost = as_local(cost, (cost, log_prob, baseline))
+    if not all(jax.typeof(x).sharding.mesh.empty for x in (cost, log_prob, baseline)):
+        cost = _spread(cost, log_prob, baseline)
     return _scored.bind(cost, log_prob, baseline)
+
+
+def _spread(cost: jax.Array, log_prob: jax.Array, baseline: jax.Array) -> jax.Array:
+    """The cost, of the size, sharding and device axes of all three."""
+    zero = ((jnp.isnan(log_prob) | jnp.isnan(baseline)) & False).astype(cost.dtype)
+    return cost - zero  # A sum would turn -0.0 into 0.0.
 
 
 def _value(cost: jax.Array, log_prob: jax.Array, _: jax.Array) -> jax.Array:
@@ -36,7 +42,12 @@ def _formula(cost: jax.Array, log_prob: jax.Array, baseline: jax.Array) -> jax.A
     stop = jax.lax.stop_gradient
     log_prob = jnp.where(jnp.isinf(log_prob), 0, log_prob)
     factor = jnp.expm1(log_prob - stop(log_prob))
-    return cost + (factor * (cost - stop(baseline))).astype(cost.dtype)
+    return cost + (factor * (cost.astype(factor.dtype) - stop(baseline))).astype(cost.dtype)
+
+
+def _jet(primals: Any, series: Any) -> Any:
+    _, terms = jet.jet(_formula, tuple(primals), tuple(series), factorial_scaled=False)
+    return _scored.bind(*primals), terms  # The formula has no value where the cost is infinite.
 
 
 def _jvp(primals: Any, tangents: Any) -> Any:
@@ -62,12 +73,11 @@ def _transpose(cotangent: Any, _: Any, log_prob: jax.Array, baseline: jax.Array)
 
 
 def _batch(arrays: Any, dims: Any) -> Any:
-    size = next(x.shape[d] for x, d in zip(arrays, dims, strict=True) if d is not None)
     cost, *others = (
         jnp.expand_dims(x, 0) if d is None else jnp.moveaxis(x, d, 0)
         for x, d in zip(arrays, dims, strict=True)
     )
-    return _scored.bind(jnp.broadcast_to(cost, (size, *cost.shape[1:])), *others), 0
+    return _scored.bind(_spread(cost, *others) if dims[0] is None else cost, *others), 0
 
 
 _scored = Primitive("scorefn_scored")
@@ -77,6 +87,4 @@ mlir.register_lowering(_scored, mlir.lower_fun(_value, multiple_results=False))
 ad.primitive_jvps[_scored] = _jvp
 ad.primitive_transposes[_scored] = _transpose
 batching.primitive_batchers[_scored] = _batch
-jet_rules[_scored] = lambda primals, series: jet.jet(
-    _formula, tuple(primals), tuple(series), factorial_scaled=False
-)
+jet_rules[_scored] = _jet

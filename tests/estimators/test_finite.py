@@ -97,6 +97,27 @@ def test_broken_parameters_stay_visible(params: Any) -> None:
     assert jnp.isnan(loss(params))
 
 
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_broken_parameters_are_seen_in_chunks_too(chunk_size: int | None) -> None:
+    def loss(logits: jax.Array) -> jax.Array:
+        f, key = (lambda x: 1.0 * (x > 0)), jax.random.key(0)
+        arguments = {"num_samples": 4, "chunk_size": chunk_size}
+        return sf.expectation(f, sf.Categorical(logits), key, sf.ScoreFunction(), **arguments)
+
+    assert jnp.isnan(loss(jnp.array([0.0, jnp.nan])))
+
+
+def test_a_small_divisor_is_not_broken() -> None:
+    # Its inverse overflows, and the quotient does not.
+    x, scale = jnp.array([2e-5, -1e-5], jnp.float16), jnp.array(1e-5, jnp.float16)
+    assert score_alone(lambda x: jnp.sum(x / scale), x) == 0
+
+
+@pytest.mark.parametrize("divisor", [0.0, np.nan])
+def test_a_literal_that_is_no_divisor_keeps_the_value(divisor: float) -> None:
+    assert not jnp.isfinite(score_alone(lambda x: jnp.sum(x / divisor), X**2))
+
+
 def test_an_infinite_scale_is_a_number_to_divide_by() -> None:
     scale = jnp.array(jnp.inf)
     assert score_alone(lambda x: jnp.sum(x / scale), X) == 0

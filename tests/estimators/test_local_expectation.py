@@ -192,3 +192,16 @@ def test_what_a_library_gives_probability_0_adds_nothing(library) -> None:
     ends = jnp.array([0.0, 1.0, 0.3, 0.9])
     desired = jnp.where((ends > 0) & (ends < 1), f, 0)
     np.testing.assert_allclose(jax.jit(jax.grad(loss_of_bits))(ends), desired, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("record", [sf.Bernoulli, sf.Categorical, sf.OneHotCategorical])
+@pytest.mark.parametrize("size", [None, 2])
+def test_without_elements_the_derivatives_are_those_of_f(record, size) -> None:
+    empty = record(jnp.zeros((0,) if record is sf.Bernoulli else (0, 3)))
+
+    def loss(weight):
+        f = lambda x: weight**2 + jnp.sum(x * 1.0)  # noqa: E731
+        return sf.expectation(f, empty, jax.random.key(0), sf.LocalExpectation(chunk_size=size))
+
+    found = loss(3.0), jax.grad(loss)(3.0), jax.hessian(loss)(3.0)
+    np.testing.assert_array_equal(found, (9.0, 6.0, 2.0))

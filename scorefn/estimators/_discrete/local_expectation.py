@@ -85,6 +85,8 @@ class LocalExpectation(Estimator):
                 return flat[i, value], f(draw(x.at[i].set(value)))[0]
 
             cost, aux = f(draw(x))
+            if not coordinates:
+                return cost, aux  # No change to evaluate: JAX indexes no empty array.
             log_prob, others = chunked_vmap(changed, chunk_size=self.chunk_size)(changes)
             return jax.tree.map(partial(_attach, log_prob), cost, others), aux
 
