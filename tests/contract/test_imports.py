@@ -125,7 +125,7 @@ def test_public_names() -> None:
 
 def test_the_version_is_that_of_the_changelog_and_of_the_citation() -> None:
     changelog, citation = (
-        (PACKAGE.parent / name).read_text() for name in ("CHANGELOG.md", "CITATION.cff")
+        (Path(__file__).parents[2] / name).read_text() for name in ("CHANGELOG.md", "CITATION.cff")
     )
     version, date = re.findall(r"^## (\S+) - (\S+)$", changelog, re.MULTILINE)[0]
     assert version == sf.__version__

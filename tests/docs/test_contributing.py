@@ -1,6 +1,7 @@
 """The page for contributors: its example estimator works, its commands refer to what exists."""
 
 import doctest
+import importlib.metadata
 import importlib.util
 import re
 import sys
@@ -89,7 +90,8 @@ def test_hooks_run_tools_that_the_test_extra_installs():
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     tools = re.findall(r"entry: \.venv/bin/python -m (\w+)", hooks)
     assert tools == ["ruff", "ruff", "mypy"]
-    assert set(tools) <= set(EXTRAS["test"])
+    pinned = [re.fullmatch(r"(\w+)==[\d.]+", asked) for asked in EXTRAS["test"]]
+    assert set(tools) == {found[1] for found in pinned if found}
     assert hooks.count("- id:") == hooks.count("language: system") == len(tools)
 
 
@@ -100,3 +102,30 @@ def test_the_oldest_jax_that_is_allowed_is_tested():
         r"jax==([\d.]+) jaxlib==([\d.]+)", (ROOT / ".github/workflows/ci.yml").read_text()
     )
     assert tested == [(f"{oldest}.0",) * 2]
+
+
+LICENSE = re.compile(r"^\| ([\w.-]+) \| ([\w, -]+) \|$", re.MULTILINE)
+LICENSES = {
+    package: license
+    for license, packages in LICENSE.findall(PAGE.partition("| license | packages |")[2])
+    for package in packages.split(", ")
+}
+
+
+def test_every_package_that_is_used_has_a_license_on_the_page():
+    asked = [*PROJECT["dependencies"], *(each for extra in EXTRAS.values() for each in extra)]
+    names = {re.match(r"[\w-]+", each)[0] for each in asked} - {"scorefn"}
+    assert set(LICENSES) == names
+
+
+@pytest.mark.parametrize("package", LICENSES)
+def test_a_license_is_that_of_the_installed_package(package):
+    try:
+        metadata = importlib.metadata.metadata(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("not installed here")
+    said = [metadata.get(name, "") for name in ("License-Expression", "License")]
+    said += metadata.get_all("Classifier", [])
+    words = {"AGPL-3.0": "Affero", "Apache-2.0": "Apache", "MPL-2.0": "MPL", "PSF": "matplotlib"}
+    word = words.get(LICENSES[package], LICENSES[package].split("-")[0])
+    assert any(word in each for each in said if each), said
