@@ -9,6 +9,7 @@ from benchmarks.suites.logistic_regression.suite import SUITE as logistic_regres
 from benchmarks.suites.mnist.suite import SUITE as mnist
 from benchmarks.suites.peers.suite import SUITE as peers
 from benchmarks.suites.policy.suite import SUITE as policy
+from benchmarks.suites.posteriors.suite import SUITE as posteriors
 from benchmarks.suites.sample_size.suite import SUITE as sample_size
 from benchmarks.suites.scaling.suite import SUITE as scaling
 from benchmarks.suites.speed.suite import SUITE as speed
@@ -26,6 +27,7 @@ SUITES = {
         sample_size,
         policy,
         vi,
+        posteriors,
         speed,
         compiling,
         scaling,

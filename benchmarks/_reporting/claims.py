@@ -10,12 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import numpy as np
+from scipy.special import stdtrit
+
 from benchmarks._suite import Results, Row
 
 from .markdown import markdown
 
 # Standard errors beyond which a difference, and a deviation of the worst of many, is no noise.
 CERTAIN, LIMIT = 4.0, 6.0
+# Two-sided, of the mean of a few runs or of their differences.
+CONFIDENCE = 0.95
 # What rounding leaves of a number that is exactly 0.
 EXACT = 1e-6
 HEADER = ("claim", "source", "expected", "found", "distance", "verdict")
@@ -53,6 +58,27 @@ def less(
         listed(ratios),
         f"z {between(z, '.0f')}",
         verdict(x < CERTAIN if or_equal else x < -CERTAIN for x in z),
+    )
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half of Student's interval for the mean of the values."""
+    t = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)
+    return float(t * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def above_zero(claim: str, source: str, expected: str, values: Sequence[np.ndarray]) -> Finding:
+    """The claim that means are above 0, for several sets of values, by Student's interval."""
+    means, halves = [float(np.mean(found)) for found in values], [half_width(x) for x in values]
+    certain = [mean > half for mean, half in zip(means, halves, strict=True)]
+    unsure = [abs(mean) <= half for mean, half in zip(means, halves, strict=True)]
+    return Finding(
+        claim,
+        source,
+        expected,
+        ", ".join(f"{mean:.2f}" for mean in means),
+        f"{CONFIDENCE:.0%}: " + ", ".join(f"± {half:.2f}" for half in halves),
+        "undecided" if all(unsure) else verdict(certain),
     )
 
 

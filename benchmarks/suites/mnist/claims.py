@@ -1,13 +1,11 @@
 """Published claims about estimators for autoencoders with discrete codes."""
 
-from collections.abc import Sequence
-
 import numpy as np
-from scipy.special import stdtrit
 
 from benchmarks._reporting.claims import (
     CERTAIN,
     Finding,
+    above_zero,
     between,
     less,
     listed,
@@ -16,9 +14,6 @@ from benchmarks._reporting.claims import (
     verdict,
 )
 from benchmarks._suite import Results, Row
-
-# Two-sided, of the difference of two estimators that train from the same seeds.
-CONFIDENCE = 0.95
 
 
 def claims(results: Results) -> str:
@@ -37,7 +32,8 @@ def claims(results: Results) -> str:
             for network in results["settings"]["networks"]
             if all(f"{network} {one}" in results["curves"] for one in both)
         ]
-        return _ordering(f"{name} trains to a better ELBO than {base}", _source(name), differences)
+        claim = f"{name} trains to a better ELBO than {base}"
+        return above_zero(claim, _source(name), "nats above 0", differences)
 
     disarm, double = ("DisARM (2)", "LeaveOneOut (2)"), ("DoubleCV (2)", "DisARM (2)")
     arms, coupled = ("ARMS (3)", "LeaveOneOut (3)"), ("CoupledCategorical (2)", "LeaveOneOut (2)")
@@ -97,25 +93,6 @@ def _differences(results: Results, network: str, name: str, base: str) -> np.nda
         for one in (name, base)
     ]
     return ends[0] - ends[1]
-
-
-def _ordering(claim: str, source: str, differences: Sequence[np.ndarray]) -> Finding:
-    """The claim that differences are above 0, for each network by Student's interval."""
-    means, halves = [], []
-    for found in differences:
-        t = stdtrit(len(found) - 1, (1 + CONFIDENCE) / 2)
-        means.append(float(np.mean(found)))
-        halves.append(float(t * np.std(found, ddof=1) / np.sqrt(len(found))))
-    certain = [mean > half for mean, half in zip(means, halves, strict=True)]
-    unsure = [abs(mean) <= half for mean, half in zip(means, halves, strict=True)]
-    return Finding(
-        claim,
-        source,
-        "nats above 0",
-        ", ".join(f"{mean:.2f}" for mean in means),
-        f"{CONFIDENCE:.0%}: " + ", ".join(f"± {half:.2f}" for half in halves),
-        "undecided" if all(unsure) else verdict(certain),
-    )
 
 
 def _less_bias(results: Results, base: str) -> Finding:
