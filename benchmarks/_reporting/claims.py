@@ -69,17 +69,28 @@ def half_width(values: np.ndarray) -> float:
 
 def above_zero(claim: str, source: str, expected: str, values: Sequence[np.ndarray]) -> Finding:
     """The claim that means are above 0, for several sets of values, by Student's interval."""
-    means, halves = [float(np.mean(found)) for found in values], [half_width(x) for x in values]
-    certain = [mean > half for mean, half in zip(means, halves, strict=True)]
-    unsure = [abs(mean) <= half for mean, half in zip(means, halves, strict=True)]
+    intervals = [(float(np.mean(found)), half_width(found)) for found in values]
+    return signed(claim, source, expected, intervals)
+
+
+def signed(
+    claim: str, source: str, expected: str, intervals: Sequence[tuple[float, float]], sign: int = 1
+) -> Finding:
+    """The claim that numbers, each with half of its interval, have this sign."""
+    unsure = [abs(value) <= half for value, half in intervals]
     return Finding(
         claim,
         source,
         expected,
-        ", ".join(f"{mean:.2f}" for mean in means),
-        f"{CONFIDENCE:.0%}: " + ", ".join(f"± {half:.2f}" for half in halves),
-        "undecided" if all(unsure) else verdict(certain),
+        ", ".join(f"{value:.2f}" for value, _ in intervals),
+        f"{CONFIDENCE:.0%}: " + ", ".join(f"± {_small(half)}" for _, half in intervals),
+        "undecided" if all(unsure) else verdict(sign * x > half for x, half in intervals),
     )
+
+
+def _small(number: float) -> str:
+    # What two decimals round to 0 has one digit.
+    return f"{number:.2f}" if number >= 0.005 else f"{number:.1g}"
 
 
 def _difference(row: Row, base: Row) -> float:

@@ -217,6 +217,26 @@ def _check_vi(results: dict[str, Any]) -> None:
         assert all(elbo[-1] > elbo[0] + 300 for elbo in curve["elbo"])
 
 
+def _check_posteriors(results: dict[str, Any]) -> None:
+    """What must help does, no ELBO is above the evidence, and only a full covariance reaches it."""
+    suite, names = SUITES["posteriors"], results["settings"]["estimators"]
+    found = {(r["target"], r["family"], r["estimator"]): r for r in results["rows"]}
+    assert len(found) == 2 * len(names)
+    for row in results["rows"]:
+        assert row["elbo"] < row["log_evidence"]
+    exact = found["Brownian motion", "full covariance", "sticking the landing"]
+    independent = found["Brownian motion", "mean-field", "sticking the landing"]
+    assert exact["elbo"] > exact["log_evidence"] - 0.3
+    # 5.2 nats: the divergence of the best independent components.
+    assert independent["elbo"] < independent["log_evidence"] - 5
+    assert exact["deviation_ratio"] > 0.9 > 0.7 > independent["deviation_ratio"]
+    variances = results["curves"]["Brownian motion, full covariance: variances"]
+    for name, unit in (("sticking the landing", "Pathwise"), ("DReG (8)", "IWAE (8)")):
+        assert variances[name]["late"][0] < 0.01 * variances[unit]["late"][0]
+    assert len(suite.tables["posteriors"](results).splitlines()) == 2 + len(names)
+    assert len(suite.tables["posteriors_signals"](results).splitlines()) == 2 + 2 * 2
+
+
 def _check_policy(results: dict[str, Any]) -> None:
     """Biases are where they are known to be, and every training run learns."""
     found = {(row["estimator"], row["objective"]): row for row in results["rows"]}
@@ -318,6 +338,7 @@ EXTRA: dict[str, Callable[[dict[str, Any]], None]] = {
     "peers": _check_peers,
     "logistic_regression": _check_logistic_regression,
     "vi": _check_vi,
+    "posteriors": _check_posteriors,
     "mnist": _check_mnist,
     "sample_size": _check_sample_size,
 }

@@ -20,12 +20,12 @@ class Form:
     Attributes:
         bound: ``bound(log_joint, q, key, num_samples=...)``, an estimate of the objective.
         num_samples: evaluations of the log joint density for one gradient.
-        unit: the estimator of the same objective to which variances are relative.
+        unit: the estimator of the same objective to which variances are relative, if any.
     """
 
     bound: Callable[..., jax.Array]
     num_samples: int
-    unit: str
+    unit: str | None = None
 
 
 def _elbo(
@@ -43,11 +43,11 @@ FORMS: Mapping[str, Form] = {
     TOTAL: Form(partial(_elbo, sf.Pathwise()), DRAWS, TOTAL),
     STICKING: Form(vi.sticking_the_landing, DRAWS, TOTAL),
     SCORE: Form(partial(_elbo, sf.ScoreFunction()), DRAWS, TOTAL),
-    RENYI: Form(partial(vi.renyi, alpha=0.5), DRAWS, RENYI),
+    RENYI: Form(partial(vi.renyi, alpha=0.5), DRAWS),
     WEIGHTED: Form(vi.iwae, DRAWS, WEIGHTED),
     DREG: Form(vi.dreg, DRAWS, WEIGHTED),
     VIMCO: Form(vi.vimco, DRAWS, WEIGHTED),
-    DREG_MANY: Form(vi.dreg, MANY, DREG_MANY),
+    DREG_MANY: Form(vi.dreg, MANY),
 }
 # Whose run the gradients are measured along.
 REFERENCE = STICKING

@@ -38,29 +38,18 @@ def _table(results: Results, family: str) -> str:
         "late",
         f"CPU s to the ELBO of {TOTAL}",
     ]
+    numbers = ("mean_error", "mean_error_worst", "deviation_ratio", "deviation_ratio_least")
     lines = []
     for row in rows(results, family=family):
-        place = f"{row['target']}, {family}"
-        diverged = row["elbo"] is None
+        place, form = f"{row['target']}, {family}", row["estimator"]
         lines.append(
             [
                 row["target"],
-                row["estimator"],
-                "diverged" if diverged else gap(results, row),
-                *(
-                    short(row[column], ".2f")
-                    for column in (
-                        "mean_error",
-                        "mean_error_worst",
-                        "deviation_ratio",
-                        "deviation_ratio_least",
-                    )
-                ),
-                *(
-                    short(relative_variance(results, place, row["estimator"], when)[0], ".2g")
-                    for when in ("early", "late")
-                ),
-                _seconds(results, place, row["estimator"]),
+                form,
+                gap(results, row),
+                *(short(row[column], ".2f") for column in numbers),
+                *(_relative_variance(results, place, form, when) for when in ("early", "late")),
+                _seconds(results, place, form),
             ]
         )
     return markdown(header, lines, words=(0, 1))
@@ -77,16 +66,32 @@ def evidence(results: Results, target: str) -> tuple[float, bool]:
 
 def gap(results: Results, row: Row) -> str:
     """The distance of the ELBO from the log evidence, or the least that it can be."""
+    if row["elbo"] is None:
+        return "diverged"
     best, exact = evidence(results, row["target"])
-    return f"{'' if exact else 'at least '}{best - row['elbo']:.3g}"
+    distance = best - row["elbo"]
+    # Below that, rounding.
+    text = f"{distance if abs(distance) > 1e-3 else 0:.3g}"
+    runs = results["settings"]["seeds"]
+    text += "" if row["landed"] == runs else f" ({row['landed']} of {runs} runs)"
+    return text if exact else f"at least {text}"
 
 
-def relative_variance(results: Results, place: str, form: str, when: str) -> tuple[float, float]:
-    """The variance relative to the unit of the same objective, and its standard error."""
-    found = results["curves"][f"{place}: variances"]
-    (variance, error), (unit, unit_error) = found[form][when], found[FORMS[form].unit][when]
-    ratio = variance / unit
-    return ratio, ratio * float(np.hypot(error / variance, unit_error / unit))
+def variances(results: Results, place: str, form: str, when: str) -> tuple[Row, Row]:
+    """The variance of an estimator and of its unit, each with its standard error."""
+    found, unit = results["curves"][f"{place}: variances"], FORMS[form].unit
+    of_form, of_unit = (
+        dict(zip(("variance", "variance_se"), found[name][when], strict=True))
+        for name in (form, unit)
+    )
+    return of_form, of_unit
+
+
+def _relative_variance(results: Results, place: str, form: str, when: str) -> str:
+    if FORMS[form].unit is None:
+        return ""
+    of_form, of_unit = variances(results, place, form, when)
+    return f"{of_form['variance'] / of_unit['variance']:.2g}"
 
 
 def _seconds(results: Results, place: str, form: str) -> str:

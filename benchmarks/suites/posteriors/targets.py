@@ -1,5 +1,6 @@
 """Posteriors whose true means and deviations come with the package `inference_gym`."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -84,4 +85,7 @@ def _model(name: str) -> Any:
         "stochastic volatility": targets.VectorizedStochasticVolatilitySP500Small,
         "item response": targets.SyntheticItemResponseTheory,
     }[name]()
-    return targets.VectorModel(model, flatten_sample_transformations=True)
+    with warnings.catch_warnings():
+        # The true moments are of double precision, and are made single.
+        warnings.filterwarnings("ignore", "Explicitly requested dtype float64")
+        return targets.VectorModel(model, flatten_sample_transformations=True)
