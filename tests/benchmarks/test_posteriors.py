@@ -112,6 +112,24 @@ def test_the_slope_is_that_of_a_power_law() -> None:
     np.testing.assert_allclose(tables.slope_of(results, "a", "b"), (-0.5, 0), atol=1e-12)
 
 
+def test_a_gap_is_to_the_evidence_or_at_least_to_the_best_bound() -> None:
+    row = {"target": "a", "elbo": -3.0, "bound": -1.0, "landed": 2, "log_evidence": -0.5}
+    other = row | {"elbo": None, "bound": None}
+    unknown = {"log_evidence": None}
+    results = {"settings": {"seeds": 2}, "rows": [row, other]}
+    assert tables.gap(results, row) == "2.5"
+    assert tables.gap(results, row | {"landed": 1}) == "2.5 (1 of 2 runs)"
+    assert tables.gap(results, row | {"elbo": -0.50001}) == "0"
+    assert tables.gap(results, other) == "diverged"
+    results = {"settings": {"seeds": 2}, "rows": [row | unknown, other | unknown]}
+    assert tables.gap(results, row) == "at least 2"
+
+
+def test_a_goal_is_reached_at_the_first_state_that_is_as_high() -> None:
+    assert tables.reached([0, 10, 20], [-9.0, -2.0, -1.0], -2.0) == 10
+    assert tables.reached([0, 10, 20], [-9.0, None, None], -2.0) is None
+
+
 def test_the_signal_is_measured_without_the_noise_of_the_mean() -> None:
     """20 gradients, half of them (1, 2), half (-1, 0): mean (0, 1), variance 20/19 of each."""
     noise = np.tile([1.0, -1.0], 10)

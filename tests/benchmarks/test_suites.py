@@ -46,6 +46,9 @@ def test_an_ordering_is_decided_by_student_s_interval() -> None:
     assert verdict(unclear) == "undecided"
     assert verdict(clear, unclear) == "partly"
     assert verdict([-x for x in clear]) == "does not hold"
+    assert claims.signed("", "", "", [(-2.0, 1.0), (-1.0, 0.001)], -1).verdict == "holds"
+    assert claims.signed("", "", "", [(-2.0, 1.0), (-1.0, 1.5)], -1).verdict == "partly"
+    assert claims.signed("", "", "", [(2.0, 1.0)], -1).verdict == "does not hold"
 
 
 def test_the_error_of_a_norm_is_that_of_its_repetitions() -> None:

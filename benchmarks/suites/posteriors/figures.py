@@ -20,7 +20,7 @@ DRAWN = (TOTAL, STICKING, SCORE, WEIGHTED, DREG)
 
 
 def figures(results: Results) -> dict[str, Figure]:
-    """Where independent components land, by objective; the way of their ELBO against CPU time."""
+    """Distances of independent components, by objective, and their ELBO against CPU time."""
     return {"posteriors": _distances(results), "posteriors_training": _training(results)}
 
 
