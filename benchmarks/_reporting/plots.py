@@ -8,8 +8,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -92,6 +94,13 @@ def legend_below(figure: Figure, drawn: Mapping[str, Look], title: str, *, colum
         title=title,
         handlelength=3,
     )
+
+
+def plain_ticks(axis: Axis, digits: Sequence[float] = (1, 2, 5)) -> None:
+    """Ticks of a logarithmic axis at these digits of each decade, written as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def label_ends(axis: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:

@@ -6,9 +6,8 @@ from dataclasses import asdict, replace
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from benchmarks._reporting.plots import Look, legend_below, looks, panels
+from benchmarks._reporting.plots import Look, legend_below, looks, panels, plain_ticks
 from benchmarks._suite import Results, Row
 
 from .entries import UNIT
@@ -83,9 +82,7 @@ def _training(results: Results) -> Figure:
             axis.plot(seconds[1:], elbo[1:], **asdict(look))
         axis.axhline(goal(results, network), color="#888888", linewidth=0.8)
         axis.set(title=TITLES[network], xlabel="CPU time of training (s)", xscale="log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        plain_ticks(axis.xaxis)
     axes.flat[0].set_ylabel("ELBO on test images (nats)")
     title = f"mean of {results['settings']['seeds']} seeds; gray: reached by all runs of {UNIT}"
     legend_below(figure, drawn, title, columns=4)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks._reporting.claims import rows
-from benchmarks._reporting.plots import Look, legend_below, looks, panels
+from benchmarks._reporting.plots import Look, legend_below, looks, panels, plain_ticks
 from benchmarks._suite import Results, Row
 
 from .families import MEAN_FIELD
@@ -40,6 +40,8 @@ def _distances(results: Results) -> Figure:
     }
     for axis, (label, (value, scale)) in zip(axes.flat, panels_of.items(), strict=True):
         axis.set(xlabel=label, xscale=scale)
+        if scale == "log":
+            plain_ticks(axis.xaxis)
         for i, (target, look) in enumerate(drawn.items()):
             found = [
                 row
@@ -59,13 +61,17 @@ def _distances(results: Results) -> Figure:
 
 def _training(results: Results) -> Figure:
     targets = results["settings"]["targets"]
-    figure, axes = panels(1, len(targets), size=(3.0, 2.9))
+    columns = min(3, len(targets))
+    figure, axes = panels(-(-len(targets) // columns), columns, size=(3.6, 2.7))
     ran = {row["estimator"] for row in results["rows"]}
     drawn = looks(form for form in DRAWN if form in ran)
-    for axis, target in zip(axes.flat, targets, strict=True):
+    for axis, target in zip(axes.flat, targets, strict=False):
         _runs(axis, results, target, drawn)
-    axes.flat[0].set_ylabel("ELBO below the log evidence (nats)")
-    title = f"mean of {results['settings']['seeds']} seeds; independent components"
+    for axis in axes.flat[len(targets) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("ELBO below evidence (nats)")
+    title = "mean of the runs that do not diverge; independent components"
     legend_below(figure, drawn, title, columns=3)
     return figure
 
@@ -76,7 +82,10 @@ def _runs(axis: Axes, results: Results, target: str, drawn: Mapping[str, Look]) 
     for i, (form, look) in enumerate(drawn.items()):
         curve = results["curves"][f"{place}: {form}"]
         seconds = 1e-6 * times[form] * np.array(curve["step"])
-        gap = best - np.mean(np.array(curve["along"], float), axis=0)
+        landed = [run for run in curve["along"] if run[-1] is not None]
+        gap = best - np.mean(np.array(landed, float), axis=0)
         # The start is common to all.
         axis.plot(seconds[1:], gap[1:], **asdict(look), markevery=(i, len(drawn)))
     axis.set(title=target, xlabel="CPU time of training (s)", xscale="log", yscale="log")
+    plain_ticks(axis.xaxis)
+    plain_ticks(axis.yaxis, (1, 2, 3, 5, 7))
