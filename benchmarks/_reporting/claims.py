@@ -82,7 +82,7 @@ def signed(
         claim,
         source,
         expected,
-        ", ".join(f"{value:.2f}" for value, _ in intervals),
+        ", ".join(_small(value) for value, _ in intervals),
         f"{CONFIDENCE:.0%}: " + ", ".join(f"± {_small(half)}" for _, half in intervals),
         "undecided" if all(unsure) else verdict(sign * x > half for x, half in intervals),
     )
@@ -90,7 +90,7 @@ def signed(
 
 def _small(number: float) -> str:
     # What two decimals round to 0 has one digit.
-    return f"{number:.2f}" if number >= 0.005 else f"{number:.1g}"
+    return f"{number:.2f}" if abs(number) >= 0.005 else f"{number:.1g}"
 
 
 def _difference(row: Row, base: Row) -> float:
