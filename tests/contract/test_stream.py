@@ -534,3 +534,27 @@ def test_the_delta_method_of_a_custom_vjp_has_one_error() -> None:
     for sizes in ((64, None), (4096, "auto"), (6, 3)):
         with pytest.raises(TypeError, match=r"forward-mode autodiff .* to a custom_vjp function"):
             jax.grad(loss)(0.3, *sizes)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2, "auto"])
+def test_ordered_effects_run_once_in_order_or_raise(chunk_size: Any, capfd: Any) -> None:
+    def mean(f: Any) -> Any:
+        bits, options = sf.Bernoulli(jnp.zeros(3)), {"num_samples": 4, "chunk_size": chunk_size}
+        found = sf.expectation(f, bits, jax.random.key(0), sf.ScoreFunction(), **options)
+        jax.effects_barrier()
+        return found
+
+    def printed(x: jax.Array) -> jax.Array:
+        jax.debug.print("{}", x.sum(), ordered=True)
+        return x.sum()
+
+    def called(x: jax.Array) -> jax.Array:
+        jax.experimental.io_callback(lambda _: None, None, x, ordered=True)
+        return x.sum()
+
+    costs = jax.vmap(lambda key: sf.Bernoulli(jnp.zeros(3)).sample(key).sum())
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(4))
+    mean(printed)
+    np.testing.assert_array_equal([float(n) for n in capfd.readouterr().out.split()], costs(keys))
+    with pytest.raises(ValueError, match="ordered IO callback"):
+        mean(called)

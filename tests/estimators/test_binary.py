@@ -244,3 +244,16 @@ def test_other_distributions_are_refused(estimator):
 def test_arms_needs_two_samples():
     with pytest.raises(ValueError, match="num_samples must be at least 2 with ARMS"):
         sf.expectation(two_bits, sf.Bernoulli(jnp.zeros(2)), jax.random.key(0), sf.ARMS())
+
+
+@pytest.mark.parametrize("estimator", [sf.DisARM(), sf.BitFlip(), sf.ARM(), sf.LocalExpectation()])
+def test_an_infinite_cost_keeps_the_value_and_breaks_the_derivative(estimator) -> None:
+    """A broken cost must not look like a small step."""
+
+    def loss(logits):
+        f = lambda x: jnp.where(x[0] > 0, jnp.inf, 1.0) + x[1]  # noqa: E731
+        return sf.expectation(f, sf.Bernoulli(logits), jax.random.key(0), estimator, num_samples=8)
+
+    value, (slope, _) = jax.value_and_grad(loss)(jnp.array([0.1, 0.2]))
+    assert value == jnp.inf
+    assert not jnp.isfinite(slope)
