@@ -22,11 +22,38 @@ from .targets import GAUSSIAN
 # The only place at which a family contains the posterior.
 EXACT = f"{GAUSSIAN}, {FULL}"
 
+# The claim, its source, the objective, and the one that it is compared with.
+RATIOS = (
+    (
+        "Independent components underestimate deviations, by the ELBO",
+        "Dieng et al. (2017)",
+        STICKING,
+        None,
+    ),
+    (
+        "Rényi's bound, α = 1/2, underestimates less than the ELBO",
+        "Margossian et al. (2024)",
+        RENYI,
+        STICKING,
+    ),
+    (
+        "The importance-weighted bound of 8 samples underestimates less than the ELBO",
+        "Domke and Sheldon (2018), recalled",
+        DREG,
+        STICKING,
+    ),
+    (
+        "That of 64 samples less than that of 8",
+        "Domke and Sheldon (2018), recalled",
+        DREG_MANY,
+        DREG,
+    ),
+)
+
 
 def claims(results: Results) -> str:
     """Published claims, and the results: by posterior, in the order of the table."""
     places = list(dict.fromkeys(f"{row['target']}, {row['family']}" for row in results["rows"]))
-    signals = places_of_signals(results)
     found = [
         less(
             "Sticking the landing: less variance than Pathwise at the optimum",
@@ -39,54 +66,8 @@ def claims(results: Results) -> str:
             "Tucker et al. (2019)",
             [variances(results, place, DREG, "late") for place in places],
         ),
-        *(
-            signed(
-                f"{claim}; {where}",
-                source,
-                f"slope {sign * 0.5:+g} for many samples",
-                [slope_of(results, place, form) for place in signals if (place == EXACT) == near],
-                sign,
-            )
-            for claim, source, form, sign in (
-                (
-                    "The signal-to-noise ratio of IWAE falls with the samples",
-                    "Rainforth et al. (2018)",
-                    WEIGHTED,
-                    -1,
-                ),
-                ("That of DReG grows", "Tucker et al. (2019)", DREG, 1),
-            )
-            for where, near in (("q about the posterior", True), ("independent components", False))
-        ),
-        *(
-            _ratios(results, claim, source, name, base)
-            for claim, source, name, base in (
-                (
-                    "Independent components underestimate deviations, by the ELBO",
-                    "Dieng et al. (2017)",
-                    STICKING,
-                    None,
-                ),
-                (
-                    "Rényi's bound, α = 1/2, underestimates less than the ELBO",
-                    "Margossian et al. (2024)",
-                    RENYI,
-                    STICKING,
-                ),
-                (
-                    "The importance-weighted bound of 8 samples underestimates less than the ELBO",
-                    "Domke and Sheldon (2018), recalled",
-                    DREG,
-                    STICKING,
-                ),
-                (
-                    "That of 64 samples less than that of 8",
-                    "Domke and Sheldon (2018), recalled",
-                    DREG_MANY,
-                    DREG,
-                ),
-            )
-        ),
+        *_signals(results),
+        *(_ratios(results, *claim) for claim in RATIOS),
     ]
     return table([one for one in found if one is not None])
 
@@ -103,6 +84,30 @@ def _vanishing(results: Results) -> Finding:
         f"at most {EXACT_ZERO:g}",
         verdict([ratio < EXACT_ZERO]),
     )
+
+
+def _signals(results: Results) -> list[Finding]:
+    """The claims on signal-to-noise ratios, near the posterior and far from it."""
+    places = places_of_signals(results)
+    return [
+        signed(
+            f"{claim}; {where}",
+            source,
+            f"slope {sign * 0.5:+g} for many samples",
+            [slope_of(results, place, form) for place in places if (place == EXACT) == near],
+            sign,
+        )
+        for claim, source, form, sign in (
+            (
+                "The signal-to-noise ratio of IWAE falls with the samples",
+                "Rainforth et al. (2018)",
+                WEIGHTED,
+                -1,
+            ),
+            ("That of DReG grows", "Tucker et al. (2019)", DREG, 1),
+        )
+        for where, near in (("q about the posterior", True), ("independent components", False))
+    ]
 
 
 def _ratios(
