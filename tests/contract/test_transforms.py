@@ -10,7 +10,8 @@ import pytest
 from jax.experimental.jet import jet
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from support.exact import assert_close, scale
-from support.registry import KIN, Entry, each, problem
+from support.matrix import SWEPT, Row, rows
+from support.registry import Entry, each, problem
 from support.transformations import SAMPLES, TRANSFORMATIONS, both, fast, loss_of
 
 import scorefn as sf
@@ -19,13 +20,13 @@ x64 = pytest.mark.usefixtures("x64")
 
 
 @x64
-@pytest.mark.parametrize(("entry", "kind"), each())
-def test_every_transformation_gives_the_same_gradient(entry: Entry, kind: str) -> None:
-    p = problem(kind)
-    loss, flat = loss_of(p, entry.build(p))
+@pytest.mark.parametrize("row", rows(chunks=True))
+def test_every_transformation_gives_the_same_gradient(row: Row) -> None:
+    whole, _ = row.loss(chunk_size=None)
+    loss, flat = row.loss()
     key = jax.random.key(3)
-    desired = fast(jax.grad(loss))(flat, key)
-    assert desired.dtype == jnp.float64
+    desired = fast(jax.grad(whole))(flat, key)
+    assert desired.dtype == row.dtype
     assert np.ptp(desired) > 1e-3
 
     # One program for all of them: they share most of what has to be compiled.
@@ -33,37 +34,33 @@ def test_every_transformation_gives_the_same_gradient(entry: Entry, kind: str) -
         return {name: by(loss)(flat, key) for name, by in TRANSFORMATIONS.items()}
 
     gradients = fast(all_of_them)(flat, key)
-    same = dict.fromkeys(gradients, desired)
-    assert_close(gradients, same, atol=1e-12 * scale(desired))
+    row.assert_same(gradients, dict.fromkeys(gradients, desired))
 
 
 @x64
-@pytest.mark.parametrize(("entry", "kind"), each())
-def test_eager_equals_jit(entry: Entry, kind: str) -> None:
-    p = problem(kind)
-    loss, flat = loss_of(p, entry.build(p))
+@pytest.mark.parametrize("row", rows(chunks=SWEPT))
+def test_eager_equals_jit(row: Row) -> None:
+    loss, flat = row.loss()
     key = jax.random.key(4)
     eager = jax.value_and_grad(loss)(flat, key)
-    assert_close(eager, fast(jax.value_and_grad(loss))(flat, key), atol=1e-12 * scale(eager))
+    row.assert_same(eager, fast(jax.value_and_grad(loss))(flat, key))
 
 
 @x64
-@pytest.mark.parametrize(("entry", "kind"), each())
-def test_second_derivatives_agree_or_raise(entry: Entry, kind: str) -> None:
-    p = problem(kind)
-    estimator = entry.build(p)
-    loss, flat = loss_of(p, estimator)
+@pytest.mark.parametrize("row", rows(chunks=True))
+def test_second_derivatives_agree_or_raise(row: Row) -> None:
+    whole, _ = row.loss(chunk_size=None)
+    loss, flat = row.loss()
     key = jax.random.key(5)
-    modes = [(outer, inner) for outer in (jax.jacfwd, jax.jacrev) for inner in (jax.jacrev,)]
-    if estimator.order < 2:
-        for outer, inner in modes:
+    if row.estimator().order < 2:
+        for outer in (jax.jacfwd, jax.jacrev):
             with pytest.raises(TypeError, match="first order"):
-                fast(outer(inner(loss)))(flat, key)
+                fast(outer(jax.jacrev(loss)))(flat, key)
         return
 
     def hessians(flat: jax.Array) -> list[jax.Array]:
         modes = [
-            jax.hessian(loss),
+            jax.hessian(whole),
             jax.jacrev(jax.jacrev(loss)),
             jax.jacfwd(jax.jacfwd(loss)),
             lambda flat, key: jax.hessian(loss)(flat, key).T,
@@ -72,7 +69,7 @@ def test_second_derivatives_agree_or_raise(entry: Entry, kind: str) -> None:
 
     first, *others = fast(hessians)(flat)
     assert jnp.abs(first).max() > 1e-3
-    assert_close(others, [first] * len(others), atol=1e-11 * scale(first))
+    row.assert_same(others, [first] * len(others))
 
 
 @pytest.mark.slow
@@ -144,33 +141,29 @@ def mesh_of(kind: str) -> jax.sharding.Mesh:
 
 
 @x64
-@pytest.mark.parametrize(("entry", "kind"), each(num_samples=16))
-def test_eight_devices_give_the_gradient_of_one(entry: Entry, kind: str) -> None:
-    check_devices(entry, kind, mesh_of("auto"))
+@pytest.mark.parametrize("row", rows(num_samples=16))
+def test_eight_devices_give_the_gradient_of_one(row: Row) -> None:
+    check_devices(row, mesh_of("auto"))
 
 
 @x64
-@pytest.mark.parametrize(("entry", "kind"), each(NOT_INDEXED, num_samples=16))
-def test_so_do_eight_devices_with_explicit_axes(
-    entry: Entry, kind: str, request: pytest.FixtureRequest
-) -> None:
-    if entry.name in INDEXES:
+@pytest.mark.parametrize("row", rows(kinds=NOT_INDEXED, num_samples=16))
+def test_so_do_eight_devices_with_explicit_axes(row: Row, request: pytest.FixtureRequest) -> None:
+    if row.entry.name in INDEXES:
         request.applymarker(
             pytest.mark.xfail(raises=Exception, reason="indexes, or reshapes, what is sharded")
         )
     mesh = mesh_of("explicit")
     with jax.set_mesh(mesh):
-        check_devices(entry, kind, mesh)
+        check_devices(row, mesh)
 
 
-def check_devices(entry: Entry, kind: str, mesh: jax.sharding.Mesh) -> None:
-    p = problem(kind)
+def check_devices(row: Row, mesh: jax.sharding.Mesh) -> None:
     sharding = NamedSharding(mesh, PartitionSpec("devices"))
-    one, flat = loss_of(p, entry.build(p), num_samples=16)
-    eight, _ = loss_of(p, entry.build(p), num_samples=16, sharding=sharding)
-    key = jax.random.key(6)
-    desired, got = both(one, eight)(flat, key)
-    assert_close(got, desired, atol=1e-12 * scale(desired))
+    one, flat = row.loss(num_samples=16)
+    eight, _ = row.loss(num_samples=16, sharding=sharding)
+    desired, got = both(one, eight)(flat, jax.random.key(6))
+    row.assert_same(got, desired)
 
 
 def test_the_samples_really_lie_on_eight_devices() -> None:
@@ -189,10 +182,9 @@ def test_the_samples_really_lie_on_eight_devices() -> None:
 
 
 @x64
-@pytest.mark.parametrize(("entry", "kind"), each())
-def test_inside_shard_map_each_device_has_its_own_samples(entry: Entry, kind: str) -> None:
-    p = problem(kind)
-    loss, flat = loss_of(p, entry.build(p))
+@pytest.mark.parametrize("row", rows(chunks=SWEPT))
+def test_inside_shard_map_and_pmap_each_device_has_its_own_samples(row: Row) -> None:
+    loss, flat = row.loss()
     keys = jax.random.split(jax.random.key(7), 8)
 
     def on_each_device(flat: jax.Array, keys: jax.Array) -> jax.Array:
@@ -204,52 +196,23 @@ def test_inside_shard_map_each_device_has_its_own_samples(entry: Entry, kind: st
         in_specs=(PartitionSpec(), PartitionSpec("devices")),
         out_specs=PartitionSpec(),
     )
-    got = fast(jax.value_and_grad(spread))(flat, keys)
+    mapped = jax.pmap(loss, "devices", in_axes=(None, 0))
+    losses = {
+        "shard_map": spread,
+        "pmap": lambda *args: jnp.mean(mapped(*args)),
+        "vmap": lambda *args: jnp.mean(jax.vmap(loss, (None, 0))(*args)),
+    }
 
-    def mean(flat: jax.Array) -> jax.Array:
-        return jnp.mean(jax.vmap(loss, (None, 0))(flat, keys))
+    def all_of_them(*args: Any) -> Any:
+        return {name: jax.value_and_grad(loss)(*args) for name, loss in losses.items()}
 
-    desired = fast(jax.value_and_grad(mean))(flat)
-    assert_close(got, desired, atol=1e-12 * scale(desired))
+    found = fast(all_of_them)(flat, keys)
+    row.assert_same(found, dict.fromkeys(found, found["vmap"]))
 
 
 # ------------------------------------------------------------------------------------------ chunks
 
 CHUNKED_SAMPLES = 7
-ELEMENTARY = ("vmap of vmap", "grad of vmap", "linearize", "scan", "while_loop")
-
-
-@pytest.mark.slow
-@x64
-@pytest.mark.parametrize(("entry", "kind"), each(num_samples=6))
-def test_every_transformation_gives_the_same_gradient_in_chunks(entry: Entry, kind: str) -> None:
-    # Two whole chunks: the rest of a third one would compile all of it once more.
-    p = problem(kind)
-    estimator = entry.build(p)
-    loss, flat = loss_of(p, estimator, num_samples=6)
-    chunked, _ = loss_of(p, estimator, num_samples=6, chunk_size=3)
-    key = jax.random.key(3)
-    # Of kin, those of which the others are made: they have all of them without chunks.
-    names = ELEMENTARY if entry.name in KIN else TRANSFORMATIONS
-
-    def all_of_them(flat: jax.Array, key: jax.Array) -> Any:
-        found = {name: TRANSFORMATIONS[name](chunked)(flat, key) for name in names}
-        hessians = []
-        if estimator.order > 1:
-            hessians = [jax.hessian(fn)(flat, key) for fn in (loss, chunked)]
-            hessians.append(jax.jacfwd(jax.jacfwd(chunked))(flat, key))
-        return jax.grad(loss)(flat, key), found, hessians
-
-    desired, found, hessians = fast(all_of_them)(flat, key)
-    assert np.ptp(desired) > 1e-3
-    assert_close(found, dict.fromkeys(found, desired), atol=1e-12 * scale(desired))
-    if hessians:
-        first, *others = hessians
-        assert_close(others, [first] * len(others), atol=1e-11 * scale(first))
-        return
-    for outer in (jax.jacfwd, jax.jacrev):
-        with pytest.raises(TypeError, match="first order"):
-            fast(outer(jax.jacrev(chunked)))(flat, key)
 
 
 @pytest.mark.parametrize("chunk_size", range(1, CHUNKED_SAMPLES + 1))
@@ -302,10 +265,9 @@ def test_with_chunks_memory_grows_by_a_few_scalars_a_sample() -> None:
 
 @pytest.mark.slow
 @x64
-@pytest.mark.parametrize(("entry", "kind"), each())
-def test_raw_keys_equal_typed_keys(entry: Entry, kind: str) -> None:
-    p = problem(kind)
-    loss, flat = loss_of(p, entry.build(p))
+@pytest.mark.parametrize("row", rows())
+def test_raw_keys_equal_typed_keys(row: Row) -> None:
+    loss, flat = row.loss()
 
     def both(typed: jax.Array, raw: jax.Array) -> Any:
         return [jax.value_and_grad(loss)(flat, key) for key in (typed, raw)]
@@ -390,10 +352,10 @@ def test_new_values_do_not_retrace_and_no_key_is_used_twice(entry: Entry, kind: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("entry", "kind"), each())
-def test_no_tracer_leaks(entry: Entry, kind: str) -> None:
-    p = problem(kind).in_dtype(jnp.float32)
-    loss, flat = loss_of(p, entry.build(p))
+@x64
+@pytest.mark.parametrize("row", rows())
+def test_no_tracer_leaks(row: Row) -> None:
+    loss, flat = row.loss()
     with jax.check_tracer_leaks():
         assert jax.eval_shape(jax.grad(loss), flat, jax.random.key(0)).shape == flat.shape
 

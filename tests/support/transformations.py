@@ -103,6 +103,16 @@ def by_cond(loss: Loss) -> Loss:
     return jax.grad(chosen)
 
 
+def by_policy(loss: Loss) -> Loss:
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.grad(jax.checkpoint(loss, policy=policy))
+
+
+def by_custom_batching(loss: Loss) -> Loss:
+    one_at_a_time = jax.custom_batching.sequential_vmap(jax.grad(loss))
+    return lambda flat, key: jax.vmap(one_at_a_time)(*stacked(flat, key))[0]
+
+
 # `fori_loop` and `map` are scans to JAX.
 TRANSFORMATIONS: dict[str, Callable[[Loss], Loss]] = {
     "grad of jit": lambda loss: jax.grad(jax.jit(loss)),
@@ -116,4 +126,6 @@ TRANSFORMATIONS: dict[str, Callable[[Loss], Loss]] = {
     "while_loop": by_while_loop,
     "cond": by_cond,
     "checkpoint": lambda loss: jax.grad(jax.checkpoint(loss)),
+    "checkpoint, a policy": by_policy,
+    "custom batching": by_custom_batching,
 }
