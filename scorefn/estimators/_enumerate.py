@@ -79,24 +79,30 @@ class Enumerate(Estimator):
         discrete = read_discrete(distribution.params) if is_object(distribution) else None
         table: Any = None if discrete is None else discrete.table()
 
-        def probability(x: Any) -> jax.Array:
+        def weight(x: Any) -> jax.Array:
             if discrete is not None:
                 return _looked_up(table, discrete.index(x), self.factor_ndim)
-            log_prob = log_densities(distribution, x, self.factor_ndim)
-            log_prob = log_prob.astype(wide(log_prob.dtype))
-            # For impossible values exp keeps a finite derivative.
-            possible = ~jnp.isneginf(log_prob)
-            return jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
+            return log_densities(distribution, x, self.factor_ndim)
 
         values = jax.tree.map(jnp.asarray, support)
         if discrete is not None and self.support is None:
             costs, aux = vmap(f)(values)
             prob = _joint(table, jnp.shape(discrete.index(values))[1:], self.factor_ndim)
         else:
-            prob, costs, aux = vmap(lambda x: (probability(x), *f(x)))(values)
+            prob, costs, aux = vmap(lambda x: (weight(x), *f(x)))(values)
+        rounding = float(
+            jnp.finfo(jnp.result_type(prob if discrete is None else discrete.given)).eps
+        )
+        if discrete is None:
+            log_prob = prob.astype(wide(prob.dtype))
+            # For impossible values exp keeps a finite derivative.
+            possible = ~jnp.isneginf(log_prob)
+            prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
         total = jnp.sum(prob, axis=0)
+        # The error of a probability p is some rounding errors of log p.
+        error = 1e-3 + rounding * (1 + jnp.sum(jax.scipy.special.entr(stop(prob)), axis=0))
         sound = certified(
-            jnp.all(jnp.abs(total - 1) < 1e-3),
+            jnp.all(jnp.abs(total - 1) < error),
             f"Enumerate needs probabilities that add up to 1. Over its support those of "
             f"{type(distribution.params).__name__} do not: a part of the support is missing, or "
             f"log_prob is not that of the draws (a mask leaves factors out of it).",

@@ -24,7 +24,7 @@ x64 = pytest.mark.usefixtures("x64")
 def test_every_transformation_gives_the_same_gradient(row: Row) -> None:
     whole, _ = row.loss(chunk_size=None)
     loss, flat = row.loss()
-    key = jax.random.key(3)
+    key = jax.random.key(2)
     desired = fast(jax.grad(whole))(flat, key)
     assert desired.dtype == row.dtype
     assert np.ptp(desired) > 1e-3

@@ -20,6 +20,7 @@ from support.exact import (
     pieces,
     scale,
 )
+from support.matrix import Row, rows
 from support.registry import ENTRIES, EXACT, KIN, Entry, grid, once, problem
 
 import scorefn as sf
@@ -90,6 +91,25 @@ def test_expectation_is_unbiased_through_its_own_keys(entry: Entry, kind: str) -
     estimate = p.estimate(estimator, num_samples=samples)
     mean, _ = moments_of_derivatives(estimate, p, entry.noise(p), samples, order)
     check_exact(p, mean)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row.values[0], id=row.id, marks=row.marks)
+        for row in rows(precisions=("float32", "bfloat16"))
+        if row.values[0].entry in EXACT and problem(row.values[0].kind).support is not None
+    ],
+)
+def test_expectation_is_unbiased_in_lower_precisions(row: Row) -> None:
+    # Numbers in the middle of the pieces give the same draws in every precision.
+    p, entry = problem(row.kind), row.entry
+    samples = max(entry.samples[0], 2)
+    estimate = row.problem.estimate(row.estimator(), num_samples=samples)
+    order = int(min(row.estimator().order, 2))
+    mean, _ = moments_of_derivatives(estimate, row.problem, entry.noise(p), samples, order)
+    exact = exact_derivatives(p, order)
+    assert_close(mean, exact, atol=4 * float(jnp.finfo(row.dtype).eps) * scale(exact))
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2])

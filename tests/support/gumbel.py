@@ -15,7 +15,7 @@ def uniforms_of(log_probs, order):
     """Uniforms [C] at which log_probs [C] plus their Gumbel noise descend in that order."""
     rank = np.argsort(order)
     noise = -rank - log_probs
-    noise = noise - noise.min() - 3  # exp(exp(3)) is within reach of 52 bits
+    noise = noise - noise.min() - 1.5  # exp(exp(1.5)) is within reach of 8 bits
     assert noise.max() < 32, "these probabilities are too far apart for 52 bits"
     return np.exp(-np.exp(-noise))
 

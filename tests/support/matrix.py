@@ -58,7 +58,11 @@ class Row:
 
 
 def rows(
-    *, num_samples: int = SAMPLES, kinds: Sequence[str] = tuple(PROBLEMS), chunks: bool = False
+    *,
+    num_samples: int = SAMPLES,
+    kinds: Sequence[str] = tuple(PROBLEMS),
+    precisions: Sequence[str] = tuple(ROUNDINGS),
+    chunks: bool = False,
 ) -> list[Any]:
     """The rows of estimators that take so many samples, on problems of those kinds."""
     found = []
@@ -67,7 +71,7 @@ def rows(
         whole = [
             Row(entry, kind, dtype)
             for kind in (on if SWEPT else on[:1])
-            for dtype in (ROUNDINGS if SWEPT else ["float64"])
+            for dtype in (precisions if SWEPT else precisions[:1])
         ]
         is_kin = entry.name in KIN
         if entry.at_most >= num_samples:

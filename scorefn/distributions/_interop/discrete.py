@@ -65,11 +65,12 @@ class Discrete:
         return finite_log_odds(jnp.where(ends, certain, log_odds).astype(probs.dtype))
 
     def table(self) -> jax.Array:
-        """The probability of each value of each factor, [..., C]; C is 2 for bits."""
+        """The probability of each value of each factor, [..., C], at least float32; 2 for bits."""
+        precision = wide(jnp.result_type(self.given))
         if self.by_probs:
-            probs = jnp.asarray(self.given)
+            probs = jnp.asarray(self.given, precision)
             return jnp.stack([1 - probs, probs], -1) if self.kind is Bernoulli else probs
-        logits = self.to_logits()
+        logits = self.to_logits().astype(precision)
         if self.kind is Bernoulli:
             return jnp.stack([jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)], axis=-1)
         return jax.nn.softmax(logits)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import stop
+from scorefn._core.arrays import stop, wide
 from scorefn._core.checks import certified
 from scorefn.distributions._discrete import Bernoulli
 from scorefn.distributions._distribution import Distribution
@@ -89,11 +89,16 @@ def _read(distribution: Any) -> Moments | None:
         square, root = "variance", jnp.sqrt
     elif name in MULTIVARIATE_NORMALS:
         square = "covariance_matrix" if hasattr(inner, "covariance_matrix") else "covariance"
-        root = jnp.linalg.cholesky
+        root = _cholesky
     else:
         return None
     mean, spread = _called(distribution, "mean"), _called(distribution, square)
     return None if mean is None or spread is None else (mean, root(spread))
+
+
+def _cholesky(matrix: jax.Array) -> jax.Array:
+    # There is none in 16 bits.
+    return jnp.linalg.cholesky(matrix.astype(wide(matrix.dtype)))
 
 
 def _root(covariance: jax.Array) -> jax.Array:
@@ -105,7 +110,7 @@ def _root(covariance: jax.Array) -> jax.Array:
     at = jnp.ix_(order[:-1], order[:-1])
     free = ~(fixed[:, None] | fixed)
     kept = jnp.where(free, covariance, jnp.eye(len(fixed), dtype=variances.dtype))[at]
-    root = jnp.where(free[at], jnp.linalg.cholesky(kept), 0)
+    root = jnp.where(free[at], _cholesky(kept), 0)
     root = jnp.pad(jnp.concatenate([root, -jnp.sum(root, axis=0)[None]]), ((0, 0), (0, 1)))
     return root[jnp.argsort(order)]
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from scorefn._core.arrays import wide
 from scorefn._score import sum_of_others
 
 
@@ -19,6 +20,9 @@ def regression_coefficients(
     Returns:
         [n, O, m]; without `leave_out` [1, O, m].
     """
+    given = gradients.dtype
+    # There is no solver in 16 bits.
+    gradients, controls = (x.astype(wide(x.dtype)) for x in (gradients, controls))
     squares = jnp.einsum("nip,njp->nij", controls, controls)
     products = jnp.einsum("nop,njp->noj", gradients, controls)
     parts = (squares, products, controls, gradients)
@@ -36,4 +40,5 @@ def regression_coefficients(
     # A control that is 0, or two that are proportional, leave the fit undetermined.
     ridge = jnp.finfo(squares.dtype).eps * 10 * jnp.where(trace > 0, trace, 1)
     penalized = squares + ridge * jnp.eye(squares.shape[-1], dtype=squares.dtype)[None]
-    return jnp.moveaxis(jnp.linalg.solve(penalized, jnp.moveaxis(products, 1, 2)), 2, 1)
+    solved = jnp.linalg.solve(penalized, jnp.moveaxis(products, 1, 2))
+    return jnp.moveaxis(solved, 2, 1).astype(given)
