@@ -90,9 +90,7 @@ class Enumerate(Estimator):
             prob = _joint(table, jnp.shape(discrete.index(values))[1:], self.factor_ndim)
         else:
             prob, costs, aux = vmap(lambda x: (weight(x), *f(x)))(values)
-        rounding = float(
-            jnp.finfo(jnp.result_type(prob if discrete is None else discrete.given)).eps
-        )
+        given = prob if discrete is None else discrete.given
         if discrete is None:
             log_prob = prob.astype(wide(prob.dtype))
             # For impossible values exp keeps a finite derivative.
@@ -100,6 +98,7 @@ class Enumerate(Estimator):
             prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
         total = jnp.sum(prob, axis=0)
         # The error of a probability p is some rounding errors of log p.
+        rounding = float(jnp.finfo(jnp.result_type(given)).eps)
         error = 1e-3 + rounding * (1 + jnp.sum(jax.scipy.special.entr(stop(prob)), axis=0))
         sound = certified(
             jnp.all(jnp.abs(total - 1) < error),

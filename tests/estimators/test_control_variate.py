@@ -195,12 +195,13 @@ def test_controls_that_are_integers_count_as_floats(coefficient: Any) -> None:
 def wrong(**changes):
     arguments = {"estimator": PLAIN, "h": one_control, "mean": one_mean} | changes
     kind = arguments.pop("kind", sf.ControlVariate)
+    num_samples = arguments.pop("num_samples", 2)
     return sf.expectation(
         lambda b: b[0],
         sf.Bernoulli(jnp.zeros(2)),
         jax.random.key(0),
         kind(**arguments),
-        num_samples=2,
+        num_samples=num_samples,
     )
 
 
@@ -219,6 +220,11 @@ def wrong(**changes):
         ),
         ({"coefficient": np.ones(3)}, ValueError, r"coefficient has shape \(3,\)"),
         ({"kind": sf.FittedControlVariate}, ValueError, "num_samples must be at least 3"),
+        (
+            {"kind": sf.FittedControlVariate, "estimator": sf.ScoreFunction(), "num_samples": 4},
+            TypeError,
+            "one sample each, and ScoreFunction.*needs more samples",
+        ),
     ],
 )
 def test_what_does_not_fit_raises(changes: Any, error: type[Exception], message: str) -> None:

@@ -168,7 +168,8 @@ class FittedControlVariate(WithKnownMean):
             because they may hold one parameter twice.
 
     Raises:
-        TypeError: the estimator is not an instance of one; h or mean is not a function.
+        TypeError: the estimator is not an instance of one, or needs several samples for a term; h
+            or mean is not a function.
         ValueError: there are too few samples; mean and h differ in shape; the distribution has no
             float parameters; per_parameter with the object of another library.
 
@@ -300,6 +301,17 @@ def sample_gradients(
             f"num_samples must be at least {controls + 2} to fit {controls} control variates, got "
             f"{len(keys)}: a regression needs more samples than coefficients."
         )
+    inner = estimator.estimator
+    try:
+        jax.eval_shape(lambda key: _controls(estimator, distribution, key), abstract_key(keys))
+    except ValueError as error:
+        if not inner.coupled:
+            raise
+        raise TypeError(
+            f"the control variate is fitted to terms of one sample each, and {inner!r} needs "
+            f"more samples for a term. Use an estimator that accepts single samples, such as "
+            f"Pathwise or ScoreFunction(ConstantBaseline(...))."
+        ) from error
 
     def outputs(flat: jax.Array, key: jax.Array) -> jax.Array:
         terms, _ = estimator.estimator.terms(f, unflatten(flat), reuse_key(key)[None], jax.vmap)
