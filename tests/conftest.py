@@ -33,3 +33,10 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if os.environ.get("SWEEP"):
+        passed = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
+        cells = sum(properties.get("cells", 1) for properties in passed)
+        terminalreporter.write_line(f"{cells} cells of the matrix passed")

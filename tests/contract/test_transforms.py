@@ -1,5 +1,6 @@
 """Every estimator under every transformation: each gives the gradient that plain jax.jit gives."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,9 @@ x64 = pytest.mark.usefixtures("x64")
 
 @x64
 @pytest.mark.parametrize("row", rows(chunks=True))
-def test_every_transformation_gives_the_same_gradient(row: Row) -> None:
+def test_every_transformation_gives_the_same_gradient(
+    row: Row, record_property: Callable[[str, int], None]
+) -> None:
     whole, _ = row.loss(chunk_size=None)
     loss, flat = row.loss()
     key = jax.random.key(2)
@@ -35,6 +38,7 @@ def test_every_transformation_gives_the_same_gradient(row: Row) -> None:
 
     gradients = fast(all_of_them)(flat, key)
     row.assert_same(gradients, dict.fromkeys(gradients, desired))
+    record_property("cells", len(gradients))
 
 
 @x64

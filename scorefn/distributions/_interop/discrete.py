@@ -65,7 +65,7 @@ class Discrete:
         return finite_log_odds(jnp.where(ends, certain, log_odds).astype(probs.dtype))
 
     def table(self) -> jax.Array:
-        """The probability of each value of each factor, [..., C], at least float32; 2 for bits."""
+        """The probability of each value of each factor, [..., C], at least float32."""
         precision = wide(jnp.result_type(self.given))
         if self.by_probs:
             probs = jnp.asarray(self.given, precision)
