@@ -86,7 +86,8 @@ def _read(distribution: Any) -> Moments | None:
     # Only what has no event axes of its own is known to have independent components: the
     # variances of a Dirichlet, or of a mixture of vectors, leave out how they go together.
     if diagonal or tuple(getattr(inner, "event_shape", (None,))) == ():
-        square, root = "variance", jnp.sqrt
+        square = "variance"
+        root: Callable[[Any], jax.Array] = jnp.sqrt
     elif name in MULTIVARIATE_NORMALS:
         square = "covariance_matrix" if hasattr(inner, "covariance_matrix") else "covariance"
         root = _cholesky
