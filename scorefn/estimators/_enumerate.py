@@ -97,9 +97,11 @@ class Enumerate(Estimator):
             possible = ~jnp.isneginf(log_prob)
             prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
         total = jnp.sum(prob, axis=0)
-        # The error of a probability p is some rounding errors of log p.
+        error: Any = 1e-3
         rounding = float(jnp.finfo(jnp.result_type(given)).eps)
-        error = 1e-3 + rounding * (1 + jnp.sum(jax.scipy.special.entr(stop(prob)), axis=0))
+        if rounding > 1e-4:
+            # The error of a probability p is some rounding errors of log p.
+            error += rounding * (1 + jnp.sum(jax.scipy.special.entr(stop(prob)), axis=0))
         sound = certified(
             jnp.all(jnp.abs(total - 1) < error),
             f"Enumerate needs probabilities that add up to 1. Over its support those of "
