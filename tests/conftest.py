@@ -39,4 +39,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if os.environ.get("SWEEP"):
         passed = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
         cells = sum(properties.get("cells", 1) for properties in passed)
-        terminalreporter.write_line(f"{cells} cells of the matrix passed")
+        terminalreporter.write_line(f"{cells} cells passed")

@@ -84,7 +84,7 @@ def _panel(axis: Axes, ranking: Ranking, rows: Sequence[Row]) -> None:
     axis.set_title(ranking.title, loc="left")
     axis.set(xscale="log", yscale="log", xlim=limits)
     wide = limits[1] > 5 * limits[0]
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(4))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(3))
     axis.xaxis.set_major_formatter("{x:g}")
     for one in (axis.xaxis, axis.yaxis):
         one.set_minor_formatter(NullFormatter())

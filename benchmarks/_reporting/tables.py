@@ -95,6 +95,16 @@ def terminal(suite: Suite, results: Results) -> Table:
     return table
 
 
+def of_rows(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Table:
+    """The rows for the terminal, in these columns."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(short(row[name]) for name in columns))
+    return table
+
+
 def in_markdown(found: Shown) -> str:
     """The same in markdown, without title and caption."""
     words = [i for i, text in enumerate(found.textual) if text]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scorefn._core.arrays import abstract_key, stop, wide
+from scorefn._core.arrays import abstract_key, as_float, stop, wide
 from scorefn._core.checks import certified, check_count
 from scorefn._core.pytree import pytree_dataclass, static_field
 from scorefn._core.types import Cost, PyTree, Terms, Vmap
@@ -90,17 +90,17 @@ class Enumerate(Estimator):
             prob = _joint(table, jnp.shape(discrete.index(values))[1:], self.factor_ndim)
         else:
             prob, costs, aux = vmap(lambda x: (weight(x), *f(x)))(values)
-        given = prob if discrete is None else discrete.given
+        error = jnp.asarray(1e-3)
+        given = as_float(prob if discrete is None else discrete.given)
+        rounding = float(jnp.finfo(given.dtype).eps)
         if discrete is None:
             log_prob = prob.astype(wide(prob.dtype))
             # For impossible values exp keeps a finite derivative.
             possible = ~jnp.isneginf(log_prob)
             prob = jnp.where(possible, jnp.exp(jnp.where(possible, log_prob, 0)), 0)
         total = jnp.sum(prob, axis=0)
-        error: Any = 1e-3
-        rounding = float(jnp.finfo(jnp.result_type(given)).eps)
         if rounding > 1e-4:
-            # The error of a probability p is some rounding errors of log p.
+            # Of 16 bits: some rounding errors of each log p, or of p.
             error += rounding * (1 + jnp.sum(jax.scipy.special.entr(stop(prob)), axis=0))
         sound = certified(
             jnp.all(jnp.abs(total - 1) < error),

@@ -218,7 +218,7 @@ def _check_vi(results: dict[str, Any]) -> None:
 
 
 def _check_posteriors(results: dict[str, Any]) -> None:
-    """What must help does, no ELBO is above the evidence, and only a full covariance reaches it."""
+    """No ELBO is above the evidence, and that of independent components is far below."""
     suite, names = SUITES["posteriors"], results["settings"]["estimators"]
     found = {(r["target"], r["family"], r["estimator"]): r for r in results["rows"]}
     assert len(found) == 2 * len(names)

@@ -59,6 +59,20 @@ def exact_quadratic(p):
     }
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", ["distrax", "numpyro"])
+def test_in_16_bits_a_covariance_has_a_root(name: str, dtype: Any) -> None:
+    def loss(t: jax.Array) -> jax.Array:
+        normal = FULL[name]({"loc": t * jnp.ones(3, dtype), "lower": jnp.asarray(LOWER, dtype)})
+        estimator = sf.DeltaMethod(sf.Pathwise())
+        key = jax.random.key(0)
+        return sf.expectation(lambda x: jnp.sum(x) ** 2, normal, key, estimator, num_samples=4)
+
+    slope = jax.grad(loss)(jnp.ones((), dtype))
+    assert slope.dtype == dtype
+    np.testing.assert_allclose(float(slope), 18, rtol=0.02)
+
+
 @pytest.mark.parametrize(
     ("build", "scale"),
     [pytest.param(b, {"lower": LOWER}, id=f"full-{n}") for n, b in FULL.items()]

@@ -87,6 +87,42 @@ def test_an_incomplete_or_repeated_support_is_an_error_and_nan_if_traced(support
     assert np.isnan(jax.jit(jax.grad(loss))(LOGITS)).all()
 
 
+LOW = {
+    "bits": lambda x: sf.Bernoulli(x),
+    "probs": lambda x: distrax.Categorical(probs=jax.nn.softmax(x)),
+    "density": lambda x: sf.Distribution(
+        lambda p, x: jax.nn.log_softmax(p)[x], lambda p, k: jax.random.categorical(k, p), x
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", LOW)
+def test_in_16_bits_a_sum_is_allowed_its_rounding_and_no_more(name, dtype):
+    logits = jax.random.normal(KEY, (2 if name == "bits" else 64,)).astype(dtype)
+    support = None if name == "bits" else jnp.arange(64)
+
+    def loss(logits, support):
+        return value(lambda x: jnp.sum(x).astype(dtype) / 8, LOW[name](logits), support)
+
+    exact = jax.grad(loss)(logits.astype(jnp.float32), support)
+    found = jax.grad(loss)(logits, support)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, exact, atol=0.05 * float(jnp.abs(exact).max()))
+    some = jnp.array([[0, 0], [0, 1], [1, 0]]) if name == "bits" else jnp.arange(56)
+    with pytest.raises(ValueError, match="add up to 1"):
+        loss(logits, some)
+
+
+@pytest.mark.parametrize("record", [sf.Bernoulli, sf.Categorical])
+def test_integer_logits_are_those_of_floats(record):
+    found, exact = (
+        value(lambda x: jnp.sum(x) ** 2.0, record(jnp.array([0, 1], dtype)))
+        for dtype in (int, float)
+    )
+    assert found == exact
+
+
 def test_impossible_values_count_for_nothing():
     logits = jnp.array([0.0, 1.0, -jnp.inf])
     costs = jnp.array([1.0, 2.0, jnp.inf])

@@ -5,7 +5,7 @@ A new estimator joins all of them by one line in `ENTRIES`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ import scorefn as sf
 FINITE = ("categorical", "joint", "bernoulli")
 GAUSSIAN = ("gaussian", "chain")
 ANY = FINITE + GAUSSIAN
+# From a problem and an estimator to a wrapper around it.
+Wrap = Callable[[Problem, sf.Estimator], sf.Estimator]
 
 
 @dataclass(frozen=True)
@@ -99,42 +101,28 @@ def _value_and_slope(params: Any, value: Any, slope: Any) -> Any:
     return params[0] * value + slope, params[1] * slope
 
 
-def _controlled(kind: Any, **options: Any) -> Callable[[Problem], sf.Estimator]:
-    inner = _score(lambda: sf.ConstantBaseline(1.7))
-    return lambda p: kind(inner(p), _product, _mean_product, **options)
+def _controlled(kind: Any, **options: Any) -> Wrap:
+    return lambda _, inner: kind(inner, _product, _mean_product, **options)
 
 
 def _gaussian_moments(params: Any) -> tuple[jax.Array, jax.Array]:
     return params["mean"], jnp.exp(params["log_scale"])
 
 
-def _delta(_: Problem) -> sf.Estimator:
-    return sf.DeltaMethod(sf.Pathwise(), moments=_gaussian_moments)
-
-
-def _muprop(_: Problem) -> sf.Estimator:
-    return sf.DeltaMethod(sf.ScoreFunction(sf.ConstantBaseline(0.0)), 1)
-
-
 def _mirrored(params: Any, x: Any) -> Any:
     return 2 * params["mean"] - x
 
 
-def _antithetic(_: Problem) -> sf.Estimator:
-    return sf.Antithetic(sf.Pathwise(), _mirrored)
-
-
-def _quadratic(problem: Problem) -> sf.Estimator:
+def _quadratic(problem: Problem, inner: sf.Estimator) -> sf.Estimator:
     slope, curvature = _array(problem, 1.5), _array(problem, -0.7)
-    return sf.QuadraticSurrogate(sf.Pathwise(), slope, curvature, moments=_gaussian_moments)
+    return sf.QuadraticSurrogate(inner, slope, curvature, moments=_gaussian_moments)
 
 
-def _all_data(problem: Problem) -> sf.Estimator:
+def _all_data(problem: Problem, inner: sf.Estimator) -> sf.Estimator:
     """A minibatch of all there is: the noise that is left is that of the draws."""
     table = (_array(problem, [0.5, -1.0, 2.0]), _array(problem, [1.0, 0.3, -0.2]))
     stored = sf.DatumSurrogates(*table, *(jnp.sum(column) for column in table))
-    batch = jnp.arange(3)
-    return sf.MinibatchControlVariate(sf.Pathwise(), stored, batch, moments=_gaussian_moments)
+    return sf.MinibatchControlVariate(inner, stored, jnp.arange(3), moments=_gaussian_moments)
 
 
 def _mean(costs: jax.Array) -> jax.Array:
@@ -151,10 +139,6 @@ def _listed(problem: Problem) -> sf.Estimator:
     return sf.Enumerate(jax.tree.map(np.array, problem.support))
 
 
-def _antithetic_bits(_: Problem) -> sf.Estimator:
-    return sf.Antithetic(sf.ScoreFunction(sf.ConstantBaseline(0.5)))
-
-
 def _both_sides(problem: Problem) -> Noise:
     """The rule for bits that are drawn from u and from 1 - u."""
     first, second = (pieces(t, 1 - t) for t in 1 / (1 + np.exp(-problem.params["logits"])))
@@ -165,19 +149,45 @@ def twice(n: int, _: int) -> int:
     return 2 * n
 
 
+def _pathwise(_: Problem) -> sf.Estimator:
+    return sf.Pathwise()
+
+
+def around(name: str, inner: Callable[[Problem], sf.Estimator]) -> dict[str, Any]:
+    """The estimator and the problems of an entry that is a wrapper around another estimator."""
+    wrap, kinds = WRAPPERS[name]
+    return {"build": lambda p: wrap(p, inner(p)), "kinds": kinds}
+
+
 BITS, FACTOR, STRUCTURED = ("bernoulli",), ("category",), ("subset", "ranking")
 PAIRS, SUPPORT = {"evaluations": twice}, {"evaluations": lambda _, s: s}
 APART: dict[str, Any] = {"noise": None}
 COUPLED: dict[str, Any] = {"noise": None, "samples": (2, 3)}
 
+NORMAL = GAUSSIAN[:1]
+WRAPPERS: dict[str, tuple[Wrap, tuple[str, ...]]] = {
+    "ControlVariate": (_controlled(sf.ControlVariate, coefficient=0.7), BITS),
+    "FittedCV": (_controlled(sf.FittedControlVariate), BITS),
+    "DeltaMethod": (lambda _, inner: sf.DeltaMethod(inner, moments=_gaussian_moments), NORMAL),
+    "MuProp": (lambda _, inner: sf.DeltaMethod(inner, 1), BITS),
+    "QuadraticSurrogate": (_quadratic, NORMAL),
+    "MinibatchCV": (_all_data, NORMAL),
+    "Antithetic": (lambda _, inner: sf.Antithetic(inner, _mirrored), NORMAL),
+    "AntitheticBits": (lambda _, inner: sf.Antithetic(inner), BITS),
+    "Stratified": (lambda _, inner: sf.Stratified(inner, _quantile), NORMAL),
+    "Sobol": (lambda _, inner: sf.QuasiMonteCarlo(inner, _quantile), NORMAL),
+    "Statistic": (lambda _, inner: sf.SampleStatistic(inner, _mean), ANY),
+}
+CONSTANT, PLAIN = (_score(partial(sf.ConstantBaseline, value)) for value in (1.7, 0.0))
+
 ENTRIES = [
     Entry("leave_one_out", lambda _: sf.ScoreFunction(), (*ANY, "distrax"), samples=(2, 3, 4)),
-    Entry("constant", _score(lambda: sf.ConstantBaseline(1.7)), ANY),
+    Entry("constant", CONSTANT, ANY),
     Entry("moving_average", _score(_averaged), ANY),
     Entry("shrunk", _score(_shrunk), ("categorical", "gaussian"), samples=(2, 3)),
     Entry("learned", _score(_learned), ANY),
     Entry("optimal", _score(sf.OptimalBaseline), ANY, samples=(2, 3, 4)),
-    Entry("pathwise", lambda _: sf.Pathwise(), (*GAUSSIAN, "point")),
+    Entry("pathwise", _pathwise, (*GAUSSIAN, "point")),
     Entry("enumerate", _listed, FINITE, **SUPPORT),
     Entry(
         "enumerate_read",
@@ -187,7 +197,7 @@ ENTRIES = [
     ),
     Entry("subset", lambda _: sf.ScoreFunction(), ("subset",), samples=(2, 3)),
     Entry("ranking", lambda _: sf.ScoreFunction(), ("ranking",), samples=(2, 3)),
-    Entry("path", _score(lambda: sf.ConstantBaseline(1.7)), ("path",), samples=(1, 2)),
+    Entry("path", CONSTANT, ("path",), samples=(1, 2)),
     Entry("ARM", lambda _: sf.ARM(), BITS, **APART, **PAIRS),
     Entry("DisARM", lambda _: sf.DisARM(), BITS, **APART, **PAIRS),
     Entry("ARMS", lambda _: sf.ARMS(), BITS, **COUPLED),
@@ -204,19 +214,29 @@ ENTRIES = [
     Entry("LAX", lambda _: sf.LAX(_sum, jnp.array(1.5)), ("chain",), **APART),
     Entry("DoubleCV", lambda _: sf.DoubleCV(), BITS, **COUPLED),
     Entry("RODEO", _rodeo, BITS, **COUPLED),
-    Entry("ControlVariate", _controlled(sf.ControlVariate, coefficient=0.7), BITS),
-    Entry("FittedCV", _controlled(sf.FittedControlVariate), BITS, samples=(3,), **PAIRS),
-    Entry("DeltaMethod", _delta, ("gaussian",), evaluations=lambda n, _: n + 6),
-    Entry("MuProp", _muprop, BITS, evaluations=lambda n, _: n + 3),
-    Entry("QuadraticSurrogate", _quadratic, ("gaussian",)),
-    Entry("MinibatchCV", _all_data, ("gaussian",)),
-    Entry("Antithetic", _antithetic, ("gaussian",), **PAIRS),
-    Entry("AntitheticBits", _antithetic_bits, BITS, (1, 2, 3), **PAIRS, noise=_both_sides),
-    Entry("Stratified", lambda _: sf.Stratified(sf.Pathwise(), _quantile), GAUSSIAN[:1], **APART),
-    Entry("Sobol", lambda _: sf.QuasiMonteCarlo(sf.Pathwise(), _quantile), GAUSSIAN[:1], **APART),
-    Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), GAUSSIAN[:1], **COUPLED),
-    Entry("SelfNormalized", lambda p: sf.SelfNormalized(_wide(p)), GAUSSIAN[:1], **COUPLED),
-    Entry("Statistic", lambda _: sf.SampleStatistic(sf.ScoreFunction(), _mean), ANY, (2, 3)),
+    Entry("ControlVariate", **around("ControlVariate", CONSTANT)),
+    Entry("FittedCV", **around("FittedCV", CONSTANT), samples=(3,), **PAIRS),
+    Entry("DeltaMethod", **around("DeltaMethod", _pathwise), evaluations=lambda n, _: n + 6),
+    Entry(
+        "MuProp",
+        **around("MuProp", _score(lambda: sf.ConstantBaseline(0.0))),
+        evaluations=lambda n, _: n + 3,
+    ),
+    Entry("QuadraticSurrogate", **around("QuadraticSurrogate", _pathwise)),
+    Entry("MinibatchCV", **around("MinibatchCV", _pathwise)),
+    Entry("Antithetic", **around("Antithetic", _pathwise), **PAIRS),
+    Entry(
+        "AntitheticBits",
+        **around("AntitheticBits", CONSTANT),
+        samples=(1, 2, 3),
+        **PAIRS,
+        noise=_both_sides,
+    ),
+    Entry("Stratified", **around("Stratified", _pathwise), **APART),
+    Entry("Sobol", **around("Sobol", _pathwise), **APART),
+    Entry("ImportanceWeighted", lambda p: sf.ImportanceWeighted(_wide(p)), NORMAL, **COUPLED),
+    Entry("SelfNormalized", lambda p: sf.SelfNormalized(_wide(p)), NORMAL, **COUPLED),
+    Entry("Statistic", **around("Statistic", lambda _: sf.ScoreFunction()), samples=(2, 3)),
     Entry("StatisticPath", lambda _: sf.SampleStatistic(sf.Pathwise(), _mean), GAUSSIAN),
     Entry("GumbelSoftmax", lambda _: sf.GumbelSoftmax(0.5), BITS, **APART),
     Entry("GumbelRao", lambda _: sf.GumbelRao(0.5), BITS, **APART),

@@ -7,11 +7,10 @@ All numbers are relative to the length of the exact gradient.
 from functools import partial
 from types import ModuleType
 
-from rich import box
 from rich.table import Table as TerminalTable
 
 from benchmarks._reporting import claims
-from benchmarks._reporting.markdown import short
+from benchmarks._reporting.tables import of_rows
 from benchmarks._suite import Results, Sizes, Step, Suite
 
 from . import (
@@ -59,13 +58,7 @@ def all_claims(results: Results) -> str:
 
 def terminal(results: Results) -> TerminalTable:
     """All rows."""
-    table = TerminalTable(title="exact", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    columns = list(results["rows"][0])
-    for name in columns:
-        table.add_column(name, no_wrap=True)
-    for row in results["rows"]:
-        table.add_row(*(short(row[name]) for name in columns))
-    return table
+    return of_rows("exact", list(results["rows"][0]), results["rows"])
 
 
 SUITE = Suite(

@@ -13,12 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich import box
 from rich.table import Table as TerminalTable
 
 from benchmarks._measuring.measure import batch
 from benchmarks._measuring.timing import batches
-from benchmarks._reporting.markdown import short
+from benchmarks._reporting.tables import of_rows
 from benchmarks._suite import Results, Sizes, Step, Suite, step_key
 
 from . import gradients, tables, training
@@ -166,12 +165,7 @@ def steps(sizes: Sizes, seed: int) -> dict[str, Step]:
 def terminal(results: Results) -> TerminalTable:
     """The distances of all rows from the truth."""
     columns = ("target", "family", "estimator", "elbo", "mean_error", "deviation_ratio")
-    table = TerminalTable(title="posteriors", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for name in columns:
-        table.add_column(name, no_wrap=True)
-    for row in results["rows"]:
-        table.add_row(*(short(row[name]) for name in columns))
-    return table
+    return of_rows("posteriors", columns, results["rows"])
 
 
 SUITE = Suite(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scorefn._core.arrays import stop, wide
+from scorefn._core.arrays import as_float, stop, wide
 from scorefn.distributions._discrete import (
     Bernoulli,
     Categorical,
@@ -66,7 +66,7 @@ class Discrete:
 
     def table(self) -> jax.Array:
         """The probability of each value of each factor, [..., C], at least float32."""
-        precision = wide(jnp.result_type(self.given))
+        precision = wide(as_float(self.given).dtype)
         if self.by_probs:
             probs = jnp.asarray(self.given, precision)
             return jnp.stack([1 - probs, probs], -1) if self.kind is Bernoulli else probs

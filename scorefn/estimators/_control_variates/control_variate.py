@@ -302,19 +302,18 @@ def sample_gradients(
             f"{len(keys)}: a regression needs more samples than coefficients."
         )
     inner = estimator.estimator
-    try:
-        jax.eval_shape(lambda key: _controls(estimator, distribution, key), abstract_key(keys))
-    except ValueError as error:
-        if not inner.coupled:
-            raise
-        raise TypeError(
-            f"the control variate is fitted to terms of one sample each, and {inner!r} needs "
-            f"more samples for a term. Use an estimator that accepts single samples, such as "
-            f"Pathwise or ScoreFunction(ConstantBaseline(...))."
-        ) from error
+    if inner.coupled:
+        try:
+            jax.eval_shape(lambda key: _controls(estimator, distribution, key), abstract_key(keys))
+        except ValueError as error:
+            raise TypeError(
+                f"the control variate is fitted to terms of one sample each, and {inner!r} needs "
+                f"more samples for a term. Use an estimator that accepts single samples, such as "
+                f"Pathwise or ScoreFunction(ConstantBaseline(...))."
+            ) from error
 
     def outputs(flat: jax.Array, key: jax.Array) -> jax.Array:
-        terms, _ = estimator.estimator.terms(f, unflatten(flat), reuse_key(key)[None], jax.vmap)
+        terms, _ = inner.terms(f, unflatten(flat), reuse_key(key)[None], jax.vmap)
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(terms)])
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
